@@ -1,0 +1,200 @@
+//! A call to a model: what the inner layers are given.
+//!
+//! A [`Call`] is identified by construction: there is none without an account, a model and a measured body. It is made from
+//! an HTTP request by [`Identify`](crate::layers::identify). Cloning one is cheap: the body is shared.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method};
+use serde::Serialize;
+
+use crate::catalogue::{Model, Task, Text};
+use crate::receipt::Receipt;
+use crate::usage::Size;
+
+/// One call, as often as it is tried.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Call {
+    /// The account that pays.
+    pub account: Arc<str>,
+    /// The model that is asked.
+    pub model: Arc<Model>,
+    /// The form of request and reply.
+    pub endpoint: Endpoint,
+    /// The reply is wanted as a stream of events.
+    pub stream: bool,
+    /// What the body asks for.
+    pub ask: Arc<Ask>,
+    /// The caller's own wishes, from `cf-aig-*` headers.
+    pub options: Arc<Options>,
+    /// How it came in: method, query, headers.
+    pub head: Arc<Head>,
+    /// The body, as it goes upstream.
+    pub body: Bytes,
+    /// Where in the body the model's name stands, quotes included; absent where the path has it.
+    pub model_in_body: Option<Range<usize>>,
+    /// What is written about it.
+    pub receipt: Receipt,
+}
+
+/// The form of a request, which is also the form of its reply and of its errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// `…/ai/run`: the vendor's own form.
+    Run,
+    /// `…/v1/chat/completions`.
+    ChatCompletions,
+    /// `…/v1/embeddings`.
+    Embeddings,
+    /// `…/v1/responses`.
+    Responses,
+}
+
+/// The parts of the HTTP request that are handed on.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Head {
+    /// POST, for all that is known.
+    pub method: Method,
+    /// What stood after the `?`.
+    pub query: Option<String>,
+    /// The client's headers, less the hop-by-hop ones.
+    pub headers: HeaderMap,
+}
+
+/// What a request's body asks for, measured once, when it was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Ask {
+    /// The text to be read.
+    pub text: Text,
+    /// `max_tokens` or its other names.
+    pub max_tokens: Option<u32>,
+    /// The picture that is wanted, where the request says.
+    pub image: ImageWish,
+    /// Pictures to be read.
+    pub input_images: Vec<Size>,
+    /// Milliseconds of audio to be heard.
+    pub audio_ms: u64,
+    /// Characters to be spoken.
+    pub characters: u64,
+    /// `temperature`, where given.
+    pub temperature: Option<f64>,
+    /// A `seed` was given.
+    pub seeded: bool,
+    /// The asynchronous batch form, `queueRequest=true`.
+    pub batch: bool,
+}
+
+/// A picture's size and steps as far as the request names them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImageWish {
+    /// Pixels across.
+    pub width: Option<u32>,
+    /// Pixels down.
+    pub height: Option<u32>,
+    /// `steps` or `num_steps`.
+    pub steps: Option<u32>,
+}
+
+/// What a request's `cf-aig-*` headers ask for. `None` leaves it to the config.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Options {
+    /// `cf-aig-skip-cache`.
+    pub skip_cache: bool,
+    /// `cf-aig-cache-ttl`.
+    pub cache_ttl: Option<Duration>,
+    /// `cf-aig-cache-key`.
+    pub cache_key: Option<String>,
+    /// `cf-aig-custom-cost`: the caller's own price.
+    pub custom_cost: Option<CustomCost>,
+    /// `cf-aig-request-timeout`: until the first byte of the reply.
+    pub request_timeout: Option<Duration>,
+    /// `cf-aig-max-attempts`.
+    pub max_attempts: Option<u32>,
+    /// `cf-aig-retry-delay`.
+    pub retry_delay: Option<Duration>,
+    /// `cf-aig-backoff`.
+    pub backoff: Option<Backoff>,
+    /// `x-tollgate-stream-cost`: close a stream with a comment that tells its cost.
+    pub stream_cost: bool,
+}
+
+/// A caller's own price, in US dollars a token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CustomCost {
+    /// A token read.
+    pub usd_per_token_in: f64,
+    /// A token written.
+    pub usd_per_token_out: f64,
+}
+
+/// How the pause grows from one retry to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backoff {
+    /// It does not.
+    Constant,
+    /// By the first pause each time.
+    Linear,
+    /// It doubles.
+    #[default]
+    Exponential,
+}
+
+// === impl Call ===
+
+impl Call {
+    /// The same call for another model, which gets the same input.
+    pub fn with_model(&self, model: Arc<Model>) -> Self {
+        let mut call = Self { model, ..self.clone() };
+        if let Some(name) = &self.model_in_body {
+            // A model's name has no character that JSON would escape, but a config may name anything.
+            let quoted = serde_json::Value::from(&*call.model.id).to_string();
+            let mut body = BytesMut::with_capacity(self.body.len() + quoted.len());
+            body.extend_from_slice(&self.body[..name.start]);
+            body.extend_from_slice(quoted.as_bytes());
+            body.extend_from_slice(&self.body[name.end..]);
+            call.body = body.freeze();
+            call.model_in_body = Some(name.start..name.start + quoted.len());
+        }
+        call
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// Errors are wrapped in Cloudflare's envelope; else they have OpenAI's form.
+    pub fn is_native(self) -> bool {
+        self == Self::Run
+    }
+
+    /// What a model in no table probably does, asked this way.
+    pub fn guess(self) -> Task {
+        match self {
+            Self::Run => Task::Unknown,
+            Self::ChatCompletions | Self::Responses => Task::TextGeneration,
+            Self::Embeddings => Task::TextEmbeddings,
+        }
+    }
+
+    /// Its name in the records.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::ChatCompletions => "chat/completions",
+            Self::Embeddings => "embeddings",
+            Self::Responses => "responses",
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The models Workers AI hosts: task, rate limit, prices.
+//!
+//! The catalogue is data. A table is built in (`models.json`: pricing page of 2026-08-28, limits page of 2026-09-17), and
+//! entries given to [`Catalogue::with`] override or add models, so that a new model needs no new code.
+//!
+//! A model that is in no table is still served: see [`Catalogue::find`].
+
+mod model;
+mod price;
+mod tokens;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+pub use model::{Entry, ImageEntry, Limit, Model, Slot, Task};
+pub use price::{Prices, Unit};
+pub use tokens::{Text, TokenRatio};
+
+/// Every model the gate knows.
+#[derive(Debug)]
+pub struct Catalogue {
+    models: HashMap<Arc<str>, Arc<Model>>,
+    /// Stand-ins for models in no table, one a task: they share what is learned about tokens.
+    unlisted: Vec<Arc<Model>>,
+    warned: Mutex<Vec<Box<str>>>,
+}
+
+/// How many unlisted models are warned of by name; past that the log would be the caller's to fill.
+const MAX_WARNINGS: usize = 100;
+/// A name longer than this is no model's.
+const MAX_NAME_BYTES: usize = 256;
+
+const TABLE: &str = include_str!("models.json");
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Self::with(&BTreeMap::new())
+    }
+}
+
+impl Catalogue {
+    /// The built-in table, with these entries over it.
+    pub fn with(entries: &BTreeMap<String, Entry>) -> Self {
+        let mut all = built_in();
+        for (id, entry) in entries {
+            let merged = match all.get(id) {
+                Some(listed) => entry.clone().or(listed),
+                None => entry.clone(),
+            };
+            all.insert(id.clone(), merged);
+        }
+        let slots = (1..Slot::COUNT as u16).map(Slot).chain(std::iter::repeat(Slot::OTHER));
+        let models = all.into_iter().zip(slots).map(|((id, entry), slot)| {
+            let model = Arc::new(entry.model(&id, slot));
+            (model.id.clone(), model)
+        });
+        Self { models: models.collect(), unlisted: unlisted(), warned: Mutex::default() }
+    }
+
+    /// A model by the vendor's name, where the catalogue has it.
+    pub fn get(&self, id: &str) -> Option<&Arc<Model>> {
+        self.models.get(id)
+    }
+
+    /// A model by name, or for a name in no table a stand-in with the limit of its guessed task and no prices, so that it
+    /// costs what the vendor reports. The first time a name is met it is warned of in the log.
+    pub fn find(&self, id: &str, guess: Task) -> Arc<Model> {
+        if let Some(model) = self.models.get(id) {
+            return model.clone();
+        }
+        self.warn_once(id);
+        let entry = Entry { task: Some(guess), ..Entry::default() };
+        Arc::new(Model { tokens: self.nameless(guess).tokens.clone(), ..entry.model(id, Slot::OTHER) })
+    }
+
+    /// The stand-in for a call whose model is not known, such as one that named none.
+    pub fn nameless(&self, guess: Task) -> Arc<Model> {
+        self.unlisted[guess as usize].clone()
+    }
+
+    /// Every listed model, by name.
+    pub fn models(&self) -> Vec<&Arc<Model>> {
+        let mut models: Vec<_> = self.models.values().collect();
+        models.sort_by(|a, b| a.id.cmp(&b.id));
+        models
+    }
+
+    fn warn_once(&self, id: &str) {
+        let mut warned = self.warned.lock();
+        if id.len() > MAX_NAME_BYTES || warned.len() >= MAX_WARNINGS || warned.iter().any(|w| **w == *id) {
+            return;
+        }
+        warned.push(id.into());
+        tracing::warn!(model = ?id, "a model in no table: it passes, at its task's limit and the vendor's reported cost; \
+             add [models.\"…\"] to the config to price it");
+    }
+}
+
+fn built_in() -> BTreeMap<String, Entry> {
+    // The table is part of the crate, and a test reads it; were it broken, the gate would serve every model as unlisted.
+    serde_json::from_str(TABLE).unwrap_or_default()
+}
+
+fn unlisted() -> Vec<Arc<Model>> {
+    let stand_in = |task| Arc::new(Entry { task: Some(task), ..Entry::default() }.model("", Slot::OTHER));
+    Task::ALL.into_iter().map(stand_in).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_reads() {
+        let table: BTreeMap<String, Entry> = serde_json::from_str(TABLE).unwrap();
+        assert_eq!(table.len(), 78);
+        assert_eq!(table.values().filter(|m| m.prices.as_ref().is_some_and(|p| !p.is_empty())).count(), 67);
+        assert!(table.values().all(|m| m.task.is_some() && m.requests_per_minute.is_some()));
+    }
+
+    #[test]
+    fn an_entry_overrides_what_it_names_and_keeps_the_rest() {
+        let id = "@cf/meta/llama-3.2-1b-instruct";
+        let entry: Entry = serde_json::from_str(r#"{"requests_per_minute": 50}"#).unwrap();
+        let catalogue = Catalogue::with(&BTreeMap::from([(id.to_owned(), entry)]));
+        let model = catalogue.get(id).unwrap();
+        assert_eq!(model.limit, Limit::a_minute(50));
+        assert_eq!(model.prices.published(Unit::InputToken), Some(2457.0));
+    }
+
+    #[test]
+    fn an_unlisted_model_passes_and_is_counted_as_other() {
+        let catalogue = Catalogue::default();
+        let model = catalogue.find("@cf/acme/new-embedding", Task::TextEmbeddings);
+        assert_eq!((model.label(), model.limit), ("other", Limit::a_minute(3000)));
+        assert!(model.prices.is_empty());
+    }
+
+    #[test]
+    fn warnings_of_unlisted_models_are_bounded() {
+        let catalogue = Catalogue::default();
+        for n in 0..10_000 {
+            catalogue.find(&format!("junk-{n}"), Task::Unknown);
+        }
+        assert_eq!(catalogue.warned.lock().len(), MAX_WARNINGS);
+    }
+
+    #[test]
+    fn a_wrong_unit_of_price_is_named() {
+        let error = serde_json::from_str::<Entry>(r#"{"prices": {"tokens": 1}}"#).unwrap_err().to_string();
+        assert!(error.contains("`tokens` is no unit of price"), "{error}");
+    }
+}

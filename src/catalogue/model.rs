@@ -1,0 +1,270 @@
+//! One model: its task, limit and prices.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::price::Prices;
+use super::tokens::TokenRatio;
+use crate::usage::{ImageUsage, Size};
+
+/// A model as the gate knows it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Model {
+    /// The vendor's name: `@cf/meta/llama-3.2-1b-instruct`.
+    pub id: Arc<str>,
+    /// What it does.
+    pub task: Task,
+    /// How often one account may call it.
+    pub limit: Limit,
+    /// What it costs.
+    pub prices: Prices,
+    /// What a picture is when the request does not say.
+    pub image: Option<ImageUsage>,
+    /// The longest input plus output, in tokens, where known.
+    pub context: Option<u32>,
+    /// A free account gets 403, code 5035.
+    pub paid_plan_only: bool,
+    /// The day from which it answers 410: `2026-05-30`.
+    pub deprecated: Option<String>,
+    /// The model to ask instead.
+    pub replacement: Option<String>,
+    /// Where its metrics are counted.
+    pub slot: Slot,
+    /// How many bytes make a token, learned as replies come in.
+    pub tokens: TokenRatio,
+}
+
+/// A model's place in tables that keep something for each model: listed models have one each, all others share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot(pub(super) u16);
+
+/// Requests a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limit {
+    /// How many.
+    pub requests: NonZeroU32,
+    /// In how long.
+    pub per: Duration,
+}
+
+/// What a model does: the vendor's own names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Task {
+    /// Chat and completion.
+    #[serde(rename = "Text Generation")]
+    TextGeneration,
+    /// Vectors of texts.
+    #[serde(rename = "Text Embeddings")]
+    TextEmbeddings,
+    /// Labels of texts, and reranking.
+    #[serde(rename = "Text Classification")]
+    TextClassification,
+    /// Pictures from text.
+    #[serde(rename = "Text-to-Image")]
+    TextToImage,
+    /// Text about pictures.
+    #[serde(rename = "Image-to-Text")]
+    ImageToText,
+    /// Labels of pictures.
+    #[serde(rename = "Image Classification")]
+    ImageClassification,
+    /// Things in pictures.
+    #[serde(rename = "Object Detection")]
+    ObjectDetection,
+    /// Text from speech.
+    #[serde(rename = "Automatic Speech Recognition")]
+    SpeechRecognition,
+    /// Speech from text.
+    #[serde(rename = "Text-to-Speech")]
+    TextToSpeech,
+    /// Whether someone speaks.
+    #[serde(rename = "Voice Activity Detection")]
+    VoiceActivityDetection,
+    /// From language to language.
+    #[serde(rename = "Translation")]
+    Translation,
+    /// Shorter texts.
+    #[serde(rename = "Summarization")]
+    Summarization,
+    /// A model that is in no table, asked by a route that does not tell.
+    #[serde(rename = "Unknown")]
+    Unknown,
+}
+
+impl Task {
+    /// Every task.
+    pub const ALL: [Self; 13] = [
+        Self::TextGeneration,
+        Self::TextEmbeddings,
+        Self::TextClassification,
+        Self::TextToImage,
+        Self::ImageToText,
+        Self::ImageClassification,
+        Self::ObjectDetection,
+        Self::SpeechRecognition,
+        Self::TextToSpeech,
+        Self::VoiceActivityDetection,
+        Self::Translation,
+        Self::Summarization,
+        Self::Unknown,
+    ];
+
+    /// Its metric label: `text-generation`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TextGeneration => "text-generation",
+            Self::TextEmbeddings => "text-embeddings",
+            Self::TextClassification => "text-classification",
+            Self::TextToImage => "text-to-image",
+            Self::ImageToText => "image-to-text",
+            Self::ImageClassification => "image-classification",
+            Self::ObjectDetection => "object-detection",
+            Self::SpeechRecognition => "speech-recognition",
+            Self::TextToSpeech => "text-to-speech",
+            Self::VoiceActivityDetection => "voice-activity-detection",
+            Self::Translation => "translation",
+            Self::Summarization => "summarization",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The vendor's limit for models of this task (limits page, 2026-09-17), for models that have none of their own.
+    pub fn limit(self) -> Limit {
+        Limit::a_minute(match self {
+            Self::TextEmbeddings | Self::ImageClassification | Self::ObjectDetection => 3000,
+            Self::TextClassification => 2000,
+            Self::Summarization => 1500,
+            Self::TextToImage
+            | Self::ImageToText
+            | Self::SpeechRecognition
+            | Self::TextToSpeech
+            | Self::VoiceActivityDetection
+            | Self::Translation => 720,
+            Self::TextGeneration | Self::Unknown => 300,
+        })
+    }
+}
+
+impl Limit {
+    /// So many requests a minute; zero counts as one.
+    pub fn a_minute(requests: u32) -> Self {
+        Self { requests: NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN), per: Duration::from_secs(60) }
+    }
+}
+
+impl Slot {
+    /// The place of every model that is in no table.
+    pub const OTHER: Self = Self(0);
+    /// One more than the highest place there can be.
+    pub const COUNT: usize = 1024;
+
+    /// As an index, less than [`Slot::COUNT`].
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl Model {
+    /// The name for a metric: the model's own where it is in the table, else `other`, so that junk names make no series.
+    pub fn label(&self) -> &str {
+        if self.slot == Slot::OTHER { "other" } else { &self.id }
+    }
+
+    /// True where the catalogue has the model.
+    pub fn is_listed(&self) -> bool {
+        self.slot != Slot::OTHER
+    }
+}
+
+/// A model as the table and the config write it. Every field but the name may be left out: a listed model keeps its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Entry {
+    /// What it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// How often one account may call it in a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// What it costs; replaces the whole list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices: Option<Prices>,
+    /// What a picture is by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageEntry>,
+    /// In tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<u32>,
+    /// Needs the paid plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid_plan_only: Option<bool>,
+    /// The day from which it answers 410.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecated: Option<String>,
+    /// The model to ask instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<String>,
+}
+
+/// Picture defaults as the table writes them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ImageEntry {
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// Diffusion steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+    /// Tiles are counted whole.
+    #[serde(default)]
+    pub whole_tiles: bool,
+}
+
+impl Entry {
+    /// This entry's fields, and the other's where this one has none.
+    pub(super) fn or(self, other: &Self) -> Self {
+        Self {
+            task: self.task.or(other.task),
+            requests_per_minute: self.requests_per_minute.or(other.requests_per_minute),
+            prices: self.prices.or_else(|| other.prices.clone()),
+            image: self.image.or(other.image),
+            context: self.context.or(other.context),
+            paid_plan_only: self.paid_plan_only.or(other.paid_plan_only),
+            deprecated: self.deprecated.or_else(|| other.deprecated.clone()),
+            replacement: self.replacement.or_else(|| other.replacement.clone()),
+        }
+    }
+
+    pub(super) fn model(self, id: &str, slot: Slot) -> Model {
+        let task = self.task.unwrap_or(Task::Unknown);
+        let image = self.image;
+        Model {
+            id: id.into(),
+            task,
+            limit: self.requests_per_minute.map_or_else(|| task.limit(), |n| Limit::a_minute(n.get())),
+            prices: self.prices.unwrap_or_default().in_whole_tiles(image.is_some_and(|i| i.whole_tiles)),
+            image: image.map(|i| ImageUsage {
+                size: Size { width: i.width, height: i.height },
+                steps: i.steps.unwrap_or(DEFAULT_STEPS),
+            }),
+            context: self.context,
+            paid_plan_only: self.paid_plan_only.unwrap_or(false),
+            deprecated: self.deprecated,
+            replacement: self.replacement,
+            slot,
+            tokens: TokenRatio::default(),
+        }
+    }
+}
+
+/// flux-1-schnell's; the models that differ say so in the table.
+const DEFAULT_STEPS: u32 = 4;

@@ -1,0 +1,243 @@
+//! Why the gate itself refused a call or could not make it, and what to do about it.
+//!
+//! An answer of the vendor's, also one that says no, is a reply and not an error of ours.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+
+use crate::body::Body;
+use crate::neurons::Neurons;
+use crate::receipt::Outcome;
+
+/// What the gate says instead of an answer. [`Display`](std::fmt::Display) is a sentence for a person, with the mend.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The body is not what the route takes.
+    #[error("{0}")]
+    Malformed(String),
+    /// A header of the gate's has a value it cannot have.
+    #[error("the header {header} {why}")]
+    Header {
+        /// Its name.
+        header: &'static str,
+        /// What is wrong with it, and what it takes.
+        why: String,
+    },
+    /// No model is named.
+    #[error("no model is named: {0}")]
+    ModelMissing(&'static str),
+    /// The path is none the gate knows.
+    #[error("{0}")]
+    NotFound(String),
+    /// The route takes another method.
+    #[error("this route takes POST, not {0}")]
+    Method(http::Method),
+    /// The body is over `max_body`.
+    #[error("the body is over {max_bytes} bytes; raise `max_body` in the gate's config if it should pass")]
+    BodyTooLarge {
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The client stopped sending before the body was whole.
+    #[error("the request's body ended early: {0}")]
+    BodyIncomplete(String),
+    /// No token or key, or a wrong one.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// The key may not do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Over the rate limit, and the wait for a turn would be too long.
+    #[error("{what}; retry after {:.1} s", .retry_after.as_secs_f64())]
+    RateLimited {
+        /// Which limit, and why there is no waiting.
+        what: String,
+        /// When there is room again.
+        retry_after: Duration,
+        /// The limit, for the `ratelimit` headers: requests, their time, and what is left.
+        limit: Option<(u32, Duration, u32)>,
+    },
+    /// Over a budget.
+    #[error("the budget {budget:?} has {left} of {limit} neurons left, and this call may cost {needed}; {mend}")]
+    BudgetExceeded {
+        /// Its name.
+        budget: String,
+        /// All it has.
+        limit: Neurons,
+        /// What is left of it.
+        left: Neurons,
+        /// What the call would reserve.
+        needed: Neurons,
+        /// When it resets or what else to do.
+        mend: String,
+        /// When it resets.
+        retry_after: Option<Duration>,
+    },
+    /// The vendor said that the day's free neurons are used up, and nothing will change that before midnight.
+    #[error(
+        "Workers AI says that the account's free neurons of the day are used up; it will refuse every call until 00:00 UTC. \
+         Upgrade to the Workers Paid plan to go on"
+    )]
+    FreeNeuronsUsedUp {
+        /// Until midnight.
+        retry_after: Duration,
+    },
+    /// Upstream could not be reached, or broke off before it answered.
+    #[error("could not get an answer from {host}: {why}; check [upstream] base_url, the network and DNS")]
+    Unreachable {
+        /// Whom we asked.
+        host: String,
+        /// What happened.
+        why: String,
+    },
+    /// Upstream did not answer in time.
+    #[error("no answer from upstream within {:.1} s; raise {setting} if the model needs longer", .after.as_secs_f64())]
+    Timeout {
+        /// How long we waited.
+        after: Duration,
+        /// What sets that.
+        setting: &'static str,
+    },
+    /// The leader of a shared flight ended without an answer, or the gate is stopping.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Error {
+    /// The reply's status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::Header { .. } | Self::ModelMissing(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyIncomplete(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::RateLimited { .. } | Self::BudgetExceeded { .. } | Self::FreeNeuronsUsedUp { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Unreachable { .. } => StatusCode::BAD_GATEWAY,
+            Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// A name for programs, the same for good.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed_request",
+            Self::Header { .. } => "invalid_header",
+            Self::ModelMissing(_) => "model_missing",
+            Self::NotFound(_) => "not_found",
+            Self::Method(_) => "method_not_allowed",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyIncomplete(_) => "body_incomplete",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Forbidden(_) => "forbidden",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::BudgetExceeded { .. } => "budget_exceeded",
+            Self::FreeNeuronsUsedUp { .. } => "free_neurons_used_up",
+            Self::Unreachable { .. } => "upstream_unreachable",
+            Self::Timeout { .. } => "upstream_timeout",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+
+    /// The vendor's number for the same thing, for clients that look at that (errors page, 2026-09-17).
+    fn vendor_code(&self) -> u32 {
+        match self {
+            Self::Malformed(_) | Self::Header { .. } | Self::BodyIncomplete(_) => 5004,
+            Self::ModelMissing(_) => 5007,
+            Self::NotFound(_) | Self::Method(_) => 7003,
+            Self::BodyTooLarge { .. } => 3006,
+            Self::Unauthorized(_) => 10000,
+            Self::Forbidden(_) => 5018,
+            Self::RateLimited { .. } | Self::BudgetExceeded { .. } => 3021,
+            Self::FreeNeuronsUsedUp { .. } => 3036,
+            Self::Unreachable { .. } | Self::Unavailable(_) => 3040,
+            Self::Timeout { .. } => 3007,
+        }
+    }
+
+    /// When the same call may succeed.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. } | Self::FreeNeuronsUsedUp { retry_after } => Some(*retry_after),
+            Self::BudgetExceeded { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether a client should try the same call again by itself; `None` leaves it to the status.
+    fn should_retry(&self) -> Option<bool> {
+        match self {
+            Self::RateLimited { .. } => Some(true),
+            Self::BudgetExceeded { .. } | Self::FreeNeuronsUsedUp { .. } => Some(false),
+            _ => None,
+        }
+    }
+
+    /// How a call ends that is refused so.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::RateLimited { .. } => Outcome::RateLimited,
+            Self::BudgetExceeded { .. } | Self::FreeNeuronsUsedUp { .. } => Outcome::BudgetExceeded,
+            Self::Unreachable { .. } | Self::Unavailable(_) => Outcome::UpstreamError,
+            Self::Timeout { .. } => Outcome::Timeout,
+            _ => Outcome::ClientError,
+        }
+    }
+
+    /// The reply: Cloudflare's envelope on native routes, OpenAI's error object on the others.
+    pub fn response(&self, native: bool) -> Response<Body> {
+        let message = format!("tollgate: {self}");
+        let body = if native {
+            let error = json!({"code": self.vendor_code(), "message": message, "type": self.code()});
+            json!({"result": null, "success": false, "errors": [error], "messages": []})
+        } else {
+            json!({"error": {"message": message, "type": self.kind(), "param": null, "code": self.code()}})
+        };
+        let mut reply = Response::new(Body::from(body.to_string()));
+        *reply.status_mut() = self.status();
+        self.write_headers(reply.headers_mut());
+        reply
+    }
+
+    /// OpenAI's class of error.
+    fn kind(&self) -> &'static str {
+        match self.outcome() {
+            Outcome::RateLimited => "rate_limit_exceeded",
+            Outcome::BudgetExceeded => "insufficient_quota",
+            Outcome::ClientError => "invalid_request_error",
+            _ => "server_error",
+        }
+    }
+
+    fn write_headers(&self, headers: &mut http::HeaderMap) {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(after) = self.retry_after() {
+            let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000)));
+            headers.insert("retry-after-ms", HeaderValue::from(millis));
+        }
+        if let Some(should) = self.should_retry() {
+            headers.insert("x-should-retry", HeaderValue::from_static(if should { "true" } else { "false" }));
+        }
+        if let Self::RateLimited { limit: Some((requests, per, left)), retry_after, .. } = self {
+            let (window, reset) = (per.as_secs(), retry_after.as_secs_f64().ceil());
+            // draft-ietf-httpapi-ratelimit-headers-10
+            for (name, value) in [
+                ("ratelimit-policy", format!("\"model\";q={requests};w={window}")),
+                ("ratelimit", format!("\"model\";r={left};t={reset}")),
+            ] {
+                if let Ok(value) = HeaderValue::from_str(&value) {
+                    headers.insert(name, value);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What the layers' tests share: calls that came by no wire, and a vendor that is a function.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use parking_lot::Mutex;
+use tower::Service;
+
+use super::{Reply, ReplyFuture};
+use crate::Error;
+use crate::body::Body;
+use crate::call::{Ask, Call, Endpoint, Head, Options};
+use crate::catalogue::{Catalogue, Task, Text};
+use crate::receipt::{Facts, Reader, Readers, Receipt};
+use crate::vendor_error::VendorError;
+
+/// Keeps sealed receipts.
+#[derive(Clone, Default)]
+pub(crate) struct Sealed(pub(crate) Arc<Mutex<Vec<Facts>>>);
+
+impl Reader for Sealed {
+    fn sealed(&self, receipt: &Facts) {
+        self.0.lock().push(receipt.clone());
+    }
+}
+
+impl Sealed {
+    pub(crate) fn readers(&self) -> Readers {
+        Arc::new([Arc::new(self.clone()) as Arc<dyn Reader>])
+    }
+}
+
+pub(crate) const LLAMA: &str = "@cf/meta/llama-3.2-1b-instruct";
+
+/// A call that nobody reads the receipt of.
+pub(crate) fn call(model: &str, body: &str) -> Call {
+    call_read_by(Arc::new([]), model, body)
+}
+
+/// A native call with this body, as JSON text, for account `acc`.
+pub(crate) fn call_read_by(readers: Readers, model: &str, body: &str) -> Call {
+    let model = Catalogue::default().find(model, Task::TextGeneration);
+    let receipt = Receipt::open(readers, model.clone());
+    Call {
+        account: "acc".into(),
+        model,
+        endpoint: Endpoint::Run,
+        stream: body.contains("\"stream\":true"),
+        ask: Arc::new(Ask { text: Text::of(body), ..Ask::default() }),
+        options: Arc::new(Options::default()),
+        head: Arc::new(Head::default()),
+        body: Bytes::copy_from_slice(body.as_bytes()),
+        model_in_body: None,
+        receipt,
+    }
+}
+
+/// A service that answers with what a function makes of each call.
+#[derive(Clone)]
+pub(crate) struct Vendor<F>(pub(crate) F);
+
+impl<F, Fut> Service<Call> for Vendor<F>
+where
+    F: FnMut(Call) -> Fut,
+    Fut: Future<Output = Result<Reply, Error>> + Send + 'static,
+{
+    type Response = Reply;
+    type Error = Error;
+    type Future = ReplyFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> ReplyFuture {
+        Box::pin((self.0)(call))
+    }
+}
+
+/// A good answer.
+pub(crate) fn ok(body: &'static str) -> Reply {
+    Response::new(Body::from(body))
+}
+
+/// The vendor's no, as the meter hands it on.
+pub(crate) fn refusal(status: u16, code: Option<u32>) -> Reply {
+    let status = StatusCode::from_u16(status).unwrap();
+    let error = VendorError { status, code, message: String::new() };
+    let mut reply = Response::new(Body::from("{}"));
+    *reply.status_mut() = status;
+    reply.extensions_mut().insert(error);
+    reply
+}

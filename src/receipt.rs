@@ -1,0 +1,415 @@
+//! One call, one receipt: what happened to it and what it cost.
+//!
+//! [`Identify`](crate::layers::identify) opens the receipt, each layer writes its line, and whoever works on the call
+//! (the request, then the reply's body) holds a handle. The receipt is **sealed when the last handle goes**: when the last
+//! byte has left, when the client has gone, when a task panics. So it is sealed exactly once, by construction, and a
+//! streamed reply's cost is on it. Sealed receipts go to the [`Reader`]s.
+//!
+//! # What it does not do
+//! It decides nothing. A layer that wants to know what another did is in the wrong place in the stack.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::call::Endpoint;
+use crate::catalogue::Model;
+use crate::neurons::Neurons;
+use crate::usage::Usage;
+
+/// Reads sealed receipts: metrics, records, a budget that settles, or your own.
+///
+/// Runs where the last handle is dropped, on the request's path: it must be quick, must not block and must not panic.
+pub trait Reader: Send + Sync + 'static {
+    /// A call is over.
+    fn sealed(&self, receipt: &Facts);
+
+    /// A call has begun.
+    fn opened(&self) {}
+}
+
+/// Who reads.
+pub type Readers = Arc<[Arc<dyn Reader>]>;
+
+/// An open receipt. Cloning shares it.
+#[derive(Clone)]
+pub struct Receipt(Arc<Open>);
+
+struct Open {
+    facts: Mutex<Facts>,
+    readers: Readers,
+}
+
+/// What is written on a receipt.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Facts {
+    /// Names this call: in `cf-aig-log-id`, in the records, in the log.
+    pub id: CallId,
+    /// When the request's head was here, by the wall clock.
+    pub received_at: SystemTime,
+    /// The same, by the clock that durations are measured on.
+    pub opened_at: Instant,
+    /// The account that pays.
+    pub account: Arc<str>,
+    /// The model that was asked for.
+    pub asked: Arc<Model>,
+    /// The model that answered, or was last tried.
+    pub model: Arc<Model>,
+    /// The form of the request.
+    pub endpoint: Option<Endpoint>,
+    /// A stream was asked for.
+    pub stream: bool,
+    /// The client's key, by its name.
+    pub key: Option<Arc<str>>,
+    /// `cf-aig-metadata`.
+    pub metadata: Arc<[(String, Metadatum)]>,
+    /// `cf-aig-event-id`.
+    pub event_id: Option<Arc<str>>,
+    /// `cf-aig-collect-log` and `-payload`: what the caller wants kept.
+    pub collect: Collect,
+
+    /// What the client was told.
+    pub status: Option<StatusCode>,
+    /// How it ended; [`Outcome::Aborted`] until someone knows better, so that a call that vanishes is told as such.
+    pub outcome: Outcome,
+    /// Why the gate refused it: the code of [`Error`](crate::Error).
+    pub refused: Option<&'static str>,
+    /// The attempts upstream, in order.
+    pub attempts: Vec<Attempt>,
+    /// Which model of a fallback chain answered: 0 is the one asked for.
+    pub step: u8,
+    /// What the cache had to say.
+    pub cache: CacheStatus,
+    /// What a cache hit would have cost.
+    pub saved: Neurons,
+    /// The vendor's name for the call, `cf-ai-req-id` or `cf-ray`.
+    pub vendor_id: Option<String>,
+
+    /// What was thought before the call; absent where the cache answered first.
+    pub estimate: Option<Estimate>,
+    /// What it used.
+    pub usage: Usage,
+    /// What it cost.
+    pub cost: Cost,
+
+    /// Time spent in queues: for a permit, a budget, or the pause before a retry.
+    pub waited: Duration,
+    /// Time from each attempt's sending to its reply's head, all attempts together.
+    pub upstream: Duration,
+    /// From [`opened_at`](Self::opened_at) until the reply's head was handed to the client.
+    pub first_byte: Option<Duration>,
+    /// From [`opened_at`](Self::opened_at) until it was sealed.
+    pub duration: Duration,
+    /// Bytes of the reply's body that were handed to the client.
+    pub reply_bytes: u64,
+}
+
+/// A call's name: 32 hexadecimal digits, ordered by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId(u128);
+
+/// One attempt upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Where it went.
+    pub model: Arc<str>,
+    /// The reply's status, or `None` where there was no reply.
+    pub status: Option<StatusCode>,
+    /// The vendor's error code.
+    pub code: Option<u32>,
+    /// Why it was tried again, where it was.
+    pub retried: Option<&'static str>,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Answered.
+    Ok,
+    /// Answered from the cache.
+    CacheHit,
+    /// Refused for its rate, by us or upstream.
+    RateLimited,
+    /// Refused for its cost.
+    BudgetExceeded,
+    /// The request was wrong.
+    ClientError,
+    /// Upstream failed, could not be reached, or died in the middle.
+    UpstreamError,
+    /// Nobody answered in time.
+    Timeout,
+    /// The client went away.
+    #[default]
+    Aborted,
+}
+
+/// What the cache had to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[non_exhaustive]
+pub enum CacheStatus {
+    /// No cache was asked.
+    #[default]
+    None,
+    /// Answered from it.
+    Hit,
+    /// Looked, was not there.
+    Miss,
+    /// Did not look, because the request or the kind of request said so.
+    Bypass,
+    /// Joined a twin already in flight.
+    Coalesced,
+    /// Some items of the request were there.
+    Partial,
+}
+
+/// What the caller wants kept of a call; `None` leaves it to the config.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Collect {
+    /// A record.
+    pub log: Option<bool>,
+    /// The bodies.
+    pub payload: Option<bool>,
+}
+
+/// A value of `cf-aig-metadata`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Metadatum {
+    /// A text.
+    String(String),
+    /// A number, as it was written.
+    Number(serde_json::Number),
+    /// True or false.
+    Bool(bool),
+}
+
+/// What is thought of a call before it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// The likely cost.
+    pub likely: Neurons,
+    /// A bound that the real cost does not pass.
+    pub upper: Neurons,
+    /// The likely input tokens; zero for a task without tokens.
+    pub input_tokens: u64,
+}
+
+/// What a call cost, and who says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Cost {
+    /// The figure that counts.
+    pub neurons: Neurons,
+    /// Who says so.
+    pub source: Source,
+    /// The vendor's own figure, where it gave one.
+    pub reported: Option<Neurons>,
+    /// Usage times the catalogue, where there is a price for it.
+    pub computed: Option<Neurons>,
+}
+
+/// Where a cost comes from; a later one is better and wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Nothing was used.
+    #[default]
+    None,
+    /// From what flowed.
+    Estimated,
+    /// From the reported usage and the catalogue.
+    Computed,
+    /// The vendor's own figure.
+    Reported,
+}
+
+// === impl Receipt ===
+
+impl Receipt {
+    /// Opens a receipt for a call on this model; `readers` get it when it is sealed.
+    pub fn open(readers: Readers, model: Arc<Model>) -> Self {
+        for reader in readers.iter() {
+            reader.opened();
+        }
+        Self(Arc::new(Open { facts: Mutex::new(Facts::new(model)), readers }))
+    }
+
+    /// Writes on it.
+    pub fn note(&self, write: impl FnOnce(&mut Facts)) {
+        write(&mut self.0.facts.lock());
+    }
+
+    /// Reads from it.
+    pub fn read<T>(&self, read: impl FnOnce(&Facts) -> T) -> T {
+        read(&self.0.facts.lock())
+    }
+}
+
+impl std::fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.facts.lock().fmt(f)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let facts = self.facts.get_mut();
+        facts.duration = facts.opened_at.elapsed();
+        for reader in self.readers.iter() {
+            reader.sealed(facts);
+        }
+    }
+}
+
+// === impl Facts ===
+
+impl Facts {
+    fn new(model: Arc<Model>) -> Self {
+        let received_at = SystemTime::now();
+        Self {
+            id: CallId::at(received_at),
+            received_at,
+            opened_at: Instant::now(),
+            account: Arc::default(),
+            asked: model.clone(),
+            model,
+            endpoint: None,
+            stream: false,
+            key: None,
+            metadata: Arc::default(),
+            event_id: None,
+            collect: Collect::default(),
+            status: None,
+            outcome: Outcome::default(),
+            refused: None,
+            attempts: Vec::new(),
+            step: 0,
+            cache: CacheStatus::default(),
+            saved: Neurons::ZERO,
+            vendor_id: None,
+            estimate: None,
+            usage: Usage::default(),
+            cost: Cost::default(),
+            waited: Duration::ZERO,
+            upstream: Duration::ZERO,
+            first_byte: None,
+            duration: Duration::ZERO,
+            reply_bytes: 0,
+        }
+    }
+
+    /// Our own time: until the reply's head was out, less waits and upstream.
+    pub fn overhead(&self) -> Option<Duration> {
+        self.first_byte.map(|first_byte| first_byte.saturating_sub(self.waited + self.upstream))
+    }
+}
+
+// === impl CallId ===
+
+impl CallId {
+    fn at(time: SystemTime) -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        use std::sync::LazyLock;
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+
+        let millis =
+            time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() & 0xffff_ffff_ffff);
+        let count = u128::from(NEXT.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff);
+        Self(millis << 80 | count << 48 | u128::from(*PROCESS & 0xffff_ffff_ffff))
+    }
+
+    /// From its 32 digits.
+    pub fn parse(digits: &str) -> Option<Self> {
+        (digits.len() == 32).then(|| u128::from_str_radix(digits, 16).ok()).flatten().map(Self)
+    }
+}
+
+impl std::fmt::Display for CallId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+// === impl Outcome, CacheStatus, Source ===
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::CacheHit,
+        Self::RateLimited,
+        Self::BudgetExceeded,
+        Self::ClientError,
+        Self::UpstreamError,
+        Self::Timeout,
+        Self::Aborted,
+    ];
+
+    /// Its metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::CacheHit => "cache_hit",
+            Self::RateLimited => "rate_limited",
+            Self::BudgetExceeded => "budget_exceeded",
+            Self::ClientError => "client_error",
+            Self::UpstreamError => "upstream_error",
+            Self::Timeout => "timeout",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+impl CacheStatus {
+    /// Its header value and metric label; `None` where no cache was asked.
+    pub fn label(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Hit => Some("HIT"),
+            Self::Miss => Some("MISS"),
+            Self::Bypass => Some("BYPASS"),
+            Self::Coalesced => Some("COALESCED"),
+            Self::Partial => Some("PARTIAL"),
+        }
+    }
+}
+
+impl Source {
+    /// Its metric label; `None` where nothing was used.
+    pub fn label(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Estimated => Some("estimated"),
+            Self::Computed => Some("computed"),
+            Self::Reported => Some("reported"),
+        }
+    }
+}
+
+// === impl Cost ===
+
+impl Cost {
+    /// From what flowed.
+    pub fn estimated(neurons: Neurons) -> Self {
+        Self { neurons, source: Source::Estimated, ..Self::default() }
+    }
+
+    /// Reported over computed, where both are there and neither is nothing: 1.0 is a table that is right.
+    pub fn drift(&self) -> Option<f64> {
+        let (reported, computed) = (self.reported?, self.computed?);
+        (!reported.is_zero() && !computed.is_zero()).then(|| reported.micro() as f64 / computed.micro() as f64)
+    }
+}
