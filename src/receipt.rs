@@ -206,7 +206,7 @@ pub struct Estimate {
 }
 
 /// What a call cost, and who says so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Cost {
     /// The figure that counts.
@@ -217,6 +217,8 @@ pub struct Cost {
     pub reported: Option<Neurons>,
     /// Usage times the catalogue, where there is a price for it.
     pub computed: Option<Neurons>,
+    /// In US dollars at the caller's own price, `cf-aig-custom-cost`: for showing. Budgets count `neurons`.
+    pub custom_usd: Option<f64>,
 }
 
 /// Where a cost comes from; a later one is better and wins.
@@ -405,6 +407,11 @@ impl Cost {
     /// From what flowed.
     pub fn estimated(neurons: Neurons) -> Self {
         Self { neurons, source: Source::Estimated, ..Self::default() }
+    }
+
+    /// In US dollars, at the caller's own price where it named one.
+    pub fn usd(&self) -> f64 {
+        self.custom_usd.unwrap_or_else(|| self.neurons.usd())
     }
 
     /// Reported over computed, where both are there and neither is nothing: 1.0 is a table that is right.

@@ -1,0 +1,340 @@
+//! What a JSON body asks for: read in one pass, without building a tree.
+
+use std::ops::Range;
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::media::{self, MediaKind};
+use crate::call::Ask;
+use crate::catalogue::Text;
+
+/// What was read of a body.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    pub(super) ask: Ask,
+    pub(super) stream: bool,
+    /// The model's name and where it stands, quotes included.
+    pub(super) model: Option<(String, Range<usize>)>,
+}
+
+impl Reading {
+    /// Reads a JSON object. Fields it does not know, or that have a type it does not expect, are the vendor's business.
+    pub(super) fn json(body: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut reading = Self::default();
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        Fields { reading: &mut reading, body }.deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok(reading)
+    }
+}
+
+/// The fields of the outermost object, or of `input` within it.
+struct Fields<'r, 'b> {
+    reading: &'r mut Reading,
+    body: &'b [u8],
+}
+
+impl<'de> DeserializeSeed<'de> for Fields<'_, '_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+/// What a field of the body is about.
+enum Field {
+    Model,
+    Stream,
+    MaxTokens,
+    Temperature,
+    Seed,
+    Width,
+    Height,
+    Steps,
+    Messages,
+    Text,
+    Schema,
+    Input,
+    Requests,
+    Media(MediaKind),
+    /// Of a message: no prompt.
+    Label,
+    Other,
+}
+
+impl Field {
+    fn of(name: &str) -> Self {
+        match name {
+            "model" => Self::Model,
+            "stream" => Self::Stream,
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Self::MaxTokens,
+            "temperature" => Self::Temperature,
+            "seed" => Self::Seed,
+            "width" => Self::Width,
+            "height" => Self::Height,
+            "steps" | "num_steps" => Self::Steps,
+            "messages" => Self::Messages,
+            "prompt" | "text" | "input_text" | "instructions" | "system" | "query" | "contexts" | "context"
+            | "question" | "questions" | "state" | "documents" | "queries" => Self::Text,
+            "tools" | "functions" | "response_format" | "guided_json" => Self::Schema,
+            "input" => Self::Input,
+            "requests" => Self::Requests,
+            "image" | "images" | "image_b64" | "mask" => Self::Media(MediaKind::Picture),
+            "audio" => Self::Media(MediaKind::Sound),
+            "role" | "type" | "id" | "tool_call_id" | "detail" | "format" => Self::Label,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = Field;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a field's name")
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Field, E> {
+                Ok(Field::of(name))
+            }
+        }
+        deserializer.deserialize_identifier(Name)
+    }
+}
+
+impl<'de> Visitor<'de> for Fields<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(field) = map.next_key::<Field>()? {
+            self.visit_field(field, &mut map)?;
+        }
+        Ok(())
+    }
+}
+
+impl Fields<'_, '_> {
+    fn visit_field<'de, A: MapAccess<'de>>(&mut self, field: Field, map: &mut A) -> Result<(), A::Error> {
+        let ask = &mut self.reading.ask;
+        match field {
+            Field::Model => {
+                let raw: &'de RawValue = map.next_value()?;
+                self.reading.model = serde_json::from_str(raw.get()).ok().map(|name| (name, self.place(raw.get())));
+            }
+            Field::Stream => self.reading.stream = scalar(map)? == Scalar::Bool(true),
+            Field::MaxTokens => ask.max_tokens = scalar(map)?.whole().or(ask.max_tokens),
+            Field::Temperature => ask.temperature = scalar(map)?.number(),
+            Field::Seed => ask.seeded = scalar(map)?.number().is_some(),
+            Field::Width => ask.image.width = scalar(map)?.whole(),
+            Field::Height => ask.image.height = scalar(map)?.whole(),
+            Field::Steps => ask.image.steps = scalar(map)?.whole(),
+            Field::Messages | Field::Text => map.next_value_seed(Words { ask, depth: 0 })?,
+            Field::Schema => ask.text.ascii_bytes += map.next_value::<&'de RawValue>()?.get().len() as u64,
+            Field::Input => map.next_value_seed(Input { reading: self.reading, body: self.body })?,
+            Field::Requests => {
+                ask.batch = true;
+                map.next_value_seed(Words { ask, depth: 0 })?;
+            }
+            Field::Media(kind) => map.next_value_seed(media::Media { ask, kind })?,
+            Field::Label | Field::Other => {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a piece of the body stands in it.
+    fn place(&self, piece: &str) -> Range<usize> {
+        let start = (piece.as_ptr() as usize).saturating_sub(self.body.as_ptr() as usize);
+        start..start + piece.len()
+    }
+}
+
+/// `input`: the model's inputs on `…/ai/run`, texts on `/v1/embeddings`, messages on `/v1/responses`.
+struct Input<'r, 'b> {
+    reading: &'r mut Reading,
+    body: &'b [u8],
+}
+
+impl<'de> DeserializeSeed<'de> for Input<'_, '_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Input<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a model's input")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        // The model is named outside; a field of that name in here is the model's own.
+        let model = self.reading.model.take();
+        Fields { reading: self.reading, body: self.body }.visit_map(map)?;
+        self.reading.model = model;
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+        Words { ask: &mut self.reading.ask, depth: 0 }.visit_seq(seq)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        Words { ask: &mut self.reading.ask, depth: 0 }.visit_str(text)
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// Measures the text in any value. Each element of the outermost array, or the value itself, is a part.
+pub(super) struct Words<'a> {
+    pub(super) ask: &'a mut Ask,
+    pub(super) depth: u8,
+}
+
+impl<'de> DeserializeSeed<'de> for Words<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Words<'_> {
+    fn begin_part(&mut self) {
+        if self.depth == 0 {
+            self.ask.text.parts += 1;
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Words<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_str<E>(mut self, text: &str) -> Result<(), E> {
+        self.begin_part();
+        if text.starts_with("data:") {
+            media::add_data_url(self.ask, text);
+        } else {
+            self.ask.text.add(text);
+            if self.depth == 0 {
+                self.ask.characters += text.chars().count() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        if self.depth > 0 {
+            while seq.next_element_seed(Words { ask: self.ask, depth: self.depth })?.is_some() {}
+            return Ok(());
+        }
+        loop {
+            let before = self.ask.text.parts;
+            // An element that is a text begins its part itself.
+            if seq.next_element_seed(Words { ask: self.ask, depth: 0 })?.is_none() {
+                return Ok(());
+            }
+            self.ask.text.parts = before + 1;
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.begin_part();
+        while let Some(field) = map.next_key::<Field>()? {
+            match field {
+                Field::Label => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Field::Media(kind) => map.next_value_seed(media::Media { ask: self.ask, kind })?,
+                _ => map.next_value_seed(Words { ask: self.ask, depth: self.depth + 1 })?,
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        self.ask.text.ascii_bytes += 1 + u64::from(number.checked_ilog10().unwrap_or(0));
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        self.ask.text.ascii_bytes += 8;
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        self.ask.text.ascii_bytes += 8;
+        Ok(())
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        self.ask.text.ascii_bytes += 5;
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// A field that should be a number or a flag. Anything else is none.
+#[derive(Debug, PartialEq)]
+enum Scalar {
+    Bool(bool),
+    Number(f64),
+    None,
+}
+
+fn scalar<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Scalar, A::Error> {
+    let raw: &'de RawValue = map.next_value()?;
+    Ok(match raw.get() {
+        "true" => Scalar::Bool(true),
+        "false" => Scalar::Bool(false),
+        other => other.trim_matches('"').parse().map_or(Scalar::None, Scalar::Number),
+    })
+}
+
+impl Scalar {
+    fn number(&self) -> Option<f64> {
+        if let Self::Number(number) = self { Some(*number) } else { None }
+    }
+
+    fn whole(&self) -> Option<u32> {
+        self.number().filter(|n| *n >= 0.0).map(|n| n.min(f64::from(u32::MAX)) as u32)
+    }
+}
+
+impl Ask {
+    /// Measures a bare text, such as a form's `prompt`.
+    pub(super) fn add_text(&mut self, text: &str) {
+        let Text { ascii_bytes, other_bytes, .. } = Text::of(text);
+        self.text.ascii_bytes += ascii_bytes;
+        self.text.other_bytes += other_bytes;
+        self.text.parts += 1;
+        self.characters += text.chars().count() as u64;
+    }
+}

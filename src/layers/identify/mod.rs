@@ -1,0 +1,544 @@
+//! From an HTTP request to a [`Call`]: which account, model and task; stream or not.
+//!
+//! The only door from HTTP. It knows every form in which Workers AI and the AI Gateway take a call, and the short forms for
+//! the configured account; it reads the body once, at most [`Settings::max_body`] bytes, and measures what it asks for, so
+//! that no layer below parses it again. It opens the call's [receipt](crate::receipt), and it is where errors become
+//! replies, in the form of the route: Cloudflare's envelope on native routes, OpenAI's error object on `/v1` ones.
+//!
+//! What is not inference but lies under an account goes to a second service as it came, unread.
+//!
+//! # What it does not do
+//! It does not check that a model exists or that a body fits its schema: the vendor knows best, and says so.
+//!
+//! # Example
+//! ```
+//! use http::{Request, Response};
+//! use tollgate::body::Body;
+//! use tollgate::call::Call;
+//! use tollgate::layers::identify::{Identify, Settings};
+//! use tower::{Service, ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let model = service_fn(|call: Call| async move {
+//!     Ok::<_, tollgate::Error>(Response::new(Body::from(format!("asked {}", call.model.id))))
+//! });
+//! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
+//! let mut door = Identify::new(Settings { account: Some("023e".into()), ..Settings::default() }, model, rest);
+//!
+//! let request = Request::post("/v1/chat/completions")
+//!     .header("authorization", "Bearer token")
+//!     .body(Body::from(r#"{"model": "@cf/meta/llama-3.2-1b-instruct", "messages": []}"#)).unwrap();
+//! let reply = door.ready().await.unwrap().call(request).await.unwrap();
+//! assert!(reply.headers().contains_key("cf-aig-log-id"));
+//! # });
+//! ```
+
+mod form;
+mod json;
+mod media;
+mod options;
+mod reply;
+mod route;
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as HttpBody;
+use tower::{Layer, Service};
+
+use self::json::Reading;
+use self::media::MediaKind;
+use self::options::Wishes;
+pub use self::reply::ReplyBody;
+use self::route::{Route, Target};
+use super::Reply;
+use crate::Error;
+use crate::body::{Body, BoxError};
+use crate::call::{Call, Endpoint, Head, Options};
+use crate::catalogue::{Catalogue, Task};
+use crate::receipt::{Outcome, Readers, Receipt};
+use crate::vendor_error::VendorError;
+
+/// What the door needs to know.
+#[derive(Clone)]
+pub struct Settings {
+    /// The models.
+    pub catalogue: Arc<Catalogue>,
+    /// The account of the short routes.
+    pub account: Option<Arc<str>>,
+    /// The largest body that is read, in bytes.
+    pub max_body: u64,
+    /// How long a client may pause between two pieces of its body.
+    pub body_timeout: Duration,
+    /// The gate has a token of its own, so that a client needs none.
+    pub has_token: bool,
+    /// Who reads the receipts.
+    pub readers: Readers,
+}
+
+/// Applies [`Identify`].
+#[derive(Clone)]
+pub struct IdentifyLayer<P> {
+    settings: Arc<Settings>,
+    through: P,
+}
+
+/// The door: see the [module](self).
+#[derive(Clone)]
+pub struct Identify<S, P> {
+    settings: Arc<Settings>,
+    inner: S,
+    through: P,
+}
+
+/// Words of refusal that are said in more than one place.
+const NO_MODEL: &str = "give its name, such as @cf/meta/llama-3.2-1b-instruct, as \"model\" in the body";
+
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            catalogue: Arc::default(),
+            account: None,
+            max_body: 32 << 20,
+            body_timeout: Duration::from_secs(30),
+            has_token: false,
+            readers: Arc::new([]),
+        }
+    }
+}
+
+// === impl IdentifyLayer ===
+
+impl<P> IdentifyLayer<P> {
+    /// `through` gets what is no call to a model.
+    pub fn new(settings: Settings, through: P) -> Self {
+        Self { settings: Arc::new(settings), through }
+    }
+}
+
+impl<S, P: Clone> Layer<S> for IdentifyLayer<P> {
+    type Service = Identify<S, P>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Identify { settings: self.settings.clone(), inner, through: self.through.clone() }
+    }
+}
+
+// === impl Identify ===
+
+impl<S, P> Identify<S, P> {
+    /// `inner` gets calls, `through` the rest.
+    pub fn new(settings: Settings, inner: S, through: P) -> Self {
+        Self { settings: Arc::new(settings), inner, through }
+    }
+}
+
+impl<S, P, B> Service<Request<B>> for Identify<S, P>
+where
+    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S::Future: Send,
+    P: Service<Request<Body>, Response = Reply, Error = Error> + Clone + Send + 'static,
+    P::Future: Send,
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ReplyBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Which of the two services is needed is known only with the request, so readiness is awaited there.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Ok(this.answer(request).await) })
+    }
+}
+
+impl<S, P> Identify<S, P>
+where
+    S: Service<Call, Response = Reply, Error = Error>,
+    P: Service<Request<Body>, Response = Reply, Error = Error>,
+{
+    async fn answer<B>(self, request: Request<B>) -> Response<ReplyBody>
+    where
+        B: HttpBody + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        match Route::of(head.uri.path()) {
+            Route::Call(target) => {
+                let Self { settings, inner, .. } = self;
+                answer_call(&settings, inner, target, &head, body).await
+            }
+            Route::Through => pass(self.through, head, body).await,
+            Route::Unknown => refuse(&unknown_path(head.uri.path()), is_native(head.uri.path())),
+        }
+    }
+}
+
+async fn pass<P, B>(mut through: P, head: http::request::Parts, body: B) -> Response<ReplyBody>
+where
+    P: Service<Request<Body>, Response = Reply, Error = Error>,
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let native = is_native(head.uri.path());
+    let body = http_body_util::BodyExt::map_frame(body, |frame| {
+        frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
+    });
+    let request = Request::from_parts(head, Body::stream(body));
+    let reply = match poll_fn(|cx| through.poll_ready(cx)).await {
+        Ok(()) => through.call(request).await,
+        Err(error) => Err(error),
+    };
+    match reply {
+        Ok(reply) => reply.map(ReplyBody::unmetered),
+        Err(error) => refuse(&error, native),
+    }
+}
+
+async fn answer_call<S, B>(
+    settings: &Settings,
+    inner: S,
+    target: Target<'_>,
+    head: &http::request::Parts,
+    body: B,
+) -> Response<ReplyBody>
+where
+    S: Service<Call, Response = Reply, Error = Error>,
+    B: HttpBody,
+    B::Error: Into<BoxError>,
+{
+    let endpoint = target.endpoint;
+    let receipt = Receipt::open(settings.readers.clone(), settings.catalogue.nameless(endpoint.guess()));
+    receipt.note(|facts| facts.endpoint = Some(endpoint));
+    let reply = match identify(settings, target, head, body, &receipt).await {
+        Ok(call) => ask(inner, call).await,
+        Err(error) => Err(error),
+    };
+    hand_over(reply, receipt, endpoint)
+}
+
+async fn ask<S>(mut inner: S, call: Call) -> Result<Reply, Error>
+where
+    S: Service<Call, Response = Reply, Error = Error>,
+{
+    poll_fn(|cx| inner.poll_ready(cx)).await?;
+    inner.call(call).await
+}
+
+/// Makes the call: everything that can be wrong with a request is found here.
+async fn identify<B>(
+    settings: &Settings,
+    target: Target<'_>,
+    head: &http::request::Parts,
+    body: B,
+    receipt: &Receipt,
+) -> Result<Call, Error>
+where
+    B: HttpBody,
+    B::Error: Into<BoxError>,
+{
+    if head.method != Method::POST {
+        return Err(Error::Method(head.method.clone()));
+    }
+    let account = account(settings, &target)?;
+    if !settings.has_token && !head.headers.contains_key(header::AUTHORIZATION) {
+        return Err(Error::Unauthorized(
+            "no token: send `Authorization: Bearer <Workers AI API token>`, or give the gate its own in \
+             [upstream] api_token_env"
+                .into(),
+        ));
+    }
+    let wishes = Wishes::read(&head.headers)?;
+    let body = read_body(settings, &head.headers, body).await?;
+    let reading = read(&body, &head.headers, target.endpoint)?;
+    let call = make_call(settings, account, target, head, body, reading, receipt)?;
+    Ok(with_wishes(call, wishes))
+}
+
+fn account(settings: &Settings, target: &Target<'_>) -> Result<Arc<str>, Error> {
+    match (target.account, &settings.account) {
+        // The usual account is shared, not copied.
+        (Some(named), Some(ours)) if *named == **ours => Ok(ours.clone()),
+        (Some(named), _) => Ok(named.into()),
+        (None, Some(ours)) => Ok(ours.clone()),
+        (None, None) => Err(Error::NotFound(
+            "the short routes need the gate's own account: set [upstream] account_id or CLOUDFLARE_ACCOUNT_ID, or use \
+             /client/v4/accounts/{account}/ai/…"
+                .into(),
+        )),
+    }
+}
+
+async fn read_body<B>(settings: &Settings, headers: &HeaderMap, body: B) -> Result<Bytes, Error>
+where
+    B: HttpBody,
+    B::Error: Into<BoxError>,
+{
+    let too_large = || Error::BodyTooLarge { max_bytes: settings.max_body };
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > settings.max_body) {
+        return Err(too_large());
+    }
+    let mut body = pin!(body);
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = next_frame(settings, body.as_mut()).await? {
+        let Ok(mut data) = frame.into_data() else { continue };
+        length += data.remaining() as u64;
+        if length > settings.max_body {
+            return Err(too_large());
+        }
+        let data = data.copy_to_bytes(data.remaining());
+        match &first {
+            // Most bodies come in one piece, which is then not copied.
+            None => first = Some(data),
+            Some(begun) => {
+                if rest.is_empty() {
+                    rest.extend_from_slice(begun);
+                }
+                rest.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+}
+
+async fn next_frame<B>(settings: &Settings, mut body: Pin<&mut B>) -> Result<Option<http_body::Frame<B::Data>>, Error>
+where
+    B: HttpBody,
+    B::Error: Into<BoxError>,
+{
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    let next = poll_fn(|cx| body.as_mut().poll_frame(cx));
+    match tokio::time::timeout(settings.body_timeout, next).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(frame))) => Ok(Some(frame)),
+        Ok(Some(Err(error))) => Err(Error::BodyIncomplete(error.into().to_string())),
+        Err(_) => {
+            let seconds = settings.body_timeout.as_secs_f64();
+            Err(Error::BodyIncomplete(format!("nothing came for {seconds} s")))
+        }
+    }
+}
+
+fn read(body: &Bytes, headers: &HeaderMap, endpoint: Endpoint) -> Result<Reading, Error> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let looks_json = || body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    if !endpoint.is_native() || content_type.contains("json") || looks_json() {
+        return Reading::json(body).map_err(|error| malformed(&error));
+    }
+    if content_type.starts_with("multipart/form-data") {
+        return Ok(form::read(body, content_type));
+    }
+    let mut reading = Reading::default();
+    let kind = if content_type.starts_with("image/") || imagesize::image_type(body).is_ok() {
+        MediaKind::Picture
+    } else {
+        MediaKind::Sound
+    };
+    media::add(&mut reading.ask, kind, body, body.len() as u64);
+    Ok(reading)
+}
+
+fn malformed(error: &serde_json::Error) -> Error {
+    Error::Malformed(format!("the body is not the JSON object that this route takes: {error}"))
+}
+
+fn make_call(
+    settings: &Settings,
+    account: Arc<str>,
+    target: Target<'_>,
+    head: &http::request::Parts,
+    mut body: Bytes,
+    reading: Reading,
+    receipt: &Receipt,
+) -> Result<Call, Error> {
+    let Reading { mut ask, stream, model: named } = reading;
+    let (name, mut model_in_body) = match (target.model, named) {
+        (Some(name), _) => (name.into_owned(), None),
+        (None, Some((name, place))) => (name, Some(place)),
+        (None, None) => return Err(Error::ModelMissing(NO_MODEL)),
+    };
+    if name.is_empty() || name.len() > 256 || name.contains(['\r', '\n', '?', '#', ' ']) || name.contains("..") {
+        return Err(Error::ModelMissing(NO_MODEL));
+    }
+    let mut id = name.as_str();
+    // `compat` writes the provider in front. Upstream gets the model's own name.
+    if let (Some(bare), Some(place)) = (id.strip_prefix("workers-ai/"), &model_in_body) {
+        id = bare;
+        let quoted = format!("\"{bare}\"");
+        let spliced = [&body[..place.start], quoted.as_bytes(), &body[place.end..]].concat();
+        model_in_body = Some(place.start..place.start + quoted.len());
+        body = spliced.into();
+    }
+    let model = settings.catalogue.find(id, guess(target.endpoint, &ask));
+    ask.batch |= head.uri.query().is_some_and(|query| query.contains("queueRequest=true"));
+    let stream = stream && !ask.batch;
+    receipt.note(|facts| {
+        facts.account = account.clone();
+        facts.asked = model.clone();
+        facts.model = model.clone();
+        facts.stream = stream;
+    });
+    Ok(Call {
+        account,
+        model,
+        endpoint: target.endpoint,
+        stream,
+        ask: Arc::new(ask),
+        options: Arc::default(),
+        head: Arc::new(Head {
+            method: head.method.clone(),
+            query: head.uri.query().map(str::to_owned),
+            headers: end_to_end(&head.headers),
+        }),
+        body,
+        model_in_body,
+        receipt: receipt.clone(),
+    })
+}
+
+/// What a model in no table does, from what it was sent.
+fn guess(endpoint: Endpoint, ask: &crate::call::Ask) -> Task {
+    match endpoint.guess() {
+        Task::Unknown if ask.audio_ms > 0 => Task::SpeechRecognition,
+        guess => guess,
+    }
+}
+
+fn with_wishes(mut call: Call, wishes: Option<Wishes>) -> Call {
+    let Some(Wishes { options, metadata, event_id, collect }) = wishes else { return call };
+    if options != Options::default() {
+        call.options = Arc::new(options);
+    }
+    call.receipt.note(|facts| {
+        facts.metadata = metadata.into();
+        facts.event_id = event_id.map(Into::into);
+        facts.collect = collect;
+    });
+    call
+}
+
+/// The headers less the hop-by-hop ones (RFC 9110, 7.6.1), which are between two neighbours only.
+pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let listed = |name: &HeaderName| {
+        headers.get_all(header::CONNECTION).iter().any(|value| {
+            value.to_str().is_ok_and(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(name.as_str())))
+        })
+    };
+    let names_some = headers.contains_key(header::CONNECTION);
+    let mut kept = HeaderMap::with_capacity(headers.len() + 4);
+    for (name, value) in headers {
+        if !is_hop_by_hop(name) && !(names_some && listed(name)) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+            | header::TE
+            | header::TRAILER
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+    ) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+/// Writes the end of the story on the receipt and sends the reply off with it.
+fn hand_over(reply: Result<Reply, Error>, receipt: Receipt, endpoint: Endpoint) -> Response<ReplyBody> {
+    let (mut reply, outcome) = match reply {
+        Ok(reply) => {
+            let outcome = outcome(&reply, &receipt);
+            (reply, outcome)
+        }
+        Err(error) => {
+            receipt.note(|facts| facts.refused = Some(error.code()));
+            (error.response(endpoint.is_native()), error.outcome())
+        }
+    };
+    let id = receipt.read(|facts| facts.id);
+    write_id(reply.headers_mut(), &id.to_string());
+    receipt.note(|facts| {
+        facts.status = Some(reply.status());
+        facts.first_byte = Some(facts.opened_at.elapsed());
+    });
+    reply.map(|body| ReplyBody::new(body, receipt, outcome))
+}
+
+fn write_id(headers: &mut HeaderMap, id: &str) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert("cf-aig-log-id", id);
+    }
+}
+
+/// How a call ends whose reply is this one, if the client stays to the end.
+fn outcome(reply: &Reply, receipt: &Receipt) -> Outcome {
+    let noted = receipt.read(|facts| facts.outcome);
+    if noted != Outcome::default() {
+        return noted;
+    }
+    if let Some(error) = reply.extensions().get::<VendorError>() {
+        return vendor_outcome(error);
+    }
+    if reply.status().is_success() { Outcome::Ok } else { status_outcome(reply.status()) }
+}
+
+fn vendor_outcome(error: &VendorError) -> Outcome {
+    match error.code {
+        Some(3036 | 4006) => Outcome::BudgetExceeded,
+        Some(3007 | 3046) => Outcome::Timeout,
+        _ if error.status.is_success() => Outcome::UpstreamError,
+        _ => status_outcome(error.status),
+    }
+}
+
+fn status_outcome(status: StatusCode) -> Outcome {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Outcome::RateLimited,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Outcome::Timeout,
+        status if status.is_client_error() => Outcome::ClientError,
+        _ => Outcome::UpstreamError,
+    }
+}
+
+fn refuse(error: &Error, native: bool) -> Response<ReplyBody> {
+    error.response(native).map(ReplyBody::unmetered)
+}
+
+/// Whether errors on this path have the vendor's form, where no endpoint is known.
+fn is_native(path: &str) -> bool {
+    !path.starts_with("/v1/")
+}
+
+fn unknown_path(path: &str) -> Error {
+    let shown: String = path.chars().take(100).collect();
+    Error::NotFound(format!(
+        "there is no route {shown:?}; calls go to /v1/chat/completions, /v1/embeddings, /v1/responses, /run/{{model}}, or \
+         to Cloudflare's own paths under /client/v4/accounts/{{account}}/ai/"
+    ))
+}

@@ -1,0 +1,83 @@
+//! The last wrapper around a reply: it sees each byte leave, and closes the receipt.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+
+use crate::body::{Body, BoxError};
+use crate::receipt::{Outcome, Receipt};
+
+/// The body that a client gets. When its last byte has left, the call's outcome is known; a body that is dropped before
+/// that leaves the receipt as it was opened: aborted.
+#[derive(Debug)]
+pub struct ReplyBody {
+    inner: Body,
+    receipt: Option<Receipt>,
+    outcome: Outcome,
+    bytes: u64,
+}
+
+impl ReplyBody {
+    pub(super) fn new(inner: Body, receipt: Receipt, outcome: Outcome) -> Self {
+        let mut body = Self { inner, receipt: Some(receipt), outcome, bytes: 0 };
+        if body.inner.is_end_stream() {
+            body.close(outcome);
+        }
+        body
+    }
+
+    /// A reply that is no call's: passed through, or refused before a call was known.
+    pub(super) fn unmetered(inner: Body) -> Self {
+        Self { inner, receipt: None, outcome: Outcome::Ok, bytes: 0 }
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        if let Some(receipt) = self.receipt.take() {
+            receipt.note(|facts| {
+                facts.reply_bytes = self.bytes;
+                facts.outcome = outcome;
+            });
+        }
+    }
+}
+
+impl http_body::Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &polled {
+            Some(Ok(frame)) => {
+                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                // A server that knows the length does not ask again after the last byte.
+                if self.inner.is_end_stream() {
+                    let outcome = self.outcome;
+                    self.close(outcome);
+                }
+            }
+            Some(Err(_)) => self.close(Outcome::UpstreamError),
+            None => {
+                let outcome = self.outcome;
+                self.close(outcome);
+            }
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        self.close(Outcome::Aborted);
+    }
+}

@@ -1,0 +1,93 @@
+//! From what a reply told to what the call cost.
+
+use super::tally::Tally;
+use crate::call::{Call, CustomCost};
+use crate::catalogue::{Model, Unit};
+use crate::estimate;
+use crate::neurons::Neurons;
+use crate::receipt::{Cost, Source};
+use crate::usage::Usage;
+
+/// What the vendor says on the reply's head.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct HeadWord {
+    /// `cf-ai-neurons`, two decimals.
+    pub(super) neurons: Option<Neurons>,
+    /// An AI Gateway on the way answered from its cache: nothing was run, nothing is billed.
+    pub(super) cached: bool,
+}
+
+/// One unit in the last place of `cf-ai-neurons`.
+const HEAD_PRECISION: u64 = 10_000;
+
+/// Writes what the call used and cost on its receipt, and learns from it. `whole` replies alone teach about output.
+pub(super) fn settle(call: &Call, tally: &Tally, head: HeadWord, whole: bool) {
+    let (usage, guessed) = usage(call, tally);
+    let cost = cost(call, tally, head, &usage, guessed);
+    learn(call, tally, whole);
+    call.receipt.note(|facts| {
+        facts.usage = usage;
+        facts.cost = cost;
+    });
+}
+
+/// What was used, and whether its tokens are only a guess.
+fn usage(call: &Call, tally: &Tally) -> (Usage, bool) {
+    let (ask, model) = (&*call.ask, &*call.model);
+    let mut usage = if tally.has_tokens {
+        Usage::tokens(tally.input_tokens, tally.cached_tokens, tally.output_tokens)
+    } else if prices_tokens(model) {
+        let input = if ask.text.parts == 0 { 0 } else { model.tokens.input_tokens(&ask.text) };
+        Usage::tokens(input, 0, model.tokens.output_tokens(tally.text_bytes))
+    } else {
+        Usage::default()
+    };
+    usage.image = estimate::image(ask, model);
+    usage.input_images.clone_from(&ask.input_images);
+    usage.audio_ms = tally.audio_ms.unwrap_or(ask.audio_ms);
+    usage.characters = if model.prices.get(Unit::KiloCharacters).is_some() { ask.characters } else { 0 };
+    (usage, !tally.has_tokens && prices_tokens(model))
+}
+
+fn prices_tokens(model: &Model) -> bool {
+    model.prices.get(Unit::InputToken).is_some() || model.prices.get(Unit::OutputToken).is_some()
+}
+
+/// The better source wins: the body's own figure, then the head's, then the table's, then a guess.
+fn cost(call: &Call, tally: &Tally, head: HeadWord, usage: &Usage, guessed: bool) -> Cost {
+    let prices = &call.model.prices;
+    let from_table = (!prices.is_empty()).then(|| prices.cost(usage));
+    let computed = from_table.filter(|_| !guessed);
+    let reported = match tally.neurons {
+        _ if head.cached => Some(Neurons::ZERO),
+        Some(neurons) => Some(Neurons::from_f64(neurons)),
+        None => head.neurons.filter(|word| computed.is_none_or(|table| !rounds_to(table, *word))),
+    };
+    let (neurons, source) = match (reported, computed, from_table) {
+        (Some(neurons), _, _) => (neurons, Source::Reported),
+        (None, Some(neurons), _) => (neurons, Source::Computed),
+        (None, None, Some(neurons)) => (neurons, Source::Estimated),
+        (None, None, None) => (Neurons::ZERO, Source::None),
+    };
+    let custom = call.options.custom_cost.map(|price| custom(price, usage));
+    Cost { neurons, source, reported: reported.or(head.neurons), computed, custom_usd: custom }
+}
+
+/// The head's two decimals are this figure's, rounded or cut off: then the table's is the finer one.
+fn rounds_to(table: Neurons, word: Neurons) -> bool {
+    table.micro().abs_diff(word.micro()) < HEAD_PRECISION
+}
+
+fn custom(price: CustomCost, usage: &Usage) -> f64 {
+    price.usd_per_token_in * usage.input_tokens as f64 + price.usd_per_token_out * usage.output_tokens as f64
+}
+
+fn learn(call: &Call, tally: &Tally, whole: bool) {
+    // A picture's tokens would be learned as text.
+    if tally.has_tokens && call.ask.input_images.is_empty() && !call.ask.batch {
+        call.model.tokens.learn_input(&call.ask.text, tally.input_tokens);
+    }
+    if tally.has_tokens && whole {
+        call.model.tokens.learn_output(tally.text_bytes, tally.output_tokens);
+    }
+}

@@ -1,0 +1,3 @@
+//! What is made of sealed receipts.
+
+pub mod metrics;

@@ -1,0 +1,114 @@
+//! reqwest, as the client of the layers: HTTP/1.1 and HTTP/2, TLS, connections kept.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use tower::Service;
+
+use crate::Error;
+use crate::body::Body;
+use crate::layers::{Reply, ReplyFuture};
+
+/// A reqwest client as a tower service. Cloning shares its connections.
+#[derive(Clone, Debug)]
+pub struct Client(reqwest::Client);
+
+/// How long until a connection stands.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Client {
+    /// With rustls and Mozilla's roots. Fails where the system refuses what TLS needs, such as randomness.
+    pub fn new() -> Result<Self, reqwest::Error> {
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(tls())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map(Self)
+    }
+}
+
+impl From<reqwest::Client> for Client {
+    /// Your own. Let it not follow redirects, and not decode bodies: replies are handed on as they are.
+    fn from(client: reqwest::Client) -> Self {
+        Self(client)
+    }
+}
+
+/// TLS with Mozilla's roots, offering HTTP/2 first.
+fn tls() -> rustls::ClientConfig {
+    let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(rustls::ALL_VERSIONS)
+        .map(|builder| builder.with_root_certificates(roots.clone()).with_no_client_auth())
+        .unwrap_or_else(|_| rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+impl Service<Request<Body>> for Client {
+    type Response = Reply;
+    type Error = Error;
+    type Future = ReplyFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> ReplyFuture {
+        let client = self.0.clone();
+        Box::pin(async move {
+            let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
+            let request = reqwest::Request::try_from(request.map(sendable));
+            let reply = match request {
+                Ok(request) => client.execute(request).await,
+                Err(error) => Err(error),
+            };
+            let reply = reply.map_err(|error| Error::Unreachable { host, why: causes(&error) })?;
+            Ok(Response::from(reply).map(|body| Body::stream(body.map_err(Into::<crate::body::BoxError>::into))))
+        })
+    }
+}
+
+fn sendable(body: Body) -> reqwest::Body {
+    match body.as_bytes() {
+        Some(bytes) => bytes.clone().into(),
+        None => reqwest::Body::wrap_stream(futures_util::TryStreamExt::map_ok(SyncStream::new(body), |bytes| bytes)),
+    }
+}
+
+/// reqwest wants bodies that threads may share; ours is only ever polled by one.
+struct SyncStream(parking_lot::Mutex<http_body_util::BodyDataStream<Body>>);
+
+impl SyncStream {
+    fn new(body: Body) -> Self {
+        Self(parking_lot::Mutex::new(http_body_util::BodyDataStream::new(body)))
+    }
+}
+
+impl futures_util::Stream for SyncStream {
+    type Item = Result<bytes::Bytes, crate::body::BoxError>;
+
+    fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        std::pin::Pin::new(self.0.get_mut()).poll_next(cx)
+    }
+}
+
+/// An error and what lies behind it: reqwest's own words stop at "error sending request".
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_words = cause.to_string();
+        if !words.contains(&cause_words) {
+            words.push_str(": ");
+            words.push_str(&cause_words);
+        }
+        source = cause.source();
+    }
+    words
+}
