@@ -6,6 +6,8 @@ pub mod audio;
 pub mod body;
 pub mod call;
 pub mod catalogue;
+#[cfg(feature = "sidecar")]
+pub mod cli;
 mod error;
 pub mod estimate;
 pub mod gateway;
@@ -13,6 +15,8 @@ pub mod layers;
 pub mod neurons;
 pub mod readers;
 pub mod receipt;
+#[cfg(feature = "sidecar")]
+pub mod sidecar;
 pub mod upstream;
 pub mod usage;
 pub mod vendor_error;

@@ -1,3 +1,4 @@
 //! What is made of sealed receipts.
 
+pub mod log;
 pub mod metrics;

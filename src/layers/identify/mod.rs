@@ -61,7 +61,7 @@ use self::route::{Route, Target};
 use super::Reply;
 use crate::Error;
 use crate::body::{Body, BoxError};
-use crate::call::{Call, Endpoint, Head, Options};
+use crate::call::{Ask, Call, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Task};
 use crate::receipt::{Outcome, Readers, Receipt};
 use crate::vendor_error::VendorError;
@@ -267,7 +267,8 @@ where
     }
     let wishes = Wishes::read(&head.headers)?;
     let body = read_body(settings, &head.headers, body).await?;
-    let reading = read(&body, &head.headers, target.endpoint)?;
+    let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let reading = read(&body, content_type, target.endpoint)?;
     let call = make_call(settings, account, target, head, body, reading, receipt)?;
     Ok(with_wishes(call, wishes))
 }
@@ -341,8 +342,12 @@ where
     }
 }
 
-fn read(body: &Bytes, headers: &HeaderMap, endpoint: Endpoint) -> Result<Reading, Error> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+/// What a body of this form asks for, for an estimate without a call.
+pub fn measure(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Ask, Error> {
+    read(body, content_type, endpoint).map(|reading| reading.ask)
+}
+
+fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Reading, Error> {
     let looks_json = || body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     if !endpoint.is_native() || content_type.contains("json") || looks_json() {
         return Reading::json(body).map_err(|error| malformed(&error));
@@ -419,7 +424,7 @@ fn make_call(
 }
 
 /// What a model in no table does, from what it was sent.
-fn guess(endpoint: Endpoint, ask: &crate::call::Ask) -> Task {
+fn guess(endpoint: Endpoint, ask: &Ask) -> Task {
     match endpoint.guess() {
         Task::Unknown if ask.audio_ms > 0 => Task::SpeechRecognition,
         guess => guess,

@@ -1,0 +1,23 @@
+//! `tollgate check`
+
+use clap::Args;
+
+use super::settings::{Settings, variables};
+use super::{Failure, print};
+
+#[derive(Args, Debug)]
+pub(super) struct Check {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Check {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let variables = variables();
+        let config = self.settings.load(&variables)?;
+        let target = config.target(&variables).map_err(|error| Failure::Usage(error.to_string()))?;
+        let account = config.account(&variables).unwrap_or("none: the short routes will answer 404");
+        let shown = config.show().map_err(|error| Failure::Failed(error.to_string()))?;
+        print(&format!("# calls go to {target:?}\n# account of the short routes: {account}\n{shown}"))
+    }
+}

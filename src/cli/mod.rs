@@ -1,0 +1,68 @@
+//! The `tollgate` command: one file a subcommand.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or config.
+
+mod check;
+mod estimate;
+mod models;
+mod serve;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The gate in front of Cloudflare Workers AI.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, about, max_term_width = 100)]
+struct Tollgate {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sidecar
+    Serve(serve::Serve),
+    /// Check the config and show what is in force, secrets hidden
+    Check(check::Check),
+    /// List the models: task, limit, prices
+    Models(models::Models),
+    /// Tell what a call would cost, from its body
+    Estimate(estimate::Estimate),
+}
+
+/// Why a command failed, and with which code it exits.
+#[derive(Debug)]
+enum Failure {
+    /// 1: it could not be done.
+    Failed(String),
+    /// 2: what was asked for cannot be.
+    Usage(String),
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let result = match Tollgate::parse().command {
+        Command::Serve(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Models(command) => command.run(),
+        Command::Estimate(command) => command.run(),
+    };
+    let (message, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(message)) => (message, 1),
+        Err(Failure::Usage(message)) => (message, 2),
+    };
+    eprintln!("tollgate: {message}");
+    ExitCode::from(code)
+}
+
+/// Prints to standard output; a reader that has left, such as `head`, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Failed(error.to_string())),
+        _ => Ok(()),
+    }
+}

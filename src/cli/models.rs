@@ -1,0 +1,102 @@
+//! `tollgate models`
+
+use clap::Args;
+use serde_json::json;
+
+use super::settings::{Settings, variables};
+use super::{Failure, print};
+use crate::catalogue::{Catalogue, Model, Unit};
+
+#[derive(Args, Debug)]
+pub(super) struct Models {
+    #[command(flatten)]
+    settings: Settings,
+    /// Only models whose name holds this
+    #[arg(value_name = "PART")]
+    part: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Models {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = self.settings.load(&variables())?;
+        let catalogue = Catalogue::with(&config.models);
+        let part = self.part.unwrap_or_default();
+        let models: Vec<_> = catalogue.models().into_iter().filter(|model| model.id.contains(&part)).collect();
+        if self.json {
+            let rows: Vec<_> = models.iter().map(|model| to_json(model)).collect();
+            return print(&format!("{:#}\n", serde_json::Value::from(rows)));
+        }
+        if models.is_empty() {
+            return Err(Failure::Failed(format!("no model's name holds {part:?}; `tollgate models` lists all")));
+        }
+        print(&table(&models))
+    }
+}
+
+fn to_json(model: &Model) -> serde_json::Value {
+    let image =
+        model.image.map(|image| json!({"width": image.size.width, "height": image.size.height, "steps": image.steps}));
+    json!({
+        "id": &*model.id,
+        "task": model.task,
+        "requests": model.limit.requests,
+        "per_seconds": model.limit.per.as_secs(),
+        "prices": model.prices,
+        "image": image,
+        "context": model.context,
+        "paid_plan_only": model.paid_plan_only,
+        "deprecated": model.deprecated,
+        "replacement": model.replacement,
+    })
+}
+
+fn table(models: &[&std::sync::Arc<Model>]) -> String {
+    let width = models.iter().map(|model| model.id.len()).max().unwrap_or(0);
+    let mut text = format!("{:width$}  {:28}  {:>7}  neurons\n", "model", "task", "per min");
+    for model in models {
+        let minute = f64::from(model.limit.requests.get()) * 60.0 / model.limit.per.as_secs_f64();
+        let task = serde_json::to_value(model.task).ok();
+        let task = task.as_ref().and_then(|task| task.as_str()).unwrap_or_default();
+        text.push_str(&format!("{:width$}  {task:28}  {minute:>7}  {}\n", model.id, remarks(model)));
+    }
+    text
+}
+
+/// Prices in words, and what else a caller should know.
+fn remarks(model: &Model) -> String {
+    let price = |unit| model.prices.published(unit).map(|figure| format!("{figure} {}", words(unit)));
+    let mut parts: Vec<_> = Unit::ALL.into_iter().filter_map(price).collect();
+    if parts.is_empty() {
+        parts.push("no published price".into());
+    }
+    if model.paid_plan_only {
+        parts.push("paid plan only".into());
+    }
+    if let Some(day) = &model.deprecated {
+        let instead = model.replacement.as_ref().map_or_else(String::new, |id| format!(": ask {id} instead"));
+        parts.push(format!("DEPRECATED since {day}{instead}"));
+    }
+    parts.join(", ")
+}
+
+fn words(unit: Unit) -> &'static str {
+    match unit {
+        Unit::InputToken => "/M in",
+        Unit::CachedInputToken => "/M cached in",
+        Unit::OutputToken => "/M out",
+        Unit::Tile => "/tile",
+        Unit::TileStep => "/tile and step",
+        Unit::InputTile => "/input tile",
+        Unit::InputTileStep => "/input tile and step",
+        Unit::FirstMegapixel => "/first MP",
+        Unit::NextMegapixel => "/further MP",
+        Unit::InputMegapixel => "/input MP",
+        Unit::AudioMinute => "/minute",
+        Unit::AudioMinuteWebsocket => "/minute over WebSocket",
+        Unit::KiloCharacters => "/1k characters",
+        Unit::Image => "/M images",
+    }
+}

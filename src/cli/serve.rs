@@ -1,0 +1,73 @@
+//! `tollgate serve`
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::settings::{Settings, variables};
+use super::{Failure, print};
+use crate::sidecar::config::{BaseUrl, Log, LogFormat};
+use crate::sidecar::{Sidecar, StartError};
+
+#[derive(Args, Debug)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+    /// Where clients connect [default: 127.0.0.1:8787]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where metrics and health are [default: 127.0.0.1:9787]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Where calls go [default: https://api.cloudflare.com]
+    #[arg(long, value_name = "URL", value_parser = |url: &str| BaseUrl::try_from(url.to_owned()))]
+    upstream: Option<BaseUrl>,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let variables = variables();
+        let mut config = self.settings.load(&variables)?;
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.admin = self.admin.unwrap_or(config.admin);
+        config.upstream.base_url = self.upstream.or(config.upstream.base_url);
+        start_log(&config.log)?;
+        let sidecar = Sidecar::start(config, &variables).map_err(failure)?;
+        let (listen, admin) = (sidecar.listen(), sidecar.admin());
+        tracing::info!(%listen, %admin, "serving");
+        print(&format!("listening on http://{listen}, admin on http://{admin}\n"))?;
+        wait_for_a_signal().map_err(|error| Failure::Failed(error.to_string()))?;
+        tracing::info!("stopping: no new calls, running ones may end");
+        sidecar.join().map_err(|error| Failure::Failed(error.to_string()))
+    }
+}
+
+fn failure(error: StartError) -> Failure {
+    match error {
+        StartError::Config(error) => Failure::Usage(error.to_string()),
+        other => Failure::Failed(other.to_string()),
+    }
+}
+
+pub(super) fn start_log(log: &Log) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.level)
+        .map_err(|error| Failure::Usage(format!("[log] level: {error}; write it like info or info,tollgate=debug")))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match log.format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| Failure::Failed(error.to_string()))
+}
+
+/// SIGTERM, or Ctrl-C.
+fn wait_for_a_signal() -> std::io::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+        }
+    })
+}

@@ -1,0 +1,372 @@
+//! What an operator sets: one TOML file, `TOLLGATE_…` variables over it, flags over those.
+//!
+//! Every key may be left out. A key that is not known is an error, and so is a value that cannot be; each is told with file,
+//! line, column and the mend. Secrets are not in the file: the config names the variables that hold them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use crate::catalogue::Entry;
+use crate::upstream::{self, Target};
+
+/// The whole config.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where `/metrics`, `/healthz` and `/readyz` are: for operators alone.
+    pub admin: SocketAddr,
+    /// Threads that serve; 0 is one a core.
+    pub workers: usize,
+    /// The largest request body.
+    pub max_body: ByteSize,
+    /// Connections that are open at once; more wait to be accepted.
+    pub max_connections: usize,
+    /// How long a client may pause within its request's head or body.
+    #[serde(with = "super::duration")]
+    pub client_timeout: Duration,
+    /// How long running calls may go on after SIGTERM.
+    #[serde(with = "super::duration")]
+    pub shutdown_timeout: Duration,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Where calls go.
+    pub upstream: Upstream,
+    /// For clients that choke on what the vendor sends.
+    pub compat: Compat,
+    /// Models beyond or over the built-in table, by name.
+    pub models: BTreeMap<String, Entry>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Log {
+    /// `text` or `json`, on standard error.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` (a line a call) or `trace`, also by module: `info,tollgate::layers=debug`.
+    pub level: String,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: an object a line.
+    Json,
+}
+
+/// `[upstream]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Upstream {
+    /// The vendor's API, the AI Gateway's host, or a stand-in. By default the first, or the second where `gateway` is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<BaseUrl>,
+    /// The account of the short routes; `CLOUDFLARE_ACCOUNT_ID` where it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account_id: Option<String>,
+    /// The variable that holds the gate's own token. Where that is not set, the client's Authorization goes through.
+    pub api_token_env: String,
+    /// The name of an AI Gateway: every call leaves through it.
+    pub gateway: String,
+    /// The variable that holds the token of an authenticated AI Gateway.
+    pub gateway_token_env: String,
+    /// How long until a connection stands.
+    #[serde(with = "super::duration")]
+    pub connect_timeout: Duration,
+    /// How long until a reply's head is here.
+    #[serde(with = "super::duration")]
+    pub first_byte_timeout: Duration,
+    /// How long between two pieces of a reply.
+    #[serde(with = "super::duration")]
+    pub idle_timeout: Duration,
+}
+
+/// A URL that calls can go to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BaseUrl(String);
+
+/// `[compat]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Compat {
+    /// Turn the native chunk that closes some `/v1` streams into OpenAI's form, which strict clients need.
+    pub openai_streams: bool,
+}
+
+/// Why a config cannot be, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {what}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// `tollgate.toml:3:10`, or a variable's or flag's name.
+    pub place: String,
+    /// What is wrong with it, and the mend.
+    pub what: String,
+}
+
+const TABLES: [&str; 3] = ["log", "upstream", "compat"];
+const PREFIX: &str = "TOLLGATE_";
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 9787)),
+            workers: 0,
+            max_body: ByteSize::mib(32),
+            max_connections: 10_000,
+            client_timeout: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(30),
+            log: Log::default(),
+            upstream: Upstream::default(),
+            compat: Compat::default(),
+            models: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            account_id: None,
+            api_token_env: "CLOUDFLARE_API_TOKEN".into(),
+            gateway: String::new(),
+            gateway_token_env: "CF_AIG_TOKEN".into(),
+            connect_timeout: Duration::from_secs(5),
+            first_byte_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Where settings come from besides the file.
+pub type Variables = Vec<(String, String)>;
+
+impl Config {
+    /// From a file, if there is one, and the variables over it.
+    pub fn load(file: Option<&Path>, variables: &Variables) -> Result<Self, ConfigError> {
+        let text = match file {
+            Some(path) => read(path)?,
+            None => String::new(),
+        };
+        let name = file.map_or_else(String::new, |path| path.display().to_string());
+        let mut config = Self::parse(&text, &name)?;
+        let mut table: toml::Table = toml::from_str(&text).unwrap_or_default();
+        for (variable, value) in variables {
+            if let Some(path) = setting(variable) {
+                config = override_with(&mut table, &path, value)
+                    .map_err(|what| ConfigError { place: variable.clone(), what })?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// From the file's text; `name` is the file's, for errors.
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let (line, column) = position(text, error.span().map_or(0, |span| span.start));
+            ConfigError { place: format!("{name}:{line}:{column}"), what: error.message().trim().replace('\n', "; ") }
+        })
+    }
+
+    /// Where calls go, with the tokens that the named variables hold.
+    pub fn target(&self, variables: &Variables) -> Result<Target, ConfigError> {
+        let upstream = &self.upstream;
+        let gateway = Some(upstream.gateway.clone()).filter(|name| !name.is_empty());
+        let default = if gateway.is_some() { upstream::GATEWAY } else { upstream::API };
+        let base_url = upstream.base_url.as_ref().map_or(default, |url| &url.0);
+        let wrong = |place: &str| {
+            let place = place.to_owned();
+            move |error: upstream::TargetError| ConfigError { place, what: error.to_string() }
+        };
+        let mut target = Target::new(base_url).map_err(wrong("[upstream] base_url"))?;
+        if let Some(token) = secret(variables, &upstream.api_token_env) {
+            target = target.with_token(token).map_err(wrong(&upstream.api_token_env))?;
+        }
+        if let Some(token) = secret(variables, &upstream.gateway_token_env) {
+            target = target.with_gateway_token(token).map_err(wrong(&upstream.gateway_token_env))?;
+        }
+        target.gateway = gateway;
+        target.first_byte_timeout = upstream.first_byte_timeout;
+        target.idle_timeout = upstream.idle_timeout;
+        Ok(target)
+    }
+
+    /// The account of the short routes.
+    pub fn account<'a>(&'a self, variables: &'a Variables) -> Option<&'a str> {
+        let ours = self.upstream.account_id.as_deref();
+        ours.or_else(|| secret(variables, "CLOUDFLARE_ACCOUNT_ID")).filter(|id| !id.is_empty())
+    }
+
+    /// As it is in force, without secrets.
+    pub fn show(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError {
+        place: path.display().to_string(),
+        what: format!("cannot be read: {error}; name an existing file with --config"),
+    })
+}
+
+fn secret<'a>(variables: &'a Variables, name: &str) -> Option<&'a str> {
+    let found = variables.iter().find(|(variable, _)| variable == name);
+    found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+}
+
+/// Line and column, from 1, of a byte.
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+    (line, column)
+}
+
+/// The setting that a variable stands for: `TOLLGATE_UPSTREAM_BASE_URL` is `upstream.base_url`.
+fn setting(variable: &str) -> Option<Vec<String>> {
+    let name = variable.strip_prefix(PREFIX)?;
+    // Kubernetes sets these for a service that is called tollgate.
+    if name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_") || name == "CONFIG" {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    let table = TABLES.into_iter().find_map(|table| {
+        let key = name.strip_prefix(table)?.strip_prefix('_')?;
+        Some(vec![table.to_owned(), key.to_owned()])
+    });
+    Some(table.unwrap_or_else(|| vec![name]))
+}
+
+/// Sets one value and reads the whole again. A value is a text where the setting takes one, else it is read as TOML.
+fn override_with(table: &mut toml::Table, path: &[String], value: &str) -> Result<Config, String> {
+    let text = toml::Value::String(value.to_owned());
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
+    let mut first_error = None;
+    for candidate in std::iter::once(text).chain(parsed) {
+        let mut changed = table.clone();
+        insert(&mut changed, path, candidate)?;
+        match Config::deserialize(changed.clone()) {
+            Ok(config) => {
+                *table = changed;
+                return Ok(config);
+            }
+            Err(error) => {
+                first_error = Some(error.message().trim().replace('\n', "; "));
+            }
+        }
+    }
+    Err(first_error.unwrap_or_default())
+}
+
+fn insert(table: &mut toml::Table, path: &[String], value: toml::Value) -> Result<(), String> {
+    match path {
+        [key] => {
+            table.insert(key.clone(), value);
+            Ok(())
+        }
+        [key, rest @ ..] => {
+            let inner = table.entry(key.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            let inner = inner.as_table_mut().ok_or_else(|| format!("`{key}` is no table in the config file"))?;
+            insert(inner, rest, value)
+        }
+        [] => Ok(()),
+    }
+}
+
+// === impl BaseUrl ===
+
+impl TryFrom<String> for BaseUrl {
+    type Error = upstream::TargetError;
+
+    fn try_from(url: String) -> Result<Self, Self::Error> {
+        Target::new(&url).map(|_| Self(url))
+    }
+}
+
+impl From<BaseUrl> for String {
+    fn from(url: BaseUrl) -> Self {
+        url.0
+    }
+}
+
+/// The file that is read where none is named.
+pub fn default_file() -> Option<PathBuf> {
+    Some(PathBuf::from("tollgate.toml")).filter(|path| path.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(text, "t.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_tell_file_line_column_and_what() {
+        let unknown = error("listen = \"127.0.0.1:1\"\n[upstream]\nbase_ulr = \"https://x\"\n");
+        assert!(unknown.starts_with("t.toml:3:1: unknown field `base_ulr`, expected"), "{unknown}");
+        let duration = error("shutdown_timeout = \"5 bananas\"\n");
+        assert!(duration.starts_with("t.toml:1:20: ") && duration.contains("unit"), "{duration}");
+        let negative = error("[upstream]\n  idle_timeout = \"-3s\"\n");
+        assert!(negative.starts_with("t.toml:2:18: "), "{negative}");
+        let url = error("[upstream]\nbase_url = \"api.cloudflare.com\"\n");
+        assert!(url.starts_with("t.toml:2:12: ") && url.contains("is not a base URL"), "{url}");
+        let limit = error("[models.\"@cf/a/b\"]\nrequests_per_minute = 0\n");
+        assert!(limit.starts_with("t.toml:2:23: "), "{limit}");
+        assert!(error("listen = \n").starts_with("t.toml:1:"), "{}", error("listen = \n"));
+    }
+
+    #[test]
+    fn variables_override_the_file_and_are_named_when_wrong() {
+        let variables = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let good = variables(&[
+            ("TOLLGATE_WORKERS", "3"),
+            ("TOLLGATE_UPSTREAM_BASE_URL", "http://127.0.0.1:9"),
+            ("TOLLGATE_COMPAT_OPENAI_STREAMS", "true"),
+            ("TOLLGATE_SERVICE_HOST", "10.0.0.1"),
+            ("TOLLGATE_PORT", "tcp://10.0.0.1:80"),
+            ("PATH", "/bin"),
+        ]);
+        let config = Config::load(None, &good).unwrap();
+        assert_eq!((config.workers, config.compat.openai_streams), (3, true));
+        assert_eq!(config.upstream.base_url, Some(BaseUrl("http://127.0.0.1:9".into())));
+        for (name, value) in [("TOLLGATE_MAX_BODY", "lots"), ("TOLLGATE_WORKRES", "2"), ("TOLLGATE_LISTEN", "x")] {
+            let error = Config::load(None, &variables(&[(name, value)])).unwrap_err();
+            assert_eq!(error.place, name);
+        }
+    }
+
+    #[test]
+    fn what_is_shown_reads_back_the_same() {
+        let config = Config::parse("[models.\"@cf/a/b\"]\nprices = { input_token = 100.5 }\n", "").unwrap();
+        assert_eq!(Config::parse(&config.show().unwrap(), "").unwrap(), config);
+    }
+}

@@ -1,0 +1,199 @@
+//! The gate as a program of its own, beside services in any language.
+//!
+//! Each worker is a thread with a runtime, a listener and upstream connections of its own; workers share only the layers'
+//! state. The admin port has a thread to itself, so that a scrape holds no call up.
+
+mod admin;
+pub mod config;
+mod duration;
+mod listen;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio_util::sync::CancellationToken;
+
+use self::admin::Admin;
+use self::config::{Config, ConfigError, Variables};
+use self::listen::Serving;
+use crate::catalogue::Catalogue;
+use crate::gateway;
+use crate::layers::identify;
+use crate::readers::log::CallLog;
+use crate::readers::metrics::Metrics;
+use crate::receipt::{Reader, Readers};
+use crate::upstream::Target;
+use crate::upstream::pool::Pool;
+
+/// A sidecar that serves. Dropping it stops it.
+#[derive(Debug)]
+pub struct Sidecar {
+    listen: SocketAddr,
+    admin: SocketAddr,
+    stop: CancellationToken,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    /// The admin port outlives the workers: it tells that they are stopping.
+    admin_stop: CancellationToken,
+    admin_thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// Why a sidecar did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The config cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A port cannot be had.
+    #[error("cannot listen on {address} ({setting}): {why}; is another program there? Choose another address")]
+    Listen {
+        /// The config's key.
+        setting: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system says.
+        why: io::Error,
+    },
+    /// The system refuses a thread or a runtime.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// Two metrics have one name.
+    #[error("cannot start the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// What every worker's stack is made from.
+struct Plan {
+    config: Config,
+    target: Target,
+    door: identify::Settings,
+    serving: Serving,
+}
+
+impl Sidecar {
+    /// Starts it, and returns when both ports are open.
+    pub fn start(config: Config, variables: &Variables) -> Result<Self, StartError> {
+        let workers = workers(&config);
+        let metrics = Arc::new(Metrics::new()?);
+        let readers: Readers = Arc::new([metrics.clone() as Arc<dyn Reader>, Arc::new(CallLog)]);
+        let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
+        let bind = |setting, address, count| {
+            listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
+        };
+        let listeners = bind("listen", plan.config.listen, workers)?;
+        let mut admin_listeners = bind("admin", plan.config.admin, 1)?;
+        let stop = CancellationToken::new();
+        let mut sidecar = Self {
+            listen: listeners[0].local_addr()?,
+            admin: admin_listeners[0].local_addr()?,
+            stop: stop.clone(),
+            workers: Vec::with_capacity(workers),
+            admin_stop: CancellationToken::new(),
+            admin_thread: None,
+        };
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let (plan, stop) = (plan.clone(), stop.clone());
+            let worker = spawn(format!("worker-{index}"), move || plan.work(listener, stop))?;
+            sidecar.workers.push(worker);
+        }
+        if let Some(listener) = admin_listeners.pop() {
+            let admin = Admin { metrics, stop };
+            let stop = sidecar.admin_stop.clone();
+            sidecar.admin_thread = Some(spawn("admin".into(), move || serve_admin(listener, admin, stop))?);
+        }
+        Ok(sidecar)
+    }
+
+    /// Where clients connect.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where the admin port is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Accepts nothing new from here on; what runs goes on, for at most `shutdown_timeout`.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Stops, and waits until all has ended.
+    pub fn join(mut self) -> io::Result<()> {
+        self.stop();
+        let ended: io::Result<()> = self.workers.drain(..).map(wait).collect();
+        self.admin_stop.cancel();
+        ended.and(self.admin_thread.take().map_or(Ok(()), wait))
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.stop();
+        self.admin_stop.cancel();
+    }
+}
+
+fn spawn(
+    name: String,
+    work: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    std::thread::Builder::new().name(name).spawn(work)
+}
+
+fn wait(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked; its words are in the log")))
+}
+
+impl Plan {
+    fn new(config: Config, variables: &Variables, readers: Readers, workers: usize) -> Result<Self, ConfigError> {
+        let target = config.target(variables)?;
+        let entries: BTreeMap<_, _> = config.models.clone();
+        let door = identify::Settings {
+            catalogue: Arc::new(Catalogue::with(&entries)),
+            account: config.account(variables).map(Into::into),
+            max_body: config.max_body.as_u64(),
+            body_timeout: config.client_timeout,
+            has_token: target.has_token(),
+            readers,
+        };
+        let serving = Serving {
+            max_connections: config.max_connections.div_ceil(workers).max(1),
+            head_timeout: config.client_timeout,
+            shutdown_timeout: config.shutdown_timeout,
+        };
+        Ok(Self { config, target, door, serving })
+    }
+
+    fn work(&self, listener: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {
+        runtime()?.block_on(async {
+            let pool = Pool::new(self.config.upstream.connect_timeout);
+            let stack = gateway::stack(pool, self.target.clone(), self.door.clone());
+            listen::serve(listener, stack, self.serving.clone(), stop).await
+        })
+    }
+}
+
+fn workers(config: &Config) -> usize {
+    match config.workers {
+        0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        workers => workers,
+    }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn serve_admin(listener: std::net::TcpListener, admin: Admin, stop: CancellationToken) -> io::Result<()> {
+    runtime()?.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let serving = axum::serve(listener, admin::router(admin)).into_future();
+        stop.run_until_cancelled(serving).await.unwrap_or(Ok(()))
+    })
+}
