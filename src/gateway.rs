@@ -3,6 +3,7 @@
 //! ```text
 //!  http::Request
 //!    │  Identify    the only door from HTTP; opens the receipt
+//!    │  Compat      outside all that keeps or counts: what a client chokes on, mended last
 //!    │  Meter       every attempt's usage and cost, read off the reply as it passes
 //!    ▼
 //!  Upstream         the vendor's API, or an AI Gateway
@@ -10,18 +11,30 @@
 
 use tower::{Layer, ServiceBuilder};
 
-use crate::layers::identify::{Identify, IdentifyLayer, Settings};
+use crate::layers::compat::{Compat, CompatLayer};
+use crate::layers::identify::{self, Identify, IdentifyLayer};
 use crate::layers::meter::{Meter, MeterLayer};
 use crate::upstream::{Target, Upstream};
 
 /// The whole gate around an HTTP client. Cloning shares its state.
-pub type Gateway<C> = Identify<Meter<Upstream<C>>, Upstream<C>>;
+pub type Gateway<C> = Identify<Compat<Meter<Upstream<C>>>, Upstream<C>>;
+
+/// How the layers of a stack are set.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The door.
+    pub identify: identify::Settings,
+    /// Mends for clients.
+    pub compat: CompatLayer,
+}
 
 /// Stacks the layers upon a client.
-pub fn stack<C: Clone>(client: C, target: Target, door: Settings) -> Gateway<C> {
+pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Gateway<C> {
     let upstream = Upstream::new(client, target);
     ServiceBuilder::new()
-        .layer(IdentifyLayer::new(door, upstream.clone()))
+        .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
+        .layer(settings.compat)
         .layer(MeterLayer::default())
         .into_inner()
         .layer(upstream)

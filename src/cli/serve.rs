@@ -1,5 +1,6 @@
 //! `tollgate serve`
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use clap::Args;
@@ -53,7 +54,10 @@ fn failure(error: StartError) -> Failure {
 pub(super) fn start_log(log: &Log) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_new(&log.level)
         .map_err(|error| Failure::Usage(format!("[log] level: {error}; write it like info or info,tollgate=debug")))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = match log.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

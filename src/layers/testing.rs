@@ -1,5 +1,7 @@
 //! What the layers' tests share: calls that came by no wire, and a vendor that is a function.
 
+#![allow(dead_code)]
+
 use std::sync::Arc;
 use std::task::{Context, Poll};
 

@@ -70,7 +70,7 @@ pub enum StartError {
 struct Plan {
     config: Config,
     target: Target,
-    door: identify::Settings,
+    stack: gateway::Settings,
     serving: Serving,
 }
 
@@ -126,7 +126,8 @@ impl Sidecar {
     /// Stops, and waits until all has ended.
     pub fn join(mut self) -> io::Result<()> {
         self.stop();
-        let ended: io::Result<()> = self.workers.drain(..).map(wait).collect();
+        // Each is waited for, also after one has failed.
+        let ended = self.workers.drain(..).map(wait).fold(Ok(()), io::Result::and);
         self.admin_stop.cancel();
         ended.and(self.admin_thread.take().map_or(Ok(()), wait))
     }
@@ -167,13 +168,16 @@ impl Plan {
             head_timeout: config.client_timeout,
             shutdown_timeout: config.shutdown_timeout,
         };
-        Ok(Self { config, target, door, serving })
+        let mut stack = gateway::Settings::default();
+        stack.identify = door;
+        stack.compat.openai_streams = config.compat.openai_streams;
+        Ok(Self { config, target, stack, serving })
     }
 
     fn work(&self, listener: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {
         runtime()?.block_on(async {
             let pool = Pool::new(self.config.upstream.connect_timeout);
-            let stack = gateway::stack(pool, self.target.clone(), self.door.clone());
+            let stack = gateway::stack(pool, self.target.clone(), self.stack.clone());
             listen::serve(listener, stack, self.serving.clone(), stop).await
         })
     }

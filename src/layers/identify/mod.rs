@@ -454,7 +454,8 @@ pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let names_some = headers.contains_key(header::CONNECTION);
     let mut kept = HeaderMap::with_capacity(headers.len() + 4);
     for (name, value) in headers {
-        if !is_hop_by_hop(name) && !(names_some && listed(name)) {
+        let is_between_neighbours = is_hop_by_hop(name) || names_some && listed(name);
+        if !is_between_neighbours {
             kept.append(name.clone(), value.clone());
         }
     }

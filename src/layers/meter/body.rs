@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -68,8 +69,9 @@ pub(super) enum Reading {
 
 impl Metered {
     pub(super) fn new(inner: Resumed, reading: Reading, head: HeadWord, mut call: Call) -> Self {
-        // A stream may last for minutes; the request's body has done its work.
+        // A stream may last for minutes; the request has done its work, and its headers hold the buffer they came in.
         call.body = Bytes::new();
+        call.head = Arc::default();
         Self { inner, reading, tally: Tally::default(), head, call: Some(call) }
     }
 

@@ -46,6 +46,8 @@ mod body;
 mod events;
 mod scan;
 mod tally;
+#[cfg(test)]
+mod wire_tests;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
