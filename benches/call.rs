@@ -18,7 +18,9 @@ const REPLY: &str = r#"{"result":{"response":"The quick brown fox jumps over the
 
 fn body() -> String {
     let words = "all work and no play ".repeat(44);
-    format!(r#"{{"messages":[{{"role":"system","content":"You are terse."}},{{"role":"user","content":"{words}"}}],"max_tokens":64}}"#)
+    format!(
+        r#"{{"messages":[{{"role":"system","content":"You are terse."}},{{"role":"user","content":"{words}"}}],"max_tokens":64}}"#
+    )
 }
 
 fn one_call(criterion: &mut Criterion) {
@@ -63,7 +65,8 @@ fn one_call(criterion: &mut Criterion) {
             runtime.block_on(async {
                 let request = request();
                 std::hint::black_box(&request);
-                let reply = Response::builder().header(header::CONTENT_TYPE, "application/json").body(Body::from(REPLY));
+                let reply =
+                    Response::builder().header(header::CONTENT_TYPE, "application/json").body(Body::from(REPLY));
                 reply.unwrap().into_body().collect().await.unwrap()
             })
         });

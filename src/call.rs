@@ -21,6 +21,8 @@ use crate::usage::Size;
 pub struct Call {
     /// The account that pays.
     pub account: Arc<str>,
+    /// The client's key, by its name; `None` where the gate asks for none.
+    pub key: Option<Arc<str>>,
     /// The model that is asked.
     pub model: Arc<Model>,
     /// The form of request and reply.

@@ -41,8 +41,12 @@ pub struct Receipt(Arc<Open>);
 
 struct Open {
     facts: Mutex<Facts>,
+    /// What layers hold for the call until its cost is known.
+    closing: Mutex<Vec<Closing>>,
     readers: Readers,
 }
+
+type Closing = Box<dyn FnOnce(&Facts) + Send>;
 
 /// What is written on a receipt.
 #[derive(Clone, Debug)]
@@ -244,7 +248,13 @@ impl Receipt {
         for reader in readers.iter() {
             reader.opened();
         }
-        Self(Arc::new(Open { facts: Mutex::new(Facts::new(model)), readers }))
+        Self(Arc::new(Open { facts: Mutex::new(Facts::new(model)), closing: Mutex::default(), readers }))
+    }
+
+    /// Has this done when the receipt is sealed, before any reader sees it: how a layer gives back what it took for a call
+    /// (a budget's reservation, a limit's tokens), however the call ends. The same rules hold as for a [`Reader`].
+    pub fn on_seal(&self, close: impl FnOnce(&Facts) + Send + 'static) {
+        self.0.closing.lock().push(Box::new(close));
     }
 
     /// Writes on it.
@@ -268,6 +278,9 @@ impl Drop for Open {
     fn drop(&mut self) {
         let facts = self.facts.get_mut();
         facts.duration = facts.opened_at.elapsed();
+        for close in self.closing.get_mut().drain(..) {
+            close(facts);
+        }
         for reader in self.readers.iter() {
             reader.sealed(facts);
         }

@@ -47,6 +47,7 @@ pub(crate) fn call_read_by(readers: Readers, model: &str, body: &str) -> Call {
     let receipt = Receipt::open(readers, model.clone());
     Call {
         account: "acc".into(),
+        key: None,
         model,
         endpoint: Endpoint::Run,
         stream: body.contains("\"stream\":true"),

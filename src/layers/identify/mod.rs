@@ -16,19 +16,19 @@
 //! use tollgate::body::Body;
 //! use tollgate::call::Call;
 //! use tollgate::layers::identify::{Identify, Settings};
-//! use tower::{Service, ServiceExt, service_fn};
+//! use tower::{ServiceExt, service_fn};
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! let model = service_fn(|call: Call| async move {
 //!     Ok::<_, tollgate::Error>(Response::new(Body::from(format!("asked {}", call.model.id))))
 //! });
 //! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
-//! let mut door = Identify::new(Settings { account: Some("023e".into()), ..Settings::default() }, model, rest);
+//! let door = Identify::new(Settings { account: Some("023e".into()), ..Settings::default() }, model, rest);
 //!
 //! let request = Request::post("/v1/chat/completions")
 //!     .header("authorization", "Bearer token")
 //!     .body(Body::from(r#"{"model": "@cf/meta/llama-3.2-1b-instruct", "messages": []}"#)).unwrap();
-//! let reply = door.ready().await.unwrap().call(request).await.unwrap();
+//! let reply = door.oneshot(request).await.unwrap();
 //! assert!(reply.headers().contains_key("cf-aig-log-id"));
 //! # });
 //! ```
@@ -407,6 +407,7 @@ fn make_call(
     });
     Ok(Call {
         account,
+        key: None,
         model,
         endpoint: target.endpoint,
         stream,

@@ -19,7 +19,7 @@
 //! use tollgate::body::Body;
 //! use tollgate::call::Call;
 //! use tollgate::layers::{identify, meter};
-//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! let vendor = service_fn(|_: Call| async {
@@ -29,13 +29,13 @@
 //! });
 //! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
 //! let settings = identify::Settings { account: Some("023e".into()), has_token: true, ..Default::default() };
-//! let mut stack = ServiceBuilder::new()
+//! let stack = ServiceBuilder::new()
 //!     .layer(identify::IdentifyLayer::new(settings, rest))
 //!     .layer(meter::MeterLayer::default())
 //!     .service(vendor);
 //!
 //! let request = Request::post("/run/@cf/meta/llama-3.2-1b-instruct").body(Body::from(r#"{"prompt": "Hello"}"#)).unwrap();
-//! let reply = stack.ready().await.unwrap().call(request).await.unwrap();
+//! let reply = stack.oneshot(request).await.unwrap();
 //! // 26 x 2,457 + 18 x 18,252 micro-neurons
 //! assert_eq!(reply.headers()["x-tollgate-neurons"], "0.392418");
 //! # });
