@@ -14,6 +14,11 @@ use tollgate::readers::metrics::Metrics;
 use tollgate::receipt::Reader;
 use tower::{Service, ServiceBuilder, service_fn};
 
+/// As in the sidecar.
+#[cfg(feature = "sidecar")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const REPLY: &str = r#"{"result":{"response":"The quick brown fox jumps over the lazy dog.","usage":{"prompt_tokens":212,"completion_tokens":18,"total_tokens":230}},"success":true,"errors":[],"messages":[]}"#;
 
 fn body() -> String {

@@ -59,7 +59,8 @@ impl Text {
 
     /// Adds text to the part at hand.
     pub fn add(&mut self, text: &str) {
-        let other = text.bytes().filter(|byte| !byte.is_ascii()).count();
+        // Most texts are all ASCII, and that is told many bytes at a time.
+        let other = if text.is_ascii() { 0 } else { text.bytes().filter(|byte| !byte.is_ascii()).count() };
         self.other_bytes += other as u64;
         self.ascii_bytes += (text.len() - other) as u64;
     }

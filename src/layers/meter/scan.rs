@@ -131,10 +131,10 @@ impl Scanner {
 
     /// The next piece of the document.
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
-        while let Some(&byte) = bytes.first() {
+        while !bytes.is_empty() {
             let taken = match self.state {
                 State::Text { escaped, counts } => self.text(bytes, escaped, counts),
-                State::Key { escaped } => self.key_byte(byte, escaped),
+                State::Key { escaped } => self.key(bytes, escaped),
                 State::Between | State::BeforeKey => self.structure(bytes),
             };
             bytes = bytes.get(taken..).unwrap_or_default();
@@ -163,25 +163,33 @@ impl Scanner {
         taken
     }
 
-    fn key_byte(&mut self, byte: u8, escaped: bool) -> usize {
-        self.keep(&[byte]);
-        match byte {
-            _ if escaped => self.state = State::Key { escaped: false },
-            b'\\' => self.state = State::Key { escaped: true },
-            b'"' => {
-                let name = self.key_text.get(..self.key_length).unwrap_or_default();
-                self.key = Key::of(name);
-                self.state = State::Between;
-                return 1;
+    fn key(&mut self, bytes: &[u8], escaped: bool) -> usize {
+        let (taken, next) = if escaped {
+            (1, State::Key { escaped: false })
+        } else {
+            match memchr::memchr2(b'"', b'\\', bytes) {
+                Some(at) if bytes[at] == b'"' => (at + 1, State::Between),
+                Some(at) => (at + 1, State::Key { escaped: true }),
+                None => (bytes.len(), self.state),
             }
-            _ => {}
+        };
+        self.state = next;
+        self.keep(&bytes[..taken]);
+        let ended = next == State::Between;
+        let name = &bytes[..taken - usize::from(ended)];
+        if ended && self.key_length == 0 {
+            self.key = Key::of(name);
+            return taken;
         }
-        // A key that is too long becomes none of those looked for.
-        if let Some(slot) = self.key_text.get_mut(self.key_length) {
-            *slot = byte;
+        // The key comes in pieces. One that is too long becomes none of those looked for.
+        if let Some(room) = self.key_text.get_mut(self.key_length..self.key_length + name.len()) {
+            room.copy_from_slice(name);
         }
-        self.key_length += 1;
-        1
+        self.key_length += name.len();
+        if ended {
+            self.key = Key::of(self.key_text.get(..self.key_length).unwrap_or_default());
+        }
+        taken
     }
 
     fn structure(&mut self, bytes: &[u8]) -> usize {
