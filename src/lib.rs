@@ -1,4 +1,50 @@
-//! Tollgate
+//! The gate in front of Cloudflare Workers AI: it paces, retries, meters, prices, budgets and caches every call.
+//!
+//! Workers AI bills in neurons and limits each model's requests a minute. Tollgate stands between a service and the vendor,
+//! as tower layers inside a Rust service or as a sidecar beside services in any language, hands the bytes on untouched, and
+//! knows of each call what it used, what it cost, and who says so.
+//!
+//! # The stack
+//! ```text
+//!  http::Request
+//!    │  Identify     which account, model, task: a `Call` from here on, with an open `Receipt`
+//!    │  Compat       mends for clients that choke on what the vendor sends
+//!    │  Meter        usage and cost, read off the reply as it passes
+//!    ▼
+//!  Upstream          the vendor's API, or an AI Gateway
+//! ```
+//! [`gateway`] composes it; each layer is a module of [`layers`] with an example of its own. The nouns it speaks in:
+//! [`Call`](call::Call), [`Receipt`](receipt::Receipt), [`Neurons`](neurons::Neurons), [`Usage`](usage::Usage), and the
+//! [`Catalogue`](catalogue::Catalogue) of models. When a call is over, its receipt goes to the
+//! [`Reader`](receipt::Reader)s: [`readers::metrics`] is Prometheus.
+//!
+//! # Ten lines
+//! ```no_run
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use tollgate::{body::Body, gateway, readers::metrics::Metrics, upstream::{Client, Target}};
+//! use tower::ServiceExt;
+//!
+//! let metrics = Arc::new(Metrics::new()?);
+//! let mut settings = gateway::Settings::default();
+//! settings.identify.account = Some("023e105f4ecef8ad9ca31a8372d0c353".into());
+//! settings.identify.readers = Arc::new([metrics.clone() as _]);
+//! let gate = gateway::stack(Client::new()?, Target::default(), settings);
+//! let request = http::Request::post("/run/@cf/meta/llama-3.2-1b-instruct")
+//!     .header("authorization", "Bearer <Workers AI API token>")
+//!     .body(Body::from(r#"{"prompt": "Why is the sky blue?"}"#))?;
+//! let reply = gate.oneshot(request).await?;
+//! println!("{:?} neurons\n{}", reply.headers().get("x-tollgate-neurons"), metrics.render()?);
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//! `sidecar` (on by default) is the binary with all it needs: config, listeners, command line, simulator. Library users take
+//! `default-features = false`.
+//!
+//! # What it does not do
+//! It is for Workers AI alone, directly or through Cloudflare's AI Gateway. It does not translate between vendors, choose
+//! models by itself, or change what a client sent.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -11,6 +57,7 @@ pub mod cli;
 mod error;
 pub mod estimate;
 pub mod gateway;
+mod headers;
 pub mod layers;
 pub mod neurons;
 pub mod readers;

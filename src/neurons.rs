@@ -61,6 +61,19 @@ impl Neurons {
         (u128::from(self.0) * u128::from(PICO_USD_PER_MICRO)) as f64 / PICO
     }
 
+    /// In neurons with up to six decimals, no trailing zeros: `172.8`, `1.772727`, `0`.
+    pub fn decimal(self) -> String {
+        let mut text = decimal(self.0, 6);
+        text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
+        text
+    }
+
+    /// In US dollars with nine decimals, rounded: `0.001900800`.
+    pub fn usd_decimal(self) -> String {
+        let pico = u128::from(self.0) * u128::from(PICO_USD_PER_MICRO);
+        decimal(u64::try_from((pico + 500) / 1000).unwrap_or(u64::MAX), 9)
+    }
+
     /// True for no neurons at all.
     pub const fn is_zero(self) -> bool {
         self.0 == 0
@@ -92,15 +105,26 @@ impl Sum for Neurons {
 }
 
 impl fmt::Display for Neurons {
-    /// Neurons with up to six decimals, no trailing zeros: `172.8`, `1.772727`, `0`.
+    /// As [`decimal`](Neurons::decimal).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, micro) = (self.0 / 1_000_000, self.0 % 1_000_000);
-        if micro == 0 {
-            return write!(f, "{whole}");
-        }
-        let fraction = format!("{micro:06}");
-        write!(f, "{whole}.{}", fraction.trim_end_matches('0'))
+        f.write_str(&self.decimal())
     }
+}
+
+/// A fixed-point number in decimal. Written on every reply, so it goes around the formatter.
+fn decimal(value: u64, decimals: usize) -> String {
+    let mut digits = [b'0'; 40];
+    let (mut rest, mut begun, mut place) = (value, digits.len(), 0);
+    while rest > 0 || place <= decimals {
+        begun -= 1;
+        if place == decimals && decimals > 0 {
+            digits[begun] = b'.';
+            begun -= 1;
+        }
+        digits[begun] = b'0' + (rest % 10) as u8;
+        (rest, place) = (rest / 10, place + 1);
+    }
+    String::from_utf8_lossy(&digits[begun..]).into_owned()
 }
 
 #[cfg(test)]
@@ -120,6 +144,14 @@ mod tests {
         assert_eq!(Neurons::from_f64(1.772_727_251_052_856_4).micro(), 1_772_727);
         assert_eq!(Neurons::from_f64(f64::NAN), Neurons::ZERO);
         assert_eq!(Neurons::from_f64(-3.0), Neurons::ZERO);
+    }
+
+    #[test]
+    fn dollars_have_nine_decimals() {
+        assert_eq!(Neurons::from_micro(172_800_000).usd_decimal(), "0.001900800");
+        assert_eq!(Neurons::from_whole(1_000_000_000).usd_decimal(), "11000.000000000");
+        assert_eq!(Neurons::ZERO.usd_decimal(), "0.000000000");
+        assert_eq!(Neurons::MAX.decimal(), "18446744073709.551615");
     }
 
     proptest::proptest! {

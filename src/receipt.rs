@@ -257,9 +257,9 @@ impl Receipt {
         self.0.closing.lock().push(Box::new(close));
     }
 
-    /// Writes on it.
-    pub fn note(&self, write: impl FnOnce(&mut Facts)) {
-        write(&mut self.0.facts.lock());
+    /// Writes on it, and may read what was there.
+    pub fn note<T>(&self, write: impl FnOnce(&mut Facts) -> T) -> T {
+        write(&mut self.0.facts.lock())
     }
 
     /// Reads from it.
@@ -332,6 +332,8 @@ impl Facts {
 
 // === impl CallId ===
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 impl CallId {
     fn at(time: SystemTime) -> Self {
         use std::hash::{BuildHasher, RandomState};
@@ -346,6 +348,11 @@ impl CallId {
         Self(millis << 80 | count << 48 | u128::from(*PROCESS & 0xffff_ffff_ffff))
     }
 
+    /// Its 32 digits, in ASCII.
+    pub fn digits(self) -> [u8; 32] {
+        std::array::from_fn(|place| HEX[(self.0 >> (4 * (31 - place))) as usize & 0xf])
+    }
+
     /// From its 32 digits.
     pub fn parse(digits: &str) -> Option<Self> {
         (digits.len() == 32).then(|| u128::from_str_radix(digits, 16).ok()).flatten().map(Self)
@@ -354,7 +361,7 @@ impl CallId {
 
 impl std::fmt::Display for CallId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(&String::from_utf8_lossy(&self.digits()))
     }
 }
 

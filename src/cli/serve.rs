@@ -34,7 +34,7 @@ impl Serve {
         config.admin = self.admin.unwrap_or(config.admin);
         config.upstream.base_url = self.upstream.or(config.upstream.base_url);
         start_log(&config.log)?;
-        let sidecar = Sidecar::start(config, &variables).map_err(failure)?;
+        let sidecar = Sidecar::start(config, &variables, Vec::new()).map_err(failure)?;
         let (listen, admin) = (sidecar.listen(), sidecar.admin());
         tracing::info!(%listen, %admin, "serving");
         print(&format!("listening on http://{listen}, admin on http://{admin}\n"))?;
@@ -44,7 +44,7 @@ impl Serve {
     }
 }
 
-fn failure(error: StartError) -> Failure {
+pub(super) fn failure(error: StartError) -> Failure {
     match error {
         StartError::Config(error) => Failure::Usage(error.to_string()),
         other => Failure::Failed(other.to_string()),
@@ -65,13 +65,15 @@ pub(super) fn start_log(log: &Log) -> Result<(), Failure> {
     started.map_err(|error| Failure::Failed(error.to_string()))
 }
 
-/// SIGTERM, or Ctrl-C.
 fn wait_for_a_signal() -> std::io::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            interrupted = tokio::signal::ctrl_c() => interrupted,
-        }
-    })
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(signalled())
+}
+
+/// SIGTERM, or Ctrl-C.
+pub(super) async fn signalled() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+    }
 }

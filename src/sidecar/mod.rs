@@ -75,11 +75,12 @@ struct Plan {
 }
 
 impl Sidecar {
-    /// Starts it, and returns when both ports are open.
-    pub fn start(config: Config, variables: &Variables) -> Result<Self, StartError> {
+    /// Starts it, and returns when both ports are open. `readers` see each receipt besides its own metrics and log.
+    pub fn start(config: Config, variables: &Variables, readers: Vec<Arc<dyn Reader>>) -> Result<Self, StartError> {
         let workers = workers(&config);
         let metrics = Arc::new(Metrics::new()?);
-        let readers: Readers = Arc::new([metrics.clone() as Arc<dyn Reader>, Arc::new(CallLog)]);
+        let own = [metrics.clone() as Arc<dyn Reader>, Arc::new(CallLog)];
+        let readers: Readers = own.into_iter().chain(readers).collect();
         let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })

@@ -28,7 +28,7 @@ use tower::Service;
 use crate::Error;
 use crate::body::Body;
 use crate::call::{Call, Endpoint};
-use crate::layers::identify::end_to_end;
+use crate::headers::strip_hop_by_hop;
 use crate::layers::{Reply, ReplyFuture};
 
 pub use client::Client;
@@ -162,16 +162,17 @@ impl Target {
 
     fn headers(&self, call: &Call) -> HeaderMap {
         let mut headers = call.head.headers.clone();
+        while let Some(name) = headers.keys().find(|name| self.is_for_us(name.as_str())).cloned() {
+            headers.remove(name);
+        }
         self.replace(&mut headers);
-        for obeyed in OBEYED {
-            headers.remove(obeyed);
-        }
-        if self.gateway.is_none() {
-            for gateway in GATEWAYS {
-                headers.remove(gateway);
-            }
-        }
         headers
+    }
+
+    fn is_for_us(&self, name: &str) -> bool {
+        // Most headers are told by their first letters.
+        (name.starts_with("cf-") || name.starts_with("x-tollgate-"))
+            && (OBEYED.contains(&name) || self.gateway.is_none() && GATEWAYS.contains(&name))
     }
 
     /// What every request's headers get, call or not.
@@ -295,7 +296,8 @@ where
         });
         let sent = request.headers().get(header::AUTHORIZATION).cloned();
         let length = request.headers().get(header::CONTENT_LENGTH).cloned();
-        let mut headers = end_to_end(request.headers());
+        let mut headers = std::mem::take(request.headers_mut());
+        strip_hop_by_hop(&mut headers);
         self.target.replace(&mut headers);
         if !is_ai {
             headers.remove(header::AUTHORIZATION);
@@ -318,8 +320,7 @@ async fn within_time(target: &Target, reply: impl Future<Output = Result<Reply, 
     let after = target.first_byte_timeout;
     let reply = tokio::time::timeout(after, reply).await;
     let mut reply = reply.map_err(|_| Error::Timeout { after, setting: "[upstream] first_byte_timeout" })??;
-    let headers = end_to_end(reply.headers());
-    *reply.headers_mut() = headers;
+    strip_hop_by_hop(reply.headers_mut());
     Ok(reply.map(|body| idle::limit(body, target.idle_timeout)))
 }
 

@@ -7,12 +7,16 @@
 //! It speaks no HTTP/2 and asks no DNS twice in a connection's life.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, Uri};
+use http_body::Body as _;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -37,6 +41,13 @@ struct Idle {
     since: Instant,
 }
 
+/// A reply's body, which has its connection until it has been read to the end. Dropped before that, it takes the
+/// connection with it.
+struct PooledBody {
+    inner: Incoming,
+    lent: Option<(Pool, SendRequest<Body>)>,
+}
+
 /// A connection that lay idle longer may be dead on the other side.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
 /// More than this lie idle only after a burst.
@@ -53,14 +64,16 @@ impl Pool {
         Self { connector, connect_timeout, idle: Arc::default() }
     }
 
-    /// The connection used last is the likeliest to be alive.
+    /// The connection used last is the likeliest to be alive. One whose reply was read just now may not be ready yet.
     fn take(&self) -> Option<SendRequest<Body>> {
         let mut idle = self.idle.lock();
-        while let Some(Idle { sender, since }) = idle.pop_back() {
-            if sender.is_ready() && since.elapsed() < MAX_IDLE_TIME {
-                return Some(sender);
-            }
+        let ready = idle.iter().rposition(|i| i.sender.is_ready())?;
+        let Idle { sender, since } = idle.remove(ready)?;
+        if since.elapsed() < MAX_IDLE_TIME {
+            return Some(sender);
         }
+        // The ones before it have lain idle longer still.
+        idle.drain(..ready);
         None
     }
 
@@ -115,18 +128,49 @@ impl Pool {
     }
 
     /// The reply; its connection is free again when its body has been read.
-    fn keep(&self, reply: Response<hyper::body::Incoming>, mut sender: SendRequest<Body>) -> Reply {
-        if sender.is_ready() {
-            self.put_back(sender);
-        } else {
-            let pool = self.clone();
-            tokio::spawn(async move {
-                if sender.ready().await.is_ok() {
-                    pool.put_back(sender);
-                }
-            });
+    fn keep(self, reply: Response<Incoming>, sender: SendRequest<Body>) -> Reply {
+        reply.map(|inner| {
+            let mut body = PooledBody { inner, lent: Some((self, sender)) };
+            if body.inner.is_end_stream() {
+                body.give_back();
+                return Body::empty();
+            }
+            Body::stream(body)
+        })
+    }
+}
+
+// === impl PooledBody ===
+
+impl PooledBody {
+    fn give_back(&mut self) {
+        if let Some((pool, sender)) = self.lent.take() {
+            pool.put_back(sender);
         }
-        reply.map(Body::stream)
+    }
+}
+
+impl http_body::Body for PooledBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
+        let polled = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if polled.is_none() || self.inner.is_end_stream() {
+            self.give_back();
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
     }
 }
 

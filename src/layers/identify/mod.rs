@@ -48,7 +48,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tower::{Layer, Service};
@@ -63,7 +63,8 @@ use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::call::{Ask, Call, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Task};
-use crate::receipt::{Outcome, Readers, Receipt};
+use crate::headers::{CF_AIG_LOG_ID, strip_hop_by_hop};
+use crate::receipt::{CallId, Outcome, Readers, Receipt};
 use crate::vendor_error::VendorError;
 
 /// What the door needs to know.
@@ -96,6 +97,14 @@ pub struct Identify<S, P> {
     settings: Arc<Settings>,
     inner: S,
     through: P,
+}
+
+/// A request for a model, before its body is here.
+struct Arrived<'a> {
+    target: Target<'a>,
+    method: Method,
+    query: Option<&'a str>,
+    headers: HeaderMap,
 }
 
 /// Words of refusal that are said in more than one place.
@@ -182,7 +191,8 @@ where
         match Route::of(head.uri.path()) {
             Route::Call(target) => {
                 let Self { settings, inner, .. } = self;
-                answer_call(&settings, inner, target, &head, body).await
+                let arrived = Arrived { target, method: head.method, query: head.uri.query(), headers: head.headers };
+                answer_call(&settings, inner, arrived, body).await
             }
             Route::Through => pass(self.through, head, body).await,
             Route::Unknown => refuse(&unknown_path(head.uri.path()), is_native(head.uri.path())),
@@ -212,22 +222,16 @@ where
     }
 }
 
-async fn answer_call<S, B>(
-    settings: &Settings,
-    inner: S,
-    target: Target<'_>,
-    head: &http::request::Parts,
-    body: B,
-) -> Response<ReplyBody>
+async fn answer_call<S, B>(settings: &Settings, inner: S, arrived: Arrived<'_>, body: B) -> Response<ReplyBody>
 where
     S: Service<Call, Response = Reply, Error = Error>,
     B: HttpBody,
     B::Error: Into<BoxError>,
 {
-    let endpoint = target.endpoint;
+    let endpoint = arrived.target.endpoint;
     let receipt = Receipt::open(settings.readers.clone(), settings.catalogue.nameless(endpoint.guess()));
     receipt.note(|facts| facts.endpoint = Some(endpoint));
-    let reply = match identify(settings, target, head, body, &receipt).await {
+    let reply = match identify(settings, arrived, body, &receipt).await {
         Ok(call) => ask(inner, call).await,
         Err(error) => Err(error),
     };
@@ -243,33 +247,28 @@ where
 }
 
 /// Makes the call: everything that can be wrong with a request is found here.
-async fn identify<B>(
-    settings: &Settings,
-    target: Target<'_>,
-    head: &http::request::Parts,
-    body: B,
-    receipt: &Receipt,
-) -> Result<Call, Error>
+async fn identify<B>(settings: &Settings, arrived: Arrived<'_>, body: B, receipt: &Receipt) -> Result<Call, Error>
 where
     B: HttpBody,
     B::Error: Into<BoxError>,
 {
-    if head.method != Method::POST {
-        return Err(Error::Method(head.method.clone()));
+    let headers = &arrived.headers;
+    if arrived.method != Method::POST {
+        return Err(Error::Method(arrived.method));
     }
-    let account = account(settings, &target)?;
-    if !settings.has_token && !head.headers.contains_key(header::AUTHORIZATION) {
+    let account = account(settings, &arrived.target)?;
+    if !settings.has_token && !headers.contains_key(header::AUTHORIZATION) {
         return Err(Error::Unauthorized(
             "no token: send `Authorization: Bearer <Workers AI API token>`, or give the gate its own in \
              [upstream] api_token_env"
                 .into(),
         ));
     }
-    let wishes = Wishes::read(&head.headers)?;
-    let body = read_body(settings, &head.headers, body).await?;
-    let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let reading = read(&body, content_type, target.endpoint)?;
-    let call = make_call(settings, account, target, head, body, reading, receipt)?;
+    let wishes = Wishes::read(headers)?;
+    let body = read_body(settings, headers, body).await?;
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let reading = read(&body, content_type, arrived.target.endpoint)?;
+    let call = make_call(settings, account, arrived, body, reading, receipt)?;
     Ok(with_wishes(call, wishes))
 }
 
@@ -372,12 +371,12 @@ fn malformed(error: &serde_json::Error) -> Error {
 fn make_call(
     settings: &Settings,
     account: Arc<str>,
-    target: Target<'_>,
-    head: &http::request::Parts,
+    arrived: Arrived<'_>,
     mut body: Bytes,
     reading: Reading,
     receipt: &Receipt,
 ) -> Result<Call, Error> {
+    let Arrived { target, method, query, mut headers } = arrived;
     let Reading { mut ask, stream, model: named } = reading;
     let (name, mut model_in_body) = match (target.model, named) {
         (Some(name), _) => (name.into_owned(), None),
@@ -397,7 +396,7 @@ fn make_call(
         body = spliced.into();
     }
     let model = settings.catalogue.find(id, guess(target.endpoint, &ask));
-    ask.batch |= head.uri.query().is_some_and(|query| query.contains("queueRequest=true"));
+    ask.batch |= query.is_some_and(|query| query.contains("queueRequest=true"));
     let stream = stream && !ask.batch;
     receipt.note(|facts| {
         facts.account = account.clone();
@@ -405,6 +404,7 @@ fn make_call(
         facts.model = model.clone();
         facts.stream = stream;
     });
+    strip_hop_by_hop(&mut headers);
     Ok(Call {
         account,
         key: None,
@@ -413,11 +413,7 @@ fn make_call(
         stream,
         ask: Arc::new(ask),
         options: Arc::default(),
-        head: Arc::new(Head {
-            method: head.method.clone(),
-            query: head.uri.query().map(str::to_owned),
-            headers: end_to_end(&head.headers),
-        }),
+        head: Arc::new(Head { method, query: query.map(str::to_owned), headers }),
         body,
         model_in_body,
         receipt: receipt.clone(),
@@ -445,37 +441,6 @@ fn with_wishes(mut call: Call, wishes: Option<Wishes>) -> Call {
     call
 }
 
-/// The headers less the hop-by-hop ones (RFC 9110, 7.6.1), which are between two neighbours only.
-pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
-    let listed = |name: &HeaderName| {
-        headers.get_all(header::CONNECTION).iter().any(|value| {
-            value.to_str().is_ok_and(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(name.as_str())))
-        })
-    };
-    let names_some = headers.contains_key(header::CONNECTION);
-    let mut kept = HeaderMap::with_capacity(headers.len() + 4);
-    for (name, value) in headers {
-        let is_between_neighbours = is_hop_by_hop(name) || names_some && listed(name);
-        if !is_between_neighbours {
-            kept.append(name.clone(), value.clone());
-        }
-    }
-    kept
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        *name,
-        header::CONNECTION
-            | header::PROXY_AUTHENTICATE
-            | header::PROXY_AUTHORIZATION
-            | header::TE
-            | header::TRAILER
-            | header::TRANSFER_ENCODING
-            | header::UPGRADE
-    ) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
-}
-
 /// Writes the end of the story on the receipt and sends the reply off with it.
 fn hand_over(reply: Result<Reply, Error>, receipt: Receipt, endpoint: Endpoint) -> Response<ReplyBody> {
     let (mut reply, outcome) = match reply {
@@ -488,18 +453,19 @@ fn hand_over(reply: Result<Reply, Error>, receipt: Receipt, endpoint: Endpoint) 
             (error.response(endpoint.is_native()), error.outcome())
         }
     };
-    let id = receipt.read(|facts| facts.id);
-    write_id(reply.headers_mut(), &id.to_string());
-    receipt.note(|facts| {
-        facts.status = Some(reply.status());
+    let status = reply.status();
+    let id = receipt.note(|facts| {
+        facts.status = Some(status);
         facts.first_byte = Some(facts.opened_at.elapsed());
+        facts.id
     });
+    write_id(reply.headers_mut(), id);
     reply.map(|body| ReplyBody::new(body, receipt, outcome))
 }
 
-fn write_id(headers: &mut HeaderMap, id: &str) {
-    if let Ok(id) = HeaderValue::from_str(id) {
-        headers.insert("cf-aig-log-id", id);
+fn write_id(headers: &mut HeaderMap, id: CallId) {
+    if let Ok(id) = HeaderValue::from_bytes(&id.digits()) {
+        headers.insert(CF_AIG_LOG_ID, id);
     }
 }
 

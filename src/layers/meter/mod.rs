@@ -69,6 +69,9 @@ use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::body::Body;
 use crate::call::{Call, Endpoint};
+use crate::headers::{
+    CF_AI_NEURONS, CF_AI_REQ_ID, CF_AIG_CACHE_STATUS, CF_RAY, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS,
+};
 use crate::neurons::Neurons;
 use crate::receipt::{Attempt, Estimate};
 use crate::vendor_error::VendorError;
@@ -148,7 +151,7 @@ fn note_attempt(call: &Call, read: &Result<Reply, Error>, sent: Instant) {
 }
 
 fn vendor_id(headers: &HeaderMap) -> Option<String> {
-    let id = headers.get("cf-ai-req-id").or_else(|| headers.get("cf-ray"))?;
+    let id = headers.get(CF_AI_REQ_ID).or_else(|| headers.get(CF_RAY))?;
     id.to_str().ok().map(|id| id.chars().take(128).collect())
 }
 
@@ -189,8 +192,8 @@ fn content(headers: &HeaderMap) -> Content {
 }
 
 fn head_word(headers: &HeaderMap) -> HeadWord {
-    let neurons = headers.get("cf-ai-neurons").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
-    let cached = headers.get("cf-aig-cache-status").is_some_and(|status| status == "HIT");
+    let neurons = headers.get(CF_AI_NEURONS).and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
+    let cached = headers.get(CF_AIG_CACHE_STATUS).is_some_and(|status| status == "HIT");
     HeadWord { neurons: neurons.filter(|n| n.is_finite() && *n >= 0.0).map(Neurons::from_f64), cached }
 }
 
@@ -243,10 +246,14 @@ fn write_cost(reply: &mut Reply, call: &Call) {
     if cost.source.label().is_none() || reply.status() != StatusCode::OK {
         return;
     }
+    let usd = match cost.custom_usd {
+        Some(usd) => HeaderValue::try_from(format!("{usd:.9}")),
+        None => HeaderValue::try_from(cost.neurons.usd_decimal()),
+    };
     for (name, value) in
-        [("x-tollgate-neurons", cost.neurons.to_string()), ("x-tollgate-cost-usd", format!("{:.9}", cost.usd()))]
+        [(X_TOLLGATE_NEURONS, HeaderValue::try_from(cost.neurons.decimal())), (X_TOLLGATE_COST_USD, usd)]
     {
-        if let Ok(value) = HeaderValue::from_str(&value) {
+        if let Ok(value) = value {
             reply.headers_mut().insert(name, value);
         }
     }

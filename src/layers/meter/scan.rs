@@ -137,7 +137,7 @@ impl Scanner {
                 State::Key { escaped } => self.key(bytes, escaped),
                 State::Between | State::BeforeKey => self.structure(bytes),
             };
-            bytes = bytes.get(taken..).unwrap_or_default();
+            bytes = &bytes[taken..];
         }
     }
 

@@ -1,0 +1,127 @@
+//! What a small company's services might ask: chats of all lengths, embeddings, a picture now and then, speech.
+
+use std::time::Duration;
+
+use base64::Engine;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// One client: asks, reads the answer to its end, pauses, asks again, until it is told to stop.
+pub(super) async fn run(client: reqwest::Client, base_url: String, number: usize, stop: CancellationToken) {
+    for turn in 0.. {
+        let ask = ask(number + turn * CLIENTS);
+        let answered = stop.run_until_cancelled(send(&client, &base_url, ask)).await;
+        if answered.is_none() || stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// How many ask at once.
+pub(super) const CLIENTS: usize = 12;
+const PAUSE: Duration = Duration::from_millis(40);
+
+struct Ask {
+    path: String,
+    body: Body,
+}
+
+enum Body {
+    Json(Value),
+    Sound(Vec<u8>),
+}
+
+/// A refused or failed call is counted by the gate; the demo's clients go on.
+async fn send(client: &reqwest::Client, base_url: &str, ask: Ask) {
+    let request = client.post(format!("{base_url}{}", ask.path)).header(AUTHORIZATION, "Bearer demo");
+    let request = match ask.body {
+        Body::Json(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_string()),
+        Body::Sound(bytes) => request.header(CONTENT_TYPE, "audio/wav").body(bytes),
+    };
+    if let Ok(mut reply) = request.send().await {
+        while let Ok(Some(_)) = reply.chunk().await {}
+    }
+}
+
+const TOPICS: [&str; 8] = [
+    "our refund policy for annual plans",
+    "the incident of last Tuesday night",
+    "how tokens differ from words",
+    "moving a Postgres cluster without downtime",
+    "a birthday poem for a colleague who likes trains",
+    "the difference between latency and throughput",
+    "this quarter's numbers, in three sentences",
+    "why the sky is blue, for a child of five",
+];
+const STYLES: [&str; 5] = ["briefly", "in detail", "as a list", "for an engineer", "for a customer"];
+
+/// The n-th question. Every ninth or so has been asked before.
+fn ask(n: usize) -> Ask {
+    match n % 16 {
+        0..=4 => chat("@cf/meta/llama-3.1-8b-instruct-fp8-fast", n, true),
+        5 | 6 => chat("@cf/meta/llama-3.3-70b-instruct-fp8-fast", n, true),
+        7 | 8 => chat("@cf/meta/llama-3.2-1b-instruct", n, false),
+        9 => chat("@cf/qwen/qwen3-30b-a3b-fp8", n, false),
+        10 => chat("@cf/google/gemma-4-26b-a4b-it", n, true),
+        11 => native("@cf/mistralai/mistral-small-3.1-24b-instruct", json!({"prompt": question(n), "stream": true})),
+        12 | 13 => {
+            let texts: Vec<_> = (0..8).map(|i| question(n + i)).collect();
+            native("@cf/baai/bge-m3", json!({ "text": texts }))
+        }
+        14 if n % 32 == 14 => native("@cf/black-forest-labs/flux-1-schnell", json!({"prompt": question(n), "steps": 4})),
+        14 => native("@cf/deepgram/aura-1", json!({ "text": question(n) })),
+        _ if n % 32 == 15 => {
+            let path = "/run/@cf/deepgram/nova-3".to_owned();
+            Ask { path, body: Body::Sound(silence(1 + n as u32 % 9)) }
+        }
+        _ => {
+            let audio = base64::engine::general_purpose::STANDARD.encode(silence(2 + n as u32 % 30));
+            native("@cf/openai/whisper-large-v3-turbo", json!({ "audio": audio }))
+        }
+    }
+}
+
+fn chat(model: &str, n: usize, stream: bool) -> Ask {
+    let mut messages = vec![json!({"role": "system", "content": "You are the assistant of a small company. Be kind and exact."})];
+    // Some conversations have a history.
+    for turn in 0..n / 3 % 4 {
+        messages.push(json!({"role": "user", "content": question(n + turn * 7)}));
+        messages.push(json!({"role": "assistant", "content": format!("As for {}: it depends.", topic(n + turn))}));
+    }
+    messages.push(json!({"role": "user", "content": question(n)}));
+    let body = json!({"model": model, "messages": messages, "max_tokens": 64 + n % 5 * 48, "stream": stream});
+    Ask { path: "/v1/chat/completions".into(), body: Body::Json(body) }
+}
+
+fn native(model: &str, body: Value) -> Ask {
+    Ask { path: format!("/run/{model}"), body: Body::Json(body) }
+}
+
+fn topic(n: usize) -> &'static str {
+    TOPICS[n % TOPICS.len()]
+}
+
+fn question(n: usize) -> String {
+    // Customers differ, and some ask what others asked.
+    let customer = if n % 9 == 0 { 0 } else { n };
+    format!("Tell me {} about {}. Customer {customer} asks.", STYLES[n / 3 % STYLES.len()], topic(n / 5))
+}
+
+/// A WAV file of so many seconds: 8 kHz, mono, 8 bits.
+fn silence(seconds: u32) -> Vec<u8> {
+    let samples = seconds * 8000;
+    let mut wav = Vec::with_capacity(44 + samples as usize);
+    wav.extend(b"RIFF");
+    wav.extend((36 + samples).to_le_bytes());
+    wav.extend(b"WAVEfmt ");
+    wav.extend(16u32.to_le_bytes());
+    // PCM, one channel; samples and bytes a second; bytes and bits a sample.
+    [1u16, 1].iter().for_each(|field| wav.extend(field.to_le_bytes()));
+    [8000u32, 8000].iter().for_each(|field| wav.extend(field.to_le_bytes()));
+    [1u16, 8].iter().for_each(|field| wav.extend(field.to_le_bytes()));
+    wav.extend(b"data");
+    wav.extend(samples.to_le_bytes());
+    wav.resize(44 + samples as usize, 128);
+    wav
+}

@@ -1,0 +1,71 @@
+//! The headers that are read on every call, by names that need no parsing, and those that are never handed on.
+
+use http::header::{self, HeaderMap, HeaderName};
+
+/// The vendor's own cost, in neurons with two decimals.
+pub(crate) const CF_AI_NEURONS: HeaderName = HeaderName::from_static("cf-ai-neurons");
+/// The vendor's name for an answer that reached a model.
+pub(crate) const CF_AI_REQ_ID: HeaderName = HeaderName::from_static("cf-ai-req-id");
+/// The vendor's name for any answer.
+pub(crate) const CF_RAY: HeaderName = HeaderName::from_static("cf-ray");
+/// An AI Gateway's word on its cache, and ours.
+pub(crate) const CF_AIG_CACHE_STATUS: HeaderName = HeaderName::from_static("cf-aig-cache-status");
+/// The receipt's name.
+pub(crate) const CF_AIG_LOG_ID: HeaderName = HeaderName::from_static("cf-aig-log-id");
+/// The cost, where it is known before the body starts.
+pub(crate) const X_TOLLGATE_NEURONS: HeaderName = HeaderName::from_static("x-tollgate-neurons");
+/// The same in US dollars.
+pub(crate) const X_TOLLGATE_COST_USD: HeaderName = HeaderName::from_static("x-tollgate-cost-usd");
+
+/// Takes out the hop-by-hop headers (RFC 9110, 7.6.1), which are between two neighbours only.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    for name in listed(headers) {
+        headers.remove(name);
+    }
+    // Few messages have any, and then one or two.
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// What `Connection` names besides its own words.
+fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let items = values.flat_map(|value| value.split(',')).map(str::trim);
+    let names = items.filter(|item| !item.eq_ignore_ascii_case("close") && !item.eq_ignore_ascii_case("keep-alive"));
+    names.filter_map(|name| name.parse().ok()).collect()
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+            | header::TE
+            | header::TRAILER
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+    ) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_between_neighbours_goes_and_the_rest_stays() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, X-Secret"),
+            ("keep-alive", "timeout=5"),
+            ("x-secret", "1"),
+            ("transfer-encoding", "chunked"),
+            ("x-kept", "2"),
+        ] {
+            headers.insert(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+    }
+}
