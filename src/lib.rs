@@ -64,6 +64,8 @@ pub mod readers;
 pub mod receipt;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
+#[cfg(feature = "sidecar")]
+pub mod simulator;
 pub mod upstream;
 pub mod usage;
 pub mod vendor_error;

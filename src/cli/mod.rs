@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or config.
 
 mod check;
+mod demo;
 mod estimate;
 mod models;
 mod serve;
@@ -30,6 +31,8 @@ enum Command {
     Models(models::Models),
     /// Tell what a call would cost, from its body
     Estimate(estimate::Estimate),
+    /// Try it all on this machine: a stand-in for Workers AI, the sidecar, and traffic
+    Demo(demo::Demo),
 }
 
 /// Why a command failed, and with which code it exits.
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Estimate(command) => command.run(),
+        Command::Demo(command) => command.run(),
     };
     let (message, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,

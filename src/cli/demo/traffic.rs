@@ -69,7 +69,9 @@ fn ask(n: usize) -> Ask {
             let texts: Vec<_> = (0..8).map(|i| question(n + i)).collect();
             native("@cf/baai/bge-m3", json!({ "text": texts }))
         }
-        14 if n % 32 == 14 => native("@cf/black-forest-labs/flux-1-schnell", json!({"prompt": question(n), "steps": 4})),
+        14 if n % 32 == 14 => {
+            native("@cf/black-forest-labs/flux-1-schnell", json!({"prompt": question(n), "steps": 4}))
+        }
         14 => native("@cf/deepgram/aura-1", json!({ "text": question(n) })),
         _ if n % 32 == 15 => {
             let path = "/run/@cf/deepgram/nova-3".to_owned();
@@ -83,7 +85,8 @@ fn ask(n: usize) -> Ask {
 }
 
 fn chat(model: &str, n: usize, stream: bool) -> Ask {
-    let mut messages = vec![json!({"role": "system", "content": "You are the assistant of a small company. Be kind and exact."})];
+    let mut messages =
+        vec![json!({"role": "system", "content": "You are the assistant of a small company. Be kind and exact."})];
     // Some conversations have a history.
     for turn in 0..n / 3 % 4 {
         messages.push(json!({"role": "user", "content": question(n + turn * 7)}));

@@ -1,0 +1,106 @@
+//! What was answered and charged: the figures that a gate's own are checked against.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use crate::catalogue::Model;
+use crate::neurons::Neurons;
+use crate::usage::Usage;
+
+/// What one stand-in has seen since it started.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Requests for a model, answered or not.
+    pub attempts: u64,
+    /// Refusals for the rate, 429 with code 3021, that no fault asked for.
+    pub rate_limited: u64,
+    /// What each model answered and charged, by its name.
+    pub models: BTreeMap<String, ModelCounts>,
+}
+
+/// What one model answered.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct ModelCounts {
+    /// Answers begun: a stream that nobody read to its end counts, and was charged, in whole.
+    pub answered: u64,
+    /// Tokens read, cached ones included.
+    pub input_tokens: u64,
+    /// The part of them that was cached.
+    pub cached_input_tokens: u64,
+    /// Tokens written.
+    pub output_tokens: u64,
+    /// What was charged, by the catalogue.
+    pub neurons: Neurons,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Books(Mutex<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    counts: Counts,
+    /// What each account has spent on the day, counted from the epoch.
+    spent: BTreeMap<String, (u64, Neurons)>,
+}
+
+/// More accounts than this share one allocation.
+const MAX_ACCOUNTS: usize = 10_000;
+
+impl Counts {
+    /// What all models charged together.
+    pub fn neurons(&self) -> Neurons {
+        self.models.values().map(|model| model.neurons).sum()
+    }
+
+    /// What all models answered together.
+    pub fn answered(&self) -> u64 {
+        self.models.values().map(|model| model.answered).sum()
+    }
+}
+
+impl Books {
+    pub(super) fn counts(&self) -> Counts {
+        self.0.lock().counts.clone()
+    }
+
+    pub(super) fn attempted(&self) {
+        self.0.lock().counts.attempts += 1;
+    }
+
+    pub(super) fn rate_limited(&self) {
+        self.0.lock().counts.rate_limited += 1;
+    }
+
+    /// What an account has spent today.
+    pub(super) fn spent(&self, account: &str) -> Neurons {
+        let pages = self.0.lock();
+        pages.spent.get(account).filter(|(day, _)| *day == today()).map_or(Neurons::ZERO, |(_, spent)| *spent)
+    }
+
+    /// Charges an answer, and tells what it cost.
+    pub(super) fn charge(&self, account: &str, model: &Model, usage: &Usage) -> Neurons {
+        let cost = model.prices.cost(usage);
+        let mut pages = self.0.lock();
+        let counts = pages.counts.models.entry(model.id.to_string()).or_default();
+        counts.answered += 1;
+        counts.input_tokens += usage.input_tokens;
+        counts.cached_input_tokens += usage.cached_input_tokens;
+        counts.output_tokens += usage.output_tokens;
+        counts.neurons += cost;
+        let known = pages.spent.len() < MAX_ACCOUNTS || pages.spent.contains_key(account);
+        let (day, spent) = pages.spent.entry(if known { account } else { "" }.to_owned()).or_default();
+        if *day != today() {
+            (*day, *spent) = (today(), Neurons::ZERO);
+        }
+        *spent += cost;
+        cost
+    }
+}
+
+fn today() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400)
+}

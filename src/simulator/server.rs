@@ -1,0 +1,400 @@
+//! Connections, and the road of a request: refused, broken, or answered and charged.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::books::Books;
+use super::fault::{Fault, Faults, Form, Trouble};
+use super::media::{self, Media};
+use super::prompt::Prompt;
+use super::route::{Route, Wants};
+use super::stream::{self, Told, UsageStyle};
+use super::text::{self, Family, envelope};
+use super::window::Windows;
+use super::{Seen, Settings, search, vectors};
+use crate::body::Body;
+use crate::catalogue::{Catalogue, Model, Task};
+use crate::estimate::writes_tokens;
+use crate::neurons::Neurons;
+use crate::usage::{Size, Usage};
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct State {
+    settings: Settings,
+    catalogue: Catalogue,
+    windows: Windows,
+    pub(super) books: Books,
+    pub(super) faults: Faults,
+    seen: Mutex<VecDeque<Seen>>,
+    /// The last prompt of each conversation, by `x-session-affinity`.
+    prefixes: Mutex<HashMap<String, String>>,
+    answers: AtomicU64,
+}
+
+/// The request's connection is closed, with no reply.
+#[derive(Debug, thiserror::Error)]
+#[error("the simulated upstream closed the connection")]
+struct Closed;
+
+const MAX_SEEN: usize = 256;
+const MAX_SEEN_BODY: usize = 64 * 1024;
+const MAX_BODY: usize = 128 << 20;
+const MAX_PREFIXES: usize = 1000;
+
+pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        // Each token is to leave at once; a socket that refuses that is only slower.
+        let _ = stream.set_nodelay(true);
+        let state = state.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(state.clone(), request));
+            // How a connection ends is the client's business.
+            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Closed> {
+    let (head, body) = request.into_parts();
+    let id = state.next_id();
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Closed)?.to_bytes();
+    state.remember(&head, &body);
+    let call = Received { uri: head.uri, method: head.method, headers: head.headers, body, id };
+    let mut reply = match state.judge(&call).await {
+        Ok(reply) => reply,
+        Err(Refusal::Told(reply)) => *reply,
+        Err(Refusal::Closed) => return Err(Closed),
+    };
+    if let Ok(ray) = HeaderValue::from_str(&call.id) {
+        reply.headers_mut().insert("cf-ray", ray);
+    }
+    Ok(reply)
+}
+
+/// A request, whole.
+struct Received {
+    uri: http::Uri,
+    method: http::Method,
+    headers: HeaderMap,
+    body: Bytes,
+    id: String,
+}
+
+enum Refusal {
+    Told(Box<Response<Body>>),
+    Closed,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        fault.reply("8700d6e7").map_or(Self::Closed, |reply| Self::Told(Box::new(reply)))
+    }
+}
+
+fn error(code: u32) -> Refusal {
+    Fault::new(Trouble::Error(code)).into()
+}
+
+impl Received {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    fn content_type(&self) -> &str {
+        self.header("content-type").unwrap_or("")
+    }
+
+    fn asked_fault(&self) -> Option<Fault> {
+        self.header("x-simulate")?.parse().ok()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            windows: Windows::new(settings.window),
+            settings,
+            catalogue: Catalogue::default(),
+            books: Books::default(),
+            faults: Faults::default(),
+            seen: Mutex::default(),
+            prefixes: Mutex::default(),
+            answers: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().iter().cloned().collect()
+    }
+
+    fn next_id(&self) -> String {
+        format!("{:08x}-sim", self.answers.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn remember(&self, head: &http::request::Parts, body: &Bytes) {
+        let mut seen = self.seen.lock();
+        if seen.len() >= MAX_SEEN {
+            seen.pop_front();
+        }
+        let body = Bytes::copy_from_slice(&body[..body.len().min(MAX_SEEN_BODY)]);
+        seen.push_back(Seen { path: head.uri.to_string(), headers: head.headers.clone(), body });
+    }
+
+    async fn judge(&self, call: &Received) -> Result<Response<Body>, Refusal> {
+        let route = Route::of(call.uri.path()).ok_or_else(|| error(7003))?;
+        self.authorize(call)?;
+        match route.wants {
+            Wants::Search => return Ok(json_reply(&search::page(&self.catalogue, call.uri.query().unwrap_or("")))),
+            Wants::Other => return Ok(echo(call)),
+            _ => {}
+        }
+        self.books.attempted();
+        let prompt = Prompt::read(call.body.clone(), call.content_type()).ok_or_else(|| error(5004))?;
+        let name = route.model.as_deref().or(prompt.model()).ok_or_else(|| error(5007))?;
+        let fault = call.asked_fault().or_else(|| self.faults.draw(name));
+        let fault = self.strike(fault, &call.id).await?;
+        let model = self.catalogue.get(name).cloned().ok_or_else(|| error(5007))?;
+        self.admit(&route.account, &model)?;
+        Ok(self.run(call, &route, &prompt, &model, fault).await)
+    }
+
+    fn authorize(&self, call: &Received) -> Result<(), Refusal> {
+        let sent = call.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        match (&self.settings.token, sent) {
+            (Some(ours), Some(theirs)) if ours == theirs => Ok(()),
+            (None, Some(_)) => Ok(()),
+            _ => Err(error(10000)),
+        }
+    }
+
+    /// Trouble that comes before any answer; what comes within one is handed back.
+    async fn strike(&self, fault: Option<Fault>, id: &str) -> Result<Option<Fault>, Refusal> {
+        let Some(fault) = fault else { return Ok(None) };
+        tokio::time::sleep(fault.slow).await;
+        match fault.trouble {
+            Trouble::Reset => Err(Refusal::Closed),
+            Trouble::Stall => std::future::pending().await,
+            Trouble::Error(_) => Err(fault.reply(id).map_or(Refusal::Closed, |reply| Refusal::Told(Box::new(reply)))),
+            _ => Ok(Some(fault)),
+        }
+    }
+
+    fn admit(&self, account: &str, model: &Model) -> Result<(), Refusal> {
+        if model.deprecated.is_some() {
+            return Err(error(410));
+        }
+        if model.paid_plan_only && self.settings.free_neurons.is_some() {
+            return Err(Fault { form: Form::Bare, ..Fault::new(Trouble::Error(5035)) }.into());
+        }
+        if self.settings.free_neurons.is_some_and(|free| self.books.spent(account) >= free) {
+            return Err(error(4006));
+        }
+        let limit = model.limit.requests.get();
+        if self.settings.rate_limits && !self.windows.admit(account, &model.id, limit, Instant::now()) {
+            self.books.rate_limited();
+            return Err(error(3021));
+        }
+        Ok(())
+    }
+
+    async fn run(
+        &self,
+        call: &Received,
+        route: &Route,
+        prompt: &Prompt,
+        model: &Model,
+        fault: Option<Fault>,
+    ) -> Response<Body> {
+        let pace = Pace::of(&model.id, self.settings.latency);
+        tokio::time::sleep(pace.first).await;
+        let mut reply = match model.task {
+            task if writes_tokens(task) => {
+                let cached = self.cached(call, prompt);
+                self.text(call, route, prompt, model, cached, fault, pace).await
+            }
+            task => {
+                let (media, usage) = other(prompt, model, route.wants, task);
+                let neurons = self.books.charge(&route.account, model, &usage);
+                let mut reply = match media {
+                    Media::Json(json) => json_reply_with(&json, fault),
+                    Media::Bytes(kind, bytes) => bytes_reply(kind, bytes, fault),
+                };
+                tell_cost(&mut reply, model, neurons);
+                reply
+            }
+        };
+        if let Ok(id) = HeaderValue::from_str(&call.id) {
+            reply.headers_mut().insert("cf-ai-req-id", id);
+        }
+        reply
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn text(
+        &self,
+        call: &Received,
+        route: &Route,
+        prompt: &Prompt,
+        model: &Model,
+        cached: u64,
+        fault: Option<Fault>,
+        pace: Pace,
+    ) -> Response<Body> {
+        let written = text::write(prompt, model);
+        let usage = text::usage(prompt, model, cached, &written);
+        if let Some(event) = fault.and_then(|fault| fault.event(&call.id)) {
+            return event_reply(stream::body(vec![event.into()], Duration::ZERO, None));
+        }
+        let neurons = self.books.charge(&route.account, model, &usage);
+        if prompt.flag("stream") {
+            let style = call.header("x-simulate-usage").and_then(|style| style.parse::<UsageStyle>().ok());
+            let style = style.unwrap_or(Family::of(model).style);
+            let asked = prompt.json["stream_options"]["include_usage"].as_bool();
+            let may_tell_usage = asked.unwrap_or(true);
+            let told = Told {
+                wants: route.wants,
+                model,
+                id: &call.id,
+                written: &written,
+                usage: &usage,
+                style,
+                may_tell_usage,
+            };
+            return event_reply(stream::body(stream::events(&told), pace.token, fault));
+        }
+        tokio::time::sleep(pace.token * u32::try_from(written.tokens()).unwrap_or(u32::MAX)).await;
+        let told = text::usage_json(&usage, Family::of(model).tells_neurons.then_some(neurons));
+        let mut reply = json_reply_with(&text::reply(route.wants, model, &call.id, &written, told), fault);
+        tell_cost(&mut reply, model, neurons);
+        reply
+    }
+
+    /// Tokens that the prefix cache has of this conversation: whole blocks of what was said before.
+    fn cached(&self, call: &Received, prompt: &Prompt) -> u64 {
+        const BLOCK_TOKENS: u64 = 64;
+        let Some(session) = call.header("x-session-affinity") else { return 0 };
+        let said = prompt.texts.join("\n");
+        let mut prefixes = self.prefixes.lock();
+        let before = prefixes.get(session).map_or("", String::as_str);
+        let common = before.bytes().zip(said.bytes()).take_while(|(a, b)| a == b).count() as u64;
+        if prefixes.len() < MAX_PREFIXES || prefixes.contains_key(session) {
+            prefixes.insert(session.to_owned(), said);
+        }
+        common / 5 / BLOCK_TOKENS * BLOCK_TOKENS
+    }
+}
+
+/// What is no text.
+fn other(prompt: &Prompt, model: &Model, wants: Wants, task: Task) -> (Media, Usage) {
+    let json = |(json, usage): (Value, Usage)| (Media::Json(json), usage);
+    match task {
+        Task::TextToImage => media::draw(prompt, model),
+        Task::TextToSpeech => media::speak(prompt, model),
+        Task::SpeechRecognition => media::hear(prompt, model),
+        Task::TextEmbeddings => json(vectors::embed(prompt, model, wants)),
+        Task::TextClassification => json(vectors::classify(prompt, model)),
+        Task::ImageClassification => {
+            let picture = imagesize::blob_size(&prompt.bytes).map_or((224, 224), |size| (size.width, size.height));
+            let size = Size { width: picture.0 as u32, height: picture.1 as u32 };
+            let labels = json!([{"label": "BRIDGE", "score": 0.81}, {"label": "RIVER", "score": 0.12}]);
+            json((envelope(labels), Usage { input_images: vec![size], ..Usage::default() }))
+        }
+        Task::ObjectDetection => {
+            let place = json!({"xmin": 1, "ymin": 2, "xmax": 30, "ymax": 40});
+            json((envelope(json!([{"label": "bridge", "score": 0.9, "box": place}])), Usage::default()))
+        }
+        _ => {
+            let (_, usage) = media::hear(prompt, model);
+            json((envelope(json!({"is_complete": true, "probability": 0.97})), usage))
+        }
+    }
+}
+
+/// How quick a model is.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Until the first token.
+    first: Duration,
+    /// Between two.
+    token: Duration,
+}
+
+impl Pace {
+    /// By the billions of parameters in its name, `-70b-`; a model that names none is a small one.
+    fn of(model: &str, scale: f64) -> Self {
+        let sizes = model.split(['-', '/', '_']).filter_map(|part| part.strip_suffix(['b', 'B'])?.parse::<f64>().ok());
+        let billions = sizes.fold(3.0, f64::max).min(400.0);
+        Self {
+            first: Duration::from_secs_f64((0.06 + billions * 0.003) * scale),
+            token: Duration::from_secs_f64((0.004 + billions * 0.0002) * scale),
+        }
+    }
+}
+
+// === replies ===
+
+fn tell_cost(reply: &mut Response<Body>, model: &Model, neurons: Neurons) {
+    // phoenix-1.0 tells nothing.
+    if model.id.contains("phoenix") {
+        return;
+    }
+    if let Ok(cost) = HeaderValue::from_str(&format!("{:.2}", neurons.as_f64())) {
+        reply.headers_mut().insert("cf-ai-neurons", cost);
+    }
+}
+
+fn json_reply(json: &Value) -> Response<Body> {
+    bytes_reply("application/json", json.to_string().into(), None)
+}
+
+fn json_reply_with(json: &Value, fault: Option<Fault>) -> Response<Body> {
+    bytes_reply("application/json", json.to_string().into(), fault)
+}
+
+fn event_reply(body: Body) -> Response<Body> {
+    let mut reply = Response::new(body);
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    reply
+}
+
+fn bytes_reply(kind: &'static str, bytes: Bytes, fault: Option<Fault>) -> Response<Body> {
+    let dies = matches!(fault.map(|fault| fault.trouble), Some(Trouble::DieMid | Trouble::StallMid));
+    let length = bytes.len();
+    let mut reply = Response::new(if dies {
+        let half = bytes.slice(..length / 2);
+        stream::body(vec![half, bytes.slice(length / 2..)], Duration::ZERO, fault)
+    } else {
+        Body::from(bytes)
+    });
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    reply
+}
+
+/// What lies under an account and is no inference: told back, so that a gate's passing it on can be seen.
+fn echo(call: &Received) -> Response<Body> {
+    let path = call.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    let echo = json!({"method": call.method.as_str(), "path": path, "body_bytes": call.body.len()});
+    json_reply(&envelope(echo))
+}
