@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,7 +22,7 @@ use super::route::{Route, Wants};
 use super::stream::{self, Told, UsageStyle};
 use super::text::{self, Family, envelope};
 use super::window::Windows;
-use super::{Seen, Settings, search, vectors};
+use super::{Seen, Settings, dice, search, vectors};
 use crate::body::Body;
 use crate::catalogue::{Catalogue, Model, Task};
 use crate::estimate::writes_tokens;
@@ -41,7 +40,6 @@ pub(super) struct State {
     seen: Mutex<VecDeque<Seen>>,
     /// The last prompt of each conversation, by `x-session-affinity`.
     prefixes: Mutex<HashMap<String, String>>,
-    answers: AtomicU64,
 }
 
 /// The request's connection is closed, with no reply.
@@ -74,9 +72,10 @@ pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
 
 async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Closed> {
     let (head, body) = request.into_parts();
-    let id = state.next_id();
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Closed)?.to_bytes();
     state.remember(&head, &body);
+    // The same request has the same id, so that whole replies can be compared.
+    let id = format!("{:016x}", dice::seed(&[&String::from_utf8_lossy(&body)]));
     let call = Received { uri: head.uri, method: head.method, headers: head.headers, body, id };
     let mut reply = match state.judge(&call).await {
         Ok(reply) => reply,
@@ -139,16 +138,11 @@ impl State {
             faults: Faults::default(),
             seen: Mutex::default(),
             prefixes: Mutex::default(),
-            answers: AtomicU64::new(0),
         }
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().iter().cloned().collect()
-    }
-
-    fn next_id(&self) -> String {
-        format!("{:08x}-sim", self.answers.fetch_add(1, Ordering::Relaxed))
     }
 
     fn remember(&self, head: &http::request::Parts, body: &Bytes) {

@@ -9,12 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 /// One client: asks, reads the answer to its end, pauses, asks again, until it is told to stop.
 pub(super) async fn run(client: reqwest::Client, base_url: String, number: usize, stop: CancellationToken) {
-    for turn in 0.. {
-        let ask = ask(number + turn * CLIENTS);
-        let answered = stop.run_until_cancelled(send(&client, &base_url, ask)).await;
-        if answered.is_none() || stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
-            return;
-        }
+    let mut turn = 0;
+    while !stop.is_cancelled() {
+        send(&client, &base_url, ask(number + turn * CLIENTS)).await;
+        turn += 1;
+        let _ = stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
     }
 }
 

@@ -1,0 +1,53 @@
+"""The real OpenAI client against the sidecar: python openai_client.py BASE_URL"""
+import sys
+
+import openai
+
+base_url = sys.argv[1]
+client = openai.OpenAI(base_url=base_url, api_key="any", max_retries=0)
+LLAMA = "@cf/meta/llama-3.2-1b-instruct"
+GEMMA = "@cf/google/gemma-4-26b-a4b-it"
+messages = [{"role": "user", "content": "Why is the sky blue?"}]
+
+reply = client.chat.completions.with_raw_response.create(model=LLAMA, messages=messages)
+whole = reply.parse()
+assert whole.choices[0].message.content and whole.usage.prompt_tokens > 0
+assert float(reply.headers["x-tollgate-neurons"]) > 0
+
+for model in (LLAMA, GEMMA):
+    text, usage = "", None
+    for chunk in client.chat.completions.create(
+        model=model, messages=messages, stream=True, stream_options={"include_usage": True}
+    ):
+        if chunk.choices and chunk.choices[0].delta.content:
+            text += chunk.choices[0].delta.content
+        usage = chunk.usage or usage
+    assert text and usage.prompt_tokens >= 0, (model, text, usage)
+
+tools = [{"type": "function", "function": {"name": "weather", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]
+call = client.chat.completions.create(model=LLAMA, messages=messages, tools=tools).choices[0].message.tool_calls[0]
+assert call.function.name == "weather" and "city" in call.function.arguments
+streamed = list(client.chat.completions.create(model=LLAMA, messages=messages, tools=tools, stream=True))
+assert any(c.choices and c.choices[0].delta.tool_calls for c in streamed)
+
+vectors = client.embeddings.create(model="@cf/baai/bge-m3", input=["a", "b"], encoding_format="float")
+assert len(vectors.data) == 2 and len(vectors.data[0].embedding) == 1024
+
+assert client.responses.create(model=LLAMA, input="hello").output_text
+with client.responses.stream(model=LLAMA, input="hello") as stream:
+    assert stream.get_final_response().usage.output_tokens > 0
+
+for wrong, kind in (({"model": "", "messages": messages}, openai.BadRequestError),
+                    ({"model": "@cf/nobody/knows", "messages": messages}, openai.BadRequestError)):
+    try:
+        client.chat.completions.create(**wrong)
+        raise AssertionError(f"{wrong} was accepted")
+    except kind as error:
+        assert error.message, error
+try:
+    client.chat.completions.create(model=LLAMA, messages=messages, extra_headers={"x-simulate": "4006"})
+    raise AssertionError("429 was expected")
+except openai.RateLimitError as error:
+    assert "free allocation" in error.message, error.message
+print("openai", openai.__version__, "is at home")

@@ -1,0 +1,77 @@
+//! The commands, as a person runs them.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::support::command;
+
+fn run(arguments: &[&str], stdin: &str) -> (i32, String, String) {
+    let mut child =
+        command().args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn config(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn a_wrong_config_exits_2_with_file_line_and_column() {
+    for (text, place, word) in [
+        ("listen = \"127.0.0.1:1\"\n[upstream]\nbase_ulr = \"x\"\n", ":3:1", "base_ulr"),
+        ("shutdown_timeout = \"5 bananas\"\n", ":1:20", "unit"),
+        ("[models.\"@cf/a/b\"]\nrequests_per_minute = 0\n", ":2:23", ""),
+    ] {
+        let file = config(text);
+        let path = file.path().to_str().unwrap();
+        for command in ["check", "serve"] {
+            let (code, _, stderr) = run(&[command, "--config", path], "");
+            assert_eq!(code, 2, "{stderr}");
+            assert!(stderr.contains(&format!("{path}{place}")) && stderr.contains(word), "{stderr}");
+        }
+    }
+    assert_eq!(run(&["serve", "--config", "no-such.toml"], "").0, 2);
+    assert_eq!(run(&["frobnicate"], "").0, 2);
+}
+
+#[test]
+fn check_shows_what_is_in_force() {
+    let file = config("workers = 3\n");
+    let (code, stdout, _) = run(&["check", "--config", file.path().to_str().unwrap()], "");
+    assert_eq!(code, 0);
+    assert!(stdout.contains("workers = 3") && stdout.contains("first_byte_timeout = \"2m\""), "{stdout}");
+}
+
+#[test]
+fn models_lists_each_with_its_task_and_prices() {
+    let (code, stdout, _) = run(&["models"], "");
+    assert_eq!(code, 0);
+    assert!(stdout.contains("@cf/meta/llama-3.2-1b-instruct"), "{stdout}");
+    let (_, stdout, _) = run(&["models", "--json"], "");
+    let models: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(models.as_object().map(|m| m.len()).or(models.as_array().map(Vec::len)), Some(78));
+}
+
+#[test]
+fn estimate_tells_neurons_from_a_body() {
+    let body = r#"{"messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": 100}"#;
+    let (code, stdout, stderr) = run(&["estimate", "--model", "@cf/meta/llama-3.2-1b-instruct"], body);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("neurons"), "{stdout}");
+    let (code, _, stderr) = run(&["estimate", "--model", "@cf/meta/llama-3.2-1b-instruct"], "{");
+    assert!(code != 0 && stderr.contains("JSON"), "{code} {stderr}");
+}
+
+#[test]
+fn the_demo_ends_by_itself_and_tells_what_it_cost() {
+    let (code, stdout, stderr) = run(&["demo", "--for", "2s", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], "");
+    assert_eq!(code, 0, "{stderr}");
+    let total = stdout.lines().last().unwrap();
+    assert!(total.starts_with("total") && !total.contains(" 0.000000 "), "{stdout}");
+    assert!(stdout.contains("@cf/meta/llama-3.1-8b-instruct-fp8-fast"), "{stdout}");
+}

@@ -1,0 +1,15 @@
+//! The sidecar on real sockets, before the simulator: what the README promises.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bytes;
+mod commands;
+mod costs;
+mod errors;
+mod estimates;
+mod memory;
+mod process;
+mod scripted;
+mod sdk;
+mod streams;
+mod support;

@@ -1,0 +1,38 @@
+//! What open streams weigh.
+
+use serde_json::json;
+use tollgate::simulator::{Fault, FaultRule, Trouble};
+
+use crate::support::{LLAMA, Process, ask, client_builder, vendor};
+
+const STREAMS: u64 = 1000;
+
+#[tokio::test]
+async fn a_thousand_open_streams_cost_under_20_kib_each() {
+    let vendor = vendor();
+    let process = Process::serve(&vendor.base_url(), &[]);
+    let url = format!("{}/run/{LLAMA}", process.listen);
+    let client = client_builder().build().unwrap();
+    let body = json!({"prompt": "x".repeat(1000), "stream": true});
+    // Warm: what is allocated once is no stream's weight.
+    for _ in 0..20 {
+        ask(&client, &url, &body).send().await.unwrap().bytes().await.unwrap();
+    }
+    let before = resident_kib(process.child.id());
+    vendor.fault(FaultRule::always(Fault::new(Trouble::StallMid)));
+    let mut open = Vec::new();
+    for _ in 0..STREAMS {
+        let mut reply = ask(&client, &url, &body).send().await.unwrap();
+        reply.chunk().await.unwrap().unwrap();
+        open.push(reply);
+    }
+    let each = (resident_kib(process.child.id()) - before) as f64 / STREAMS as f64;
+    println!("{each:.1} KiB a stream");
+    assert!(each < 20.0, "{each:.1} KiB a stream");
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}

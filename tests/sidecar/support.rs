@@ -1,0 +1,163 @@
+//! The gate and the simulator on real sockets, and clients for them.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tollgate::receipt::{Facts, Reader};
+use tollgate::sidecar::Sidecar;
+use tollgate::sidecar::config::{BaseUrl, Config};
+use tollgate::simulator::{self, Running};
+
+pub const LLAMA: &str = "@cf/meta/llama-3.2-1b-instruct";
+pub const GEMMA: &str = "@cf/google/gemma-4-26b-a4b-it";
+pub const TOKEN: &str = "t0ken-that-nobody-may-see";
+
+/// Keeps every sealed receipt.
+#[derive(Clone, Default)]
+pub struct Receipts(Arc<Mutex<Vec<Facts>>>);
+
+impl Reader for Receipts {
+    fn sealed(&self, receipt: &Facts) {
+        self.0.lock().unwrap().push(receipt.clone());
+    }
+}
+
+impl Receipts {
+    pub fn all(&self) -> Vec<Facts> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Waits until so many calls are over.
+    pub async fn after(&self, calls: usize) -> Vec<Facts> {
+        for _ in 0..3000 {
+            if self.all().len() >= calls {
+                return self.all();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{} of {calls} calls were over after 15 s", self.all().len());
+    }
+}
+
+/// A sidecar before a simulator.
+pub struct Gate {
+    pub vendor: Running,
+    pub sidecar: Sidecar,
+    pub receipts: Receipts,
+    pub client: reqwest::Client,
+}
+
+/// A simulator that answers at once and limits nobody.
+pub fn vendor() -> Running {
+    let mut settings = simulator::Settings::default();
+    (settings.latency, settings.rate_limits) = (0.0, false);
+    simulator::start(settings).unwrap()
+}
+
+pub fn config(upstream: &str) -> Config {
+    let mut config = Config::default();
+    config.listen = ([127, 0, 0, 1], 0).into();
+    config.admin = ([127, 0, 0, 1], 0).into();
+    config.workers = 2;
+    config.upstream.base_url = Some(BaseUrl::try_from(upstream.to_owned()).unwrap());
+    config.upstream.account_id = Some("acc".into());
+    config
+}
+
+pub fn start(config: Config) -> (Sidecar, Receipts) {
+    let receipts = Receipts::default();
+    let sidecar = Sidecar::start(config, &Vec::new(), vec![Arc::new(receipts.clone())]).unwrap();
+    (sidecar, receipts)
+}
+
+pub fn client() -> reqwest::Client {
+    client_builder().build().unwrap()
+}
+
+pub fn client_builder() -> reqwest::ClientBuilder {
+    // The second caller finds it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
+}
+
+impl Gate {
+    pub fn start() -> Self {
+        Self::with(vendor(), |_| {})
+    }
+
+    pub fn with(vendor: Running, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = config(&vendor.base_url());
+        change(&mut config);
+        let (sidecar, receipts) = start(config);
+        Self { vendor, sidecar, receipts, client: client() }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.sidecar.listen())
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> reqwest::RequestBuilder {
+        ask(&self.client, &self.url(path), body)
+    }
+
+    pub async fn run(&self, model: &str, body: &Value) -> reqwest::Response {
+        self.post(&format!("/run/{model}"), body).send().await.unwrap()
+    }
+
+    pub async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.sidecar.admin());
+        self.client.get(url).send().await.unwrap().text().await.unwrap()
+    }
+}
+
+pub fn ask(client: &reqwest::Client, url: &str, body: &Value) -> reqwest::RequestBuilder {
+    client.post(url).bearer_auth(TOKEN).header("content-type", "application/json").body(body.to_string())
+}
+
+/// The `tollgate` command as a process, with a config of its own.
+pub struct Process {
+    pub child: Child,
+    pub listen: String,
+    pub admin: String,
+}
+
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.env_clear().current_dir(std::env::temp_dir());
+    command
+}
+
+impl Process {
+    /// `tollgate serve` before this upstream, when it listens.
+    pub fn serve(upstream: &str, variables: &[(&str, &str)]) -> Self {
+        let mut child = command()
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", upstream])
+            .envs(variables.iter().copied())
+            .env("CLOUDFLARE_ACCOUNT_ID", "acc")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line).unwrap();
+        let address = |after: &str| {
+            let rest = line.split(after).nth(1).unwrap_or_else(|| panic!("no address in {line:?}"));
+            rest.split([',', '\n']).next().unwrap().trim().to_owned()
+        };
+        Self { listen: address("listening on "), admin: address("admin on "), child }
+    }
+
+    pub fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
