@@ -22,6 +22,7 @@ use self::config::{Config, ConfigError, Variables};
 use self::listen::Serving;
 use crate::catalogue::Catalogue;
 use crate::gateway;
+use crate::layers::compat::CompatLayer;
 use crate::layers::identify;
 use crate::readers::log::CallLog;
 use crate::readers::metrics::Metrics;
@@ -169,9 +170,9 @@ impl Plan {
             head_timeout: config.client_timeout,
             shutdown_timeout: config.shutdown_timeout,
         };
-        let mut stack = gateway::Settings::default();
-        stack.identify = door;
-        stack.compat.openai_streams = config.compat.openai_streams;
+        let mut compat = CompatLayer::default();
+        compat.openai_streams = config.compat.openai_streams;
+        let stack = gateway::Settings { identify: door, compat };
         Ok(Self { config, target, stack, serving })
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Told<'a> {
     pub(super) may_tell_usage: bool,
 }
 
+const LAST_BREATH: Duration = Duration::from_millis(20);
+
 impl FromStr for UsageStyle {
     type Err = ();
 
@@ -81,7 +83,11 @@ pub(super) fn body(events: Vec<Bytes>, pace: Duration, fault: Option<Fault>) -> 
     let end = stream::once(async move {
         match trouble {
             Some(Trouble::StallMid) => std::future::pending().await,
-            Some(Trouble::DieMid) => Some(Err(BoxError::from("the simulated upstream died"))),
+            Some(Trouble::DieMid) => {
+                // What was sent before leaves first.
+                tokio::time::sleep(LAST_BREATH).await;
+                Some(Err(BoxError::from("the simulated upstream died")))
+            }
             _ => None,
         }
     });

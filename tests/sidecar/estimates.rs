@@ -18,7 +18,7 @@ fn body(model: &str, n: usize) -> serde_json::Value {
     let turns = 1 + n % 5;
     let message = |turn: usize| {
         let text = format!("{} ", SUBJECTS[(n * 7 + turn) % SUBJECTS.len()]).repeat(1 + (n * 31 + turn * 13) % 24);
-        json!({"role": if turn % 2 == 0 { "user" } else { "assistant" }, "content": text})
+        json!({"role": if turn.is_multiple_of(2) { "user" } else { "assistant" }, "content": text})
     };
     json!({"model": model, "messages": (0..turns).map(message).collect::<Vec<_>>(), "max_tokens": 8})
 }
