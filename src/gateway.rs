@@ -4,6 +4,7 @@
 //!  http::Request
 //!    │  Identify    the only door from HTTP; opens the receipt
 //!    │  Compat      outside all that keeps or counts: what a client chokes on, mended last
+//!    │  Cache       a hit ends here and costs nothing; twins in flight share one call
 //!    │  Meter       every attempt's usage and cost, read off the reply as it passes
 //!    ▼
 //!  Upstream         the vendor's API, or an AI Gateway
@@ -11,22 +12,32 @@
 
 use tower::{Layer, ServiceBuilder};
 
+use crate::layers::cache::{self, Cache, CacheLayer};
 use crate::layers::compat::{Compat, CompatLayer};
 use crate::layers::identify::{self, Identify, IdentifyLayer};
 use crate::layers::meter::{Meter, MeterLayer};
 use crate::upstream::{Target, Upstream};
 
 /// The whole gate around an HTTP client. Cloning shares its state.
-pub type Gateway<C> = Identify<Compat<Meter<Upstream<C>>>, Upstream<C>>;
+pub type Gateway<C> = Identify<Compat<Cache<Meter<Upstream<C>>>>, Upstream<C>>;
 
 /// How the layers of a stack are set.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Settings {
     /// The door.
     pub identify: identify::Settings,
     /// Mends for clients.
     pub compat: CompatLayer,
+    /// What repeats are answered from. Its state is shared by every stack that is made with it.
+    pub cache: CacheLayer,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let cache = CacheLayer::new(cache::Settings::default());
+        Self { identify: identify::Settings::default(), compat: CompatLayer::default(), cache }
+    }
 }
 
 /// Stacks the layers upon a client.
@@ -35,6 +46,7 @@ pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Gateway
     ServiceBuilder::new()
         .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
         .layer(settings.compat)
+        .layer(settings.cache)
         .layer(MeterLayer::default())
         .into_inner()
         .layer(upstream)

@@ -7,6 +7,7 @@ mod admin;
 pub mod config;
 mod duration;
 mod listen;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,8 +21,10 @@ use tokio_util::sync::CancellationToken;
 use self::admin::Admin;
 use self::config::{Config, ConfigError, Variables};
 use self::listen::Serving;
+use self::warm::Warm;
 use crate::catalogue::Catalogue;
 use crate::gateway;
+use crate::layers::cache::CacheLayer;
 use crate::layers::compat::CompatLayer;
 use crate::layers::identify;
 use crate::readers::log::CallLog;
@@ -40,6 +43,7 @@ pub struct Sidecar {
     /// The admin port outlives the workers: it tells that they are stopping.
     admin_stop: CancellationToken,
     admin_thread: Option<JoinHandle<io::Result<()>>>,
+    warm: Option<Warm>,
 }
 
 /// Why a sidecar did not start.
@@ -96,6 +100,7 @@ impl Sidecar {
             workers: Vec::with_capacity(workers),
             admin_stop: CancellationToken::new(),
             admin_thread: None,
+            warm: plan.config.cache.path.clone().map(|path| Warm::start(plan.stack.cache.clone(), path)).transpose()?,
         };
         for (index, listener) in listeners.into_iter().enumerate() {
             let (plan, stop) = (plan.clone(), stop.clone());
@@ -103,7 +108,7 @@ impl Sidecar {
             sidecar.workers.push(worker);
         }
         if let Some(listener) = admin_listeners.pop() {
-            let admin = Admin { metrics, stop };
+            let admin = Admin { metrics, cache: plan.stack.cache.clone(), stop };
             let stop = sidecar.admin_stop.clone();
             sidecar.admin_thread = Some(spawn("admin".into(), move || serve_admin(listener, admin, stop))?);
         }
@@ -130,6 +135,7 @@ impl Sidecar {
         self.stop();
         // Each is waited for, also after one has failed.
         let ended = self.workers.drain(..).map(wait).fold(Ok(()), io::Result::and);
+        drop(self.warm.take());
         self.admin_stop.cancel();
         ended.and(self.admin_thread.take().map_or(Ok(()), wait))
     }
@@ -172,7 +178,7 @@ impl Plan {
         };
         let mut compat = CompatLayer::default();
         compat.openai_streams = config.compat.openai_streams;
-        let stack = gateway::Settings { identify: door, compat };
+        let stack = gateway::Settings { identify: door, compat, cache: CacheLayer::new(config.cache.settings()) };
         Ok(Self { config, target, stack, serving })
     }
 

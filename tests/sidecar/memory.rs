@@ -23,7 +23,9 @@ async fn a_thousand_open_streams_stay_within_their_weight() {
     let before = resident_kib(process.child.id());
     vendor.fault(FaultRule::always(Fault::new(Trouble::StallMid)));
     let mut open = Vec::new();
-    for _ in 0..STREAMS {
+    for n in 0..STREAMS {
+        // Each its own: the same question would share one call.
+        let body = json!({"prompt": format!("{n} {}", "x".repeat(1000)), "stream": true});
         let mut reply = ask(&client, &url, &body).send().await.unwrap();
         reply.chunk().await.unwrap().unwrap();
         open.push(reply);
