@@ -32,7 +32,8 @@ fn main() {
     let text = "x".repeat(8192);
     let vendor = service_fn(move |call: Call| {
         // From nothing to 8 KiB, most of them short.
-        let length = (call.body.iter().fold(7usize, |hash, byte| hash.wrapping_mul(31) ^ usize::from(*byte)) % 91).pow(2);
+        let length =
+            (call.body.iter().fold(7usize, |hash, byte| hash.wrapping_mul(31) ^ usize::from(*byte)) % 91).pow(2);
         let reply = Response::builder().header(header::CONTENT_TYPE, "application/json");
         let reply = reply.body(Body::from(format!("{{\"result\":\"{}\"}}", &text[..length])));
         async move { Ok::<_, tollgate::Error>(reply.unwrap()) }
