@@ -129,6 +129,8 @@ pub struct Attempt {
     pub code: Option<u32>,
     /// Why it was tried again, where it was.
     pub retried: Option<&'static str>,
+    /// It was sent, may have run, and nobody will ever know what it cost.
+    pub may_have_cost: bool,
 }
 
 /// How a call ended.
