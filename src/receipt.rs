@@ -355,6 +355,16 @@ impl CallId {
         std::array::from_fn(|place| HEX[(self.0 >> (4 * (31 - place))) as usize & 0xf])
     }
 
+    /// Its 16 bytes, in the order of its digits: sorted, they are in the order of time.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// From its 16 bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+
     /// From its 32 digits.
     pub fn parse(digits: &str) -> Option<Self> {
         (digits.len() == 32).then(|| u128::from_str_radix(digits, 16).ok()).flatten().map(Self)

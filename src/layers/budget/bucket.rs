@@ -148,6 +148,14 @@ impl Bucket {
         }
     }
 
+    /// Has the ledger look at it in any case.
+    pub(super) fn list_always(self: &Arc<Self>) {
+        if let Some(ledger) = &self.rule.ledger {
+            self.is_listed.store(true, Ordering::Release);
+            ledger.renew(self.clone());
+        }
+    }
+
     /// For the [`Ledger`], from one thread at a time: what to write now. When the process `is_closing`, that is what was
     /// spent, and no lead.
     pub fn leases(&self, is_closing: bool) -> Vec<Lease> {
@@ -195,6 +203,8 @@ impl Bucket {
     pub fn unwritten(&self) {
         let mut state = self.state.lock();
         state.uncovered = true;
+        // What the books have is not known now; all of it is written again.
+        state.slots.iter_mut().for_each(|slot| slot.covered = Neurons::ZERO);
         state.wake_next();
     }
 

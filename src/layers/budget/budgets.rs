@@ -68,7 +68,7 @@ pub struct Reservation {
 
 /// Why nothing was reserved.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     pub(super) error: Error,
     /// What to ask instead.
     pub(super) instead: Option<Arc<Model>>,
@@ -178,6 +178,11 @@ impl Budgets {
         self.tables.is_empty()
     }
 
+    /// Before the ledger is closed: gives back the leases that nothing was spent of.
+    pub fn release(&self) {
+        self.tables.iter().for_each(|kept| kept.table.release());
+    }
+
     /// How each budget stands now.
     pub fn status(&self) -> Vec<Status> {
         let now = millis(self.settings.clock.now());
@@ -197,7 +202,7 @@ impl Budgets {
     }
 
     /// Reserves what the call may cost, waiting for others to settle where that may help.
-    pub(super) async fn reserve(&self, call: &Call) -> Result<Arc<Reservation>, Refusal> {
+    pub(crate) async fn reserve(&self, call: &Call) -> Result<Arc<Reservation>, Refusal> {
         let needed = Estimate::of(call).upper;
         let began = Instant::now();
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);

@@ -108,6 +108,12 @@ impl Table {
         self.own.retain(|_, bucket| !bucket.retire_if_idle(now));
     }
 
+    /// Has all leases lowered to what is spent.
+    pub(super) fn release(&self) {
+        self.shared.list_always();
+        self.own.iter().for_each(|bucket| bucket.list_always());
+    }
+
     /// Sums over all buckets: how many, what they have spent and what they have reserved.
     pub(super) fn sums(&self, now: Millis) -> (usize, Neurons, Neurons) {
         let mut sums = (0, Neurons::ZERO, Neurons::ZERO);
