@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn fields_and_pictures_are_found() {
         let ask = read(FORM.as_bytes(), "multipart/form-data; boundary=b").ask;
-        assert_eq!((ask.text.ascii_bytes, ask.image.width, ask.input_images.len()), (9, Some(1280), 1));
+        assert_eq!((ask.text.bytes(), ask.image.width, ask.input_images.len()), (9, Some(1280), 1));
     }
 
     proptest::proptest! {

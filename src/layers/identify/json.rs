@@ -136,7 +136,7 @@ impl Fields<'_, '_> {
             Field::Height => ask.image.height = scalar(map)?.whole(),
             Field::Steps => ask.image.steps = scalar(map)?.whole(),
             Field::Messages | Field::Text => map.next_value_seed(Words { ask, depth: 0 })?,
-            Field::Schema => ask.text.ascii_bytes += map.next_value::<&'de RawValue>()?.get().len() as u64,
+            Field::Schema => ask.text.add(map.next_value::<&'de RawValue>()?.get()),
             Field::Input => map.next_value_seed(Input { reading: self.reading, body: self.body })?,
             Field::Requests => {
                 ask.batch = true;
@@ -281,19 +281,19 @@ impl<'de> Visitor<'de> for Words<'_> {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        self.ask.text.ascii_bytes += 1 + u64::from(number.checked_ilog10().unwrap_or(0));
+        self.ask.text.marks += 1 + u64::from(number.checked_ilog10().unwrap_or(0));
         Ok(())
     }
     fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        self.ask.text.ascii_bytes += 8;
+        self.ask.text.marks += 8;
         Ok(())
     }
     fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        self.ask.text.ascii_bytes += 8;
+        self.ask.text.marks += 8;
         Ok(())
     }
     fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        self.ask.text.ascii_bytes += 5;
+        self.ask.text.letters += 5;
         Ok(())
     }
     fn visit_unit<E>(self) -> Result<(), E> {
@@ -331,10 +331,7 @@ impl Scalar {
 impl Ask {
     /// Measures a bare text, such as a form's `prompt`.
     pub(super) fn add_text(&mut self, text: &str) {
-        let Text { ascii_bytes, other_bytes, .. } = Text::of(text);
-        self.text.ascii_bytes += ascii_bytes;
-        self.text.other_bytes += other_bytes;
-        self.text.parts += 1;
+        self.text.join(&Text::of(text));
         self.characters += text.chars().count() as u64;
     }
 }
