@@ -224,6 +224,10 @@ impl Error {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000)));
             headers.insert("retry-after-ms", HeaderValue::from(millis));
         }
+        if matches!(self, Self::BodyTooLarge { .. } | Self::BodyIncomplete(_)) {
+            // What was not read of the body stands in the way of the next request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(should) = self.should_retry() {
             headers.insert("x-should-retry", HeaderValue::from_static(if should { "true" } else { "false" }));
         }

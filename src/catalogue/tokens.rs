@@ -7,8 +7,12 @@ use parking_lot::Mutex;
 /// The text of a request, measured for an estimate of its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Text {
-    /// Bytes of ASCII.
-    pub ascii_bytes: u64,
+    /// ASCII letters: what words are made of.
+    pub letters: u64,
+    /// Spaces: about as many as there are words.
+    pub spaces: u64,
+    /// Digits, punctuation and the rest of ASCII: short tokens.
+    pub marks: u64,
     /// Bytes of everything else, in UTF-8: scripts with shorter tokens than Latin ones.
     pub other_bytes: u64,
     /// Messages or separate texts: each is wrapped in the model's template.
@@ -25,12 +29,12 @@ struct Learned {
     output: OutputRatio,
 }
 
-/// A call costs some tokens for itself, some a message, and some a byte of either script.
-const FEATURES: usize = 4;
+/// A call costs some tokens for itself, some a message, and some a byte of each kind.
+const FEATURES: usize = 6;
 /// Where learning starts: a common chat template and English text.
-const START: [f64; FEATURES] = [3.0, 5.0, 0.25, 0.4];
+const START: [f64; FEATURES] = [3.0, 5.0, 0.12, 0.7, 0.6, 0.4];
 /// How far from the start the truth may well be.
-const START_VARIANCE: [f64; FEATURES] = [100.0, 100.0, 0.02, 0.1];
+const START_VARIANCE: [f64; FEATURES] = [100.0, 100.0, 0.02, 0.3, 0.3, 0.1];
 /// How far it wanders from one call to the next, as a share of that: recent prompts count for more.
 const DRIFT: f64 = 1e-4;
 /// How much prompts of the same size differ in tokens, squared, relative to their size.
@@ -59,19 +63,38 @@ impl Text {
 
     /// Adds text to the part at hand.
     pub fn add(&mut self, text: &str) {
-        // Most texts are all ASCII, and that is told many bytes at a time.
-        let other = if text.is_ascii() { 0 } else { text.bytes().filter(|byte| !byte.is_ascii()).count() };
-        self.other_bytes += other as u64;
-        self.ascii_bytes += (text.len() - other) as u64;
+        // So many that a byte can count them, which lets the compiler count sixteen at a time.
+        for bytes in text.as_bytes().chunks(u8::MAX.into()) {
+            let (mut letters, mut spaces, mut other) = (0u8, 0u8, 0u8);
+            for byte in bytes {
+                letters += u8::from((byte | 0x20).wrapping_sub(b'a') < 26);
+                spaces += u8::from(*byte == b' ');
+                other += u8::from(*byte >= 0x80);
+            }
+            self.letters += u64::from(letters);
+            self.spaces += u64::from(spaces);
+            self.other_bytes += u64::from(other);
+            self.marks += bytes.len() as u64 - u64::from(letters) - u64::from(spaces) - u64::from(other);
+        }
+    }
+
+    /// Adds a text measured elsewhere as a part of its own.
+    pub fn join(&mut self, text: &Self) {
+        self.letters += text.letters;
+        self.spaces += text.spaces;
+        self.marks += text.marks;
+        self.other_bytes += text.other_bytes;
+        self.parts += text.parts;
     }
 
     /// All of it.
     pub fn bytes(&self) -> u64 {
-        self.ascii_bytes + self.other_bytes
+        self.letters + self.spaces + self.marks + self.other_bytes
     }
 
     fn features(&self) -> [f64; FEATURES] {
-        [1.0, f64::from(self.parts), self.ascii_bytes as f64, self.other_bytes as f64]
+        let counts = [self.letters, self.spaces, self.marks, self.other_bytes].map(|count| count as f64);
+        [1.0, f64::from(self.parts), counts[0], counts[1], counts[2], counts[3]]
     }
 }
 
@@ -155,9 +178,15 @@ mod tests {
     #[test]
     fn learns_a_template_and_two_scripts() {
         let ratio = TokenRatio::default();
-        let truth = |t: &Text| 11 + 4 * u64::from(t.parts) + t.ascii_bytes / 5 + t.other_bytes * 6 / 10;
-        let prompt =
-            |n: u64| Text { ascii_bytes: 20 + n * 37 % 4000, other_bytes: n * 53 % 900, parts: 1 + (n % 5) as u32 };
+        let truth =
+            |t: &Text| 11 + 4 * u64::from(t.parts) + t.letters / 6 + t.spaces / 3 + t.marks + t.other_bytes * 6 / 10;
+        let prompt = |n: u64| Text {
+            letters: 20 + n * 37 % 4000,
+            spaces: n * 41 % 800,
+            marks: n * 17 % 300,
+            other_bytes: n * 53 % 900,
+            parts: 1 + (n % 5) as u32,
+        };
         for n in 0..200 {
             ratio.learn_input(&prompt(n), truth(&prompt(n)));
         }
@@ -171,7 +200,7 @@ mod tests {
     fn absurd_replies_do_not_break_it() {
         let ratio = TokenRatio::default();
         for n in 0..10_000u64 {
-            ratio.learn_input(&Text { ascii_bytes: n % 7, other_bytes: 0, parts: 1 }, 1 + n * 7919 % 1_000_000);
+            ratio.learn_input(&Text { letters: n % 7, parts: 1, ..Text::default() }, 1 + n * 7919 % 1_000_000);
         }
         let text = Text::of("hello");
         assert!((1..=text.bytes() + 2 * TEMPLATE_TOKENS).contains(&ratio.input_tokens(&text)));

@@ -4,6 +4,7 @@
 //! `Identify` alone is met by an HTTP request. A layer writes what it did on the call's receipt and knows no other layer.
 
 pub mod budget;
+pub mod cache;
 pub mod compat;
 pub mod identify;
 pub mod meter;

@@ -2,19 +2,26 @@
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::spending::Spending;
+use crate::layers::cache::CacheLayer;
 use crate::readers::metrics::Metrics;
 
 /// What the admin port shows.
 #[derive(Clone)]
 pub(super) struct Admin {
     pub(super) metrics: Arc<Metrics>,
+    pub(super) cache: CacheLayer,
+    pub(super) spending: Arc<Spending>,
+    pub(super) records_path: Option<std::path::PathBuf>,
     pub(super) stop: CancellationToken,
 }
 
@@ -23,6 +30,9 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/cache", get(cache_size).delete(purge))
+        .route("/budgets", get(budgets))
+        .merge(super::logs::router())
         .with_state(admin)
 }
 
@@ -31,6 +41,45 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
+}
+
+/// How each budget stands, the free allocation first.
+async fn budgets(State(admin): State<Admin>) -> Response {
+    let row = |status: crate::layers::budget::Status| {
+        let seconds = |time: std::time::Duration| time.as_secs_f64().round();
+        let resets = status.resets_at.duration_since(std::time::SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
+        json!({
+            "name": status.name,
+            "limit_neurons": status.limit.as_f64(),
+            "spent_neurons": status.spent.as_f64(),
+            "reserved_neurons": status.reserved.as_f64(),
+            "left_neurons": status.left.as_f64(),
+            "buckets": status.buckets,
+            "rejected": status.rejected,
+            "neurons_per_second": status.pace_per_second,
+            "lasts_seconds": status.lasts.map(seconds),
+            "resets_at": resets,
+        })
+    };
+    let rows: Vec<_> = admin.spending.budgets.status().into_iter().map(row).collect();
+    Json(json!({"budgets": rows})).into_response()
+}
+
+async fn cache_size(State(admin): State<Admin>) -> Response {
+    let (entries, bytes) = admin.cache.size();
+    Json(json!({"entries": entries, "bytes": bytes})).into_response()
+}
+
+/// What to forget; without a model, all of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Purge {
+    model: Option<String>,
+}
+
+async fn purge(State(admin): State<Admin>, Query(purge): Query<Purge>) -> Response {
+    admin.cache.purge(purge.model.as_deref());
+    cache_size(State(admin)).await
 }
 
 /// Not ready any more once it is told to stop, so that a load balancer sends nothing new.

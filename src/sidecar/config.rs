@@ -11,7 +11,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::spending::{Account, Records, Reservations};
 use crate::catalogue::Entry;
+use crate::layers::budget::Rule;
+use crate::layers::cache;
+use crate::layers::identify::keys::Key;
 use crate::upstream::{self, Target};
 
 /// The whole config.
@@ -41,6 +45,20 @@ pub struct Config {
     pub upstream: Upstream,
     /// For clients that choke on what the vendor sends.
     pub compat: Compat,
+    /// What repeats are answered from.
+    pub cache: Cache,
+    /// What the account pays for.
+    pub account: Account,
+    /// What all budgets have in common.
+    pub reservations: Reservations,
+    /// What is kept of each call.
+    pub records: Records,
+    /// Clients' own keys; without any, no key is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Key>,
+    /// What may be spent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<Rule>,
     /// Models beyond or over the built-in table, by name.
     pub models: BTreeMap<String, Entry>,
 }
@@ -109,6 +127,37 @@ pub struct Compat {
     pub openai_streams: bool,
 }
 
+/// `[cache]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Cache {
+    /// How long an answer is kept; `0s` keeps only what a request asks to keep.
+    #[serde(with = "super::duration")]
+    pub ttl: Duration,
+    /// What all answers together may weigh in memory.
+    pub max_bytes: ByteSize,
+    /// The largest answer that is kept.
+    pub max_entry: ByteSize,
+    /// Keep also answers to calls with a temperature over 0 and no seed.
+    pub sampled: bool,
+    /// A file that keeps the cache warm over a restart: written when the sidecar stops, and every five minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Other times for single models, by name.
+    pub models: BTreeMap<String, ModelCache>,
+}
+
+/// `[cache.models."…"]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ModelCache {
+    /// How long this model's answers are kept.
+    #[serde(with = "super::duration")]
+    pub ttl: Duration,
+}
+
 /// Why a config cannot be, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {what}")]
@@ -120,7 +169,7 @@ pub struct ConfigError {
     pub what: String,
 }
 
-const TABLES: [&str; 3] = ["log", "upstream", "compat"];
+const TABLES: [&str; 7] = ["log", "upstream", "compat", "cache", "account", "reservations", "records"];
 const PREFIX: &str = "TOLLGATE_";
 
 // === impl Config ===
@@ -138,6 +187,12 @@ impl Default for Config {
             log: Log::default(),
             upstream: Upstream::default(),
             compat: Compat::default(),
+            cache: Cache::default(),
+            account: Account::default(),
+            reservations: Reservations::default(),
+            records: Records::default(),
+            keys: Vec::new(),
+            budgets: Vec::new(),
             models: BTreeMap::new(),
         }
     }
@@ -146,6 +201,33 @@ impl Default for Config {
 impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        let cache = cache::Settings::default();
+        Self {
+            ttl: cache.ttl,
+            max_bytes: ByteSize::b(cache.max_bytes),
+            max_entry: ByteSize::b(cache.max_entry_bytes as u64),
+            sampled: cache.sampled,
+            path: None,
+            models: BTreeMap::new(),
+        }
+    }
+}
+
+impl Cache {
+    /// As the layer takes it.
+    pub fn settings(&self) -> cache::Settings {
+        cache::Settings {
+            ttl: self.ttl,
+            models: self.models.iter().map(|(model, own)| (model.as_str().into(), own.ttl)).collect(),
+            max_bytes: self.max_bytes.as_u64(),
+            max_entry_bytes: usize::try_from(self.max_entry.as_u64()).unwrap_or(usize::MAX),
+            sampled: self.sampled,
+        }
     }
 }
 

@@ -39,7 +39,8 @@ pub(super) fn draw(prompt: &Prompt, model: &Model) -> (Media, Usage) {
 
 /// Speech for the request's `text`.
 pub(super) fn speak(prompt: &Prompt, model: &Model) -> (Media, Usage) {
-    let characters: u64 = prompt.texts.iter().map(|text| text.chars().count() as u64).sum();
+    let text = prompt.json["text"].as_str().or(prompt.json["prompt"].as_str()).unwrap_or_default();
+    let characters = text.chars().count() as u64;
     let (sound, millis) = sound::speak(characters, &mut Dice::new(prompt.seed(&model.id)));
     let has_characters = model.prices.get(Unit::KiloCharacters).is_some();
     let usage = Usage { characters: if has_characters { characters } else { 0 }, audio_ms: millis, ..Usage::default() };

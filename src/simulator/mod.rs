@@ -1,7 +1,7 @@
 //! A stand-in for Workers AI on loopback, for the demo, the tests and the benches. No account, no internet, no bill.
 //!
 //! It knows the vendor's routes, reply shapes, three ways of telling usage in a stream, rate limits, free allocation and
-//! errors (`README.md` names the sources), and it is exact: the same question gets the same answer, byte by byte, and
+//! errors (documentation of 2026-08 to 2026-10, and captures from the wire), and it is exact: the same question gets the same answer, byte by byte, and
 //! [`Running::counts`] tells what it charged, so that whoever stands before it can be checked.
 //!
 //! A request can ask for trouble with the header `x-simulate`, and so can a test with [`Running::fault`]: see [`Fault`].

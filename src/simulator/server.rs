@@ -97,6 +97,17 @@ struct Received {
     id: String,
 }
 
+/// A request that will be answered.
+struct Job<'a> {
+    call: &'a Received,
+    route: &'a Route,
+    prompt: &'a Prompt,
+    model: &'a Model,
+    /// Trouble within the answer.
+    fault: Option<Fault>,
+    pace: Pace,
+}
+
 enum Refusal {
     Told(Box<Response<Body>>),
     Closed,
@@ -169,7 +180,8 @@ impl State {
         let fault = self.strike(fault, &call.id).await?;
         let model = self.catalogue.get(name).cloned().ok_or_else(|| error(5007))?;
         self.admit(&route.account, &model)?;
-        Ok(self.run(call, &route, &prompt, &model, fault).await)
+        let pace = Pace::of(&model.id, self.settings.latency);
+        Ok(self.run(Job { call, route: &route, prompt: &prompt, model: &model, fault, pace }).await)
     }
 
     fn authorize(&self, call: &Received) -> Result<(), Refusal> {
@@ -211,51 +223,30 @@ impl State {
         Ok(())
     }
 
-    async fn run(
-        &self,
-        call: &Received,
-        route: &Route,
-        prompt: &Prompt,
-        model: &Model,
-        fault: Option<Fault>,
-    ) -> Response<Body> {
-        let pace = Pace::of(&model.id, self.settings.latency);
-        tokio::time::sleep(pace.first).await;
-        let mut reply = match model.task {
-            task if writes_tokens(task) => {
-                let cached = self.cached(call, prompt);
-                self.text(call, route, prompt, model, cached, fault, pace).await
-            }
-            task => {
-                let (media, usage) = other(prompt, model, route.wants, task);
-                let neurons = self.books.charge(&route.account, model, &usage);
-                let mut reply = match media {
-                    Media::Json(json) => json_reply_with(&json, fault),
-                    Media::Bytes(kind, bytes) => bytes_reply(kind, bytes, fault),
-                };
-                tell_cost(&mut reply, model, neurons);
-                reply
-            }
-        };
-        if let Ok(id) = HeaderValue::from_str(&call.id) {
+    async fn run(&self, job: Job<'_>) -> Response<Body> {
+        tokio::time::sleep(job.pace.first).await;
+        let mut reply = if writes_tokens(job.model.task) { self.text(&job).await } else { self.other(&job) };
+        if let Ok(id) = HeaderValue::from_str(&job.call.id) {
             reply.headers_mut().insert("cf-ai-req-id", id);
         }
         reply
     }
 
-    #[allow(clippy::too_many_arguments)]
-    async fn text(
-        &self,
-        call: &Received,
-        route: &Route,
-        prompt: &Prompt,
-        model: &Model,
-        cached: u64,
-        fault: Option<Fault>,
-        pace: Pace,
-    ) -> Response<Body> {
+    fn other(&self, job: &Job<'_>) -> Response<Body> {
+        let (media, usage) = other(job.prompt, job.model, job.route.wants);
+        let neurons = self.books.charge(&job.route.account, job.model, &usage);
+        let mut reply = match media {
+            Media::Json(json) => bytes_reply("application/json", json.to_string().into(), job.fault),
+            Media::Bytes(kind, bytes) => bytes_reply(kind, bytes, job.fault),
+        };
+        tell_cost(&mut reply, job.model, neurons);
+        reply
+    }
+
+    async fn text(&self, job: &Job<'_>) -> Response<Body> {
+        let Job { call, route, prompt, model, fault, pace } = *job;
         let written = text::write(prompt, model);
-        let usage = text::usage(prompt, model, cached, &written);
+        let usage = text::usage(prompt, model, self.cached(call, prompt), &written);
         if let Some(event) = fault.and_then(|fault| fault.event(&call.id)) {
             return event_reply(stream::body(vec![event.into()], Duration::ZERO, None));
         }
@@ -278,7 +269,8 @@ impl State {
         }
         tokio::time::sleep(pace.token * u32::try_from(written.tokens()).unwrap_or(u32::MAX)).await;
         let told = text::usage_json(&usage, Family::of(model).tells_neurons.then_some(neurons));
-        let mut reply = json_reply_with(&text::reply(route.wants, model, &call.id, &written, told), fault);
+        let json = text::reply(route.wants, model, &call.id, &written, told);
+        let mut reply = bytes_reply("application/json", json.to_string().into(), fault);
         tell_cost(&mut reply, model, neurons);
         reply
     }
@@ -299,9 +291,9 @@ impl State {
 }
 
 /// What is no text.
-fn other(prompt: &Prompt, model: &Model, wants: Wants, task: Task) -> (Media, Usage) {
+fn other(prompt: &Prompt, model: &Model, wants: Wants) -> (Media, Usage) {
     let json = |(json, usage): (Value, Usage)| (Media::Json(json), usage);
-    match task {
+    match model.task {
         Task::TextToImage => media::draw(prompt, model),
         Task::TextToSpeech => media::speak(prompt, model),
         Task::SpeechRecognition => media::hear(prompt, model),
@@ -359,10 +351,6 @@ fn tell_cost(reply: &mut Response<Body>, model: &Model, neurons: Neurons) {
 
 fn json_reply(json: &Value) -> Response<Body> {
     bytes_reply("application/json", json.to_string().into(), None)
-}
-
-fn json_reply_with(json: &Value, fault: Option<Fault>) -> Response<Body> {
-    bytes_reply("application/json", json.to_string().into(), fault)
 }
 
 fn event_reply(body: Body) -> Response<Body> {

@@ -42,6 +42,8 @@ pub(super) struct Told<'a> {
     pub(super) may_tell_usage: bool,
 }
 
+const LAST_BREATH: Duration = Duration::from_millis(20);
+
 impl FromStr for UsageStyle {
     type Err = ();
 
@@ -81,7 +83,11 @@ pub(super) fn body(events: Vec<Bytes>, pace: Duration, fault: Option<Fault>) -> 
     let end = stream::once(async move {
         match trouble {
             Some(Trouble::StallMid) => std::future::pending().await,
-            Some(Trouble::DieMid) => Some(Err(BoxError::from("the simulated upstream died"))),
+            Some(Trouble::DieMid) => {
+                // What was sent before leaves first.
+                tokio::time::sleep(LAST_BREATH).await;
+                Some(Err(BoxError::from("the simulated upstream died")))
+            }
             _ => None,
         }
     });
@@ -202,17 +208,34 @@ fn responses(told: &Told<'_>) -> Vec<String> {
     let whole = text::response(told.model, told.id, told.written, usage_json(told.usage, None));
     let mut begun = whole.clone();
     (begun["status"], begun["output"], begun["usage"]) = (json!("in_progress"), json!([]), Value::Null);
-    let item = format!("msg_{}", told.id);
-    let mut lines = vec![event("response.created", json!({ "response": begun }))];
-    for token in &told.written.answer {
-        let place = json!({"item_id": item, "output_index": 0, "content_index": 0, "delta": token});
-        lines.push(event("response.output_text.delta", place));
-    }
-    lines.push(event("response.completed", json!({ "response": whole })));
-    lines
+    let item = whole["output"][0].clone();
+    let mut opened = item.clone();
+    (opened["status"], opened["content"]) = (json!("in_progress"), json!([]));
+    let place = json!({"item_id": item["id"], "output_index": 0, "content_index": 0});
+    let at = |field: &str, value: Value| {
+        let mut event = place.clone();
+        event[field] = value;
+        event
+    };
+    let part = &item["content"][0];
+    let empty = json!({"type": "output_text", "text": "", "annotations": []});
+    let mut events = vec![
+        ("response.created", json!({ "response": begun })),
+        ("response.output_item.added", json!({"output_index": 0, "item": opened})),
+        ("response.content_part.added", at("part", empty)),
+    ];
+    events.extend(told.written.answer.iter().map(|token| ("response.output_text.delta", at("delta", json!(token)))));
+    events.extend([
+        ("response.output_text.done", at("text", part["text"].clone())),
+        ("response.content_part.done", at("part", part.clone())),
+        ("response.output_item.done", json!({"output_index": 0, "item": item})),
+        ("response.completed", json!({ "response": whole })),
+    ]);
+    events.into_iter().enumerate().map(|(number, (name, data))| event(name, number, data)).collect()
 }
 
-fn event(name: &str, mut data: Value) -> String {
+fn event(name: &str, number: usize, mut data: Value) -> String {
     data["type"] = json!(name);
+    data["sequence_number"] = json!(number);
     format!("event: {name}\ndata: {data}\n\n")
 }

@@ -49,5 +49,5 @@ try:
     client.chat.completions.create(model=LLAMA, messages=messages, extra_headers={"x-simulate": "4006"})
     raise AssertionError("429 was expected")
 except openai.RateLimitError as error:
-    assert "free allocation" in error.message, error.message
+    assert "free allocation" in error.response.text, error.response.text
 print("openai", openai.__version__, "is at home")

@@ -73,6 +73,11 @@ async fn every_priced_model_costs_what_the_page_says_to_the_micro_neuron() {
                 let audio = base64::engine::general_purpose::STANDARD.encode(wav());
                 gate.post(&format!("/run/{id}"), &json!({ "audio": audio }))
             }
+            "Image Classification" => {
+                let png = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\xe0\0\0\0\xe0\x08\0\0\0\0".to_vec();
+                gate.client.post(gate.url(&format!("/run/{id}"))).bearer_auth("t").body(png)
+            }
+            "Text-to-Speech" | "Text Embeddings" => gate.post(&format!("/run/{id}"), &json!({"text": "Over a quiet river"})),
             _ => gate.post(&format!("/run/{id}"), &json!({
                 "prompt": "A bridge over a quiet river, in the evening light", "text": "A bridge over a quiet river",
                 "contexts": [{"text": "a river"}, {"text": "a bridge"}], "query": "Where?"
@@ -170,7 +175,7 @@ async fn metrics_sum_to_what_the_vendor_charged() {
     let sum: f64 = lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
     let charged = gate.vendor.counts().neurons().as_f64();
     assert!((sum - charged).abs() < 1e-6, "{sum} {charged}");
-    let calls = format!("tollgate_requests_total{{model=\"{LLAMA}\",outcome=\"ok\",task=\"Text Generation\"}} 40");
-    assert!(metrics.contains(&calls), "{metrics}");
+    let calls = format!("tollgate_requests_total{{model=\"{LLAMA}\",outcome=\"ok\",task=\"text-generation\"}} 40");
+    assert!(metrics.contains(&calls), "no {calls} in {metrics}");
     assert!(metrics.contains("tollgate_in_flight_requests 0"));
 }

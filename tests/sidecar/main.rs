@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bytes;
+mod cache;
 mod commands;
 mod costs;
 mod errors;

@@ -120,7 +120,6 @@ pub fn ask(client: &reqwest::Client, url: &str, body: &Value) -> reqwest::Reques
 pub struct Process {
     pub child: Child,
     pub listen: String,
-    pub admin: String,
 }
 
 pub fn command() -> Command {
@@ -146,7 +145,7 @@ impl Process {
             let rest = line.split(after).nth(1).unwrap_or_else(|| panic!("no address in {line:?}"));
             rest.split([',', '\n']).next().unwrap().trim().to_owned()
         };
-        Self { listen: address("listening on "), admin: address("admin on "), child }
+        Self { listen: address("listening on "), child }
     }
 
     pub fn terminate(&self) {

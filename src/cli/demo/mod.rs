@@ -41,8 +41,7 @@ impl Demo {
     pub(super) fn run(self) -> Result<(), Failure> {
         start_log(&Log { level: "warn".into(), ..Log::default() })?;
         let failed = |error: std::io::Error| Failure::Failed(error.to_string());
-        let mut settings = simulator::Settings::default();
-        settings.latency = LATENCY;
+        let settings = simulator::Settings { latency: LATENCY, ..simulator::Settings::default() };
         let vendor = simulator::start(settings).map_err(failed)?;
         let totals = Arc::new(Totals::default());
         let sidecar = self.sidecar(&vendor.base_url(), totals.clone())?;

@@ -71,7 +71,7 @@ impl Totals {
     /// The table that closes the demo, dearest model first.
     pub(super) fn table(&self) -> String {
         let mut rows: Vec<_> = self.0.lock().iter().map(|(model, row)| (model.clone(), *row)).collect();
-        rows.sort_by(|(_, a), (_, b)| b.neurons.cmp(&a.neurons));
+        rows.sort_by_key(|(_, row)| std::cmp::Reverse(row.neurons));
         rows.push(("total".into(), self.all()));
         let mut table = line("model", "calls", "failed", "tokens", "neurons", "USD", "saved");
         for (model, row) in rows {

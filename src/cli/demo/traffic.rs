@@ -106,7 +106,7 @@ fn topic(n: usize) -> &'static str {
 
 fn question(n: usize) -> String {
     // Customers differ, and some ask what others asked.
-    let customer = if n % 9 == 0 { 0 } else { n };
+    let customer = if n.is_multiple_of(9) { 0 } else { n };
     format!("Tell me {} about {}. Customer {customer} asks.", STYLES[n / 3 % STYLES.len()], topic(n / 5))
 }
 

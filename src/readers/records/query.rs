@@ -148,17 +148,17 @@ impl Archive {
         result.map_err(|why| RecordsError::Database { path: self.path.clone(), why })
     }
 
-    /// What was used in whole hours from one moment to another, in milliseconds since 1970.
+    /// What was used in whole days from one moment to another, in milliseconds since 1970.
     pub fn usage(&self, from_ms: u64, until_ms: u64, group: Group) -> Result<Vec<Usage>, RecordsError> {
         let name = match group {
-            Group::Day => "strftime('%Y-%m-%d', hour_ms / 1000, 'unixepoch')",
+            Group::Day => "strftime('%Y-%m-%d', day_ms / 1000, 'unixepoch')",
             Group::Model => "model",
             Group::Key => "key",
         };
         let order = if group == Group::Day { "1" } else { "6 DESC, 1" };
         let sql = format!(
             "SELECT {name}, sum(calls), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(neurons), \
-             sum(saved) FROM hours WHERE hour_ms >= ?1 AND hour_ms < ?2 GROUP BY 1 ORDER BY {order}"
+             sum(saved) FROM days WHERE day_ms >= ?1 AND day_ms < ?2 GROUP BY 1 ORDER BY {order}"
         );
         self.told(
             self.connection.prepare(&sql).and_then(|mut statement| {

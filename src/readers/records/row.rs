@@ -11,7 +11,7 @@ use crate::receipt::Facts;
 /// What is kept of a receipt. Made on the request's path: it shares what can be shared.
 pub(super) struct Row(Facts);
 
-/// One row of the hours.
+/// One row of the days.
 #[derive(Default)]
 struct Sum {
     calls: i64,
@@ -22,13 +22,13 @@ struct Sum {
     saved: i64,
 }
 
-pub(super) const HOUR_MS: i64 = 3_600_000;
+pub(super) const DAY_MS: i64 = 86_400_000;
 
 const INSERT: &str = "INSERT OR IGNORE INTO records VALUES \
     (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,\
     NULL,NULL,NULL)";
 
-const ADD: &str = "INSERT INTO hours VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) \
+const ADD: &str = "INSERT INTO days VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) \
     ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, input_tokens = input_tokens + excluded.input_tokens, \
     cached_input_tokens = cached_input_tokens + excluded.cached_input_tokens, \
     output_tokens = output_tokens + excluded.output_tokens, neurons = neurons + excluded.neurons, \
@@ -108,7 +108,7 @@ pub(super) fn insert(connection: &mut Connection, rows: &[Box<Row>]) -> rusqlite
         let (facts, received) = (&row.0, row.received_ms());
         let key = facts.key.clone().unwrap_or_else(|| nobody.clone());
         let place =
-            (received - received % HOUR_MS, facts.model.id.clone(), key, facts.account.clone(), facts.outcome.label());
+            (received - received % DAY_MS, facts.model.id.clone(), key, facts.account.clone(), facts.outcome.label());
         let sum = sums.entry(place).or_default();
         sum.calls += 1;
         sum.input_tokens += facts.usage.input_tokens as i64;
@@ -117,10 +117,10 @@ pub(super) fn insert(connection: &mut Connection, rows: &[Box<Row>]) -> rusqlite
         sum.neurons = sum.neurons.saturating_add(whole(facts.cost.neurons));
         sum.saved = sum.saved.saturating_add(whole(facts.saved));
     }
-    for ((hour, model, key, account, outcome), sum) in &sums {
+    for ((day, model, key, account, outcome), sum) in &sums {
         let Sum { calls, input_tokens, cached_input_tokens, output_tokens, neurons, saved } = sum;
         transaction.prepare_cached(ADD)?.execute(params![
-            hour,
+            day,
             &**model,
             &**key,
             &**account,

@@ -1,12 +1,13 @@
 //! The database: its tables, and how it is opened.
 
+use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 /// A record a call, in the order of time, for that is the order of their ids. Money is micro-neurons, times are
-/// microseconds, moments are milliseconds since 1970, UTC. `hours` has the same figures summed up, so that a month's usage
+/// microseconds, moments are milliseconds since 1970, UTC. `days` has the same figures summed up, so that a month's usage
 /// reads hundreds of rows and not millions. `leases` is the budgets' own.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS records (
@@ -22,11 +23,11 @@ CREATE INDEX IF NOT EXISTS records_by_model ON records (model, id);
 CREATE INDEX IF NOT EXISTS records_by_key ON records (key, id) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS records_by_outcome ON records (outcome, id);
 CREATE INDEX IF NOT EXISTS records_by_event ON records (event_id, id) WHERE event_id IS NOT NULL;
-CREATE TABLE IF NOT EXISTS hours (
-  hour_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, outcome TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS days (
+  day_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, outcome TEXT NOT NULL,
   calls INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL,
   output_tokens INTEGER NOT NULL, neurons INTEGER NOT NULL, saved INTEGER NOT NULL,
-  PRIMARY KEY (hour_ms, model, key, account, outcome)
+  PRIMARY KEY (day_ms, model, key, account, outcome)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
   budget TEXT NOT NULL, bucket TEXT NOT NULL, start_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
@@ -58,15 +59,27 @@ pub enum RecordsError {
         /// Where it is.
         path: String,
     },
+    /// Another process writes it.
+    #[error("the records in {path} are another sidecar's; set [records] path to a file of its own")]
+    Taken {
+        /// Where it is.
+        path: String,
+    },
     /// The system refuses a thread or a file.
     #[error("the records cannot be kept: {0}")]
     System(#[from] std::io::Error),
 }
 
-/// For writing. The file is the owner's alone: who called what is nobody else's business.
-pub(super) fn open(path: &Path) -> Result<Connection, RecordsError> {
+/// For writing, as long as the lock is kept: two sidecars with one ledger would spend the same neurons. The file is the
+/// owner's alone: who called what is nobody else's business.
+pub(super) fn open(path: &Path) -> Result<(Connection, File), RecordsError> {
     use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let private = |path: &Path| OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    let mut lock_name = path.as_os_str().to_owned();
+    lock_name.push("-lock");
+    let lock = private(Path::new(&lock_name))?;
+    lock.try_lock().map_err(|_| RecordsError::Taken { path: path.display().to_string() })?;
+    private(path)?;
     let database = |why| RecordsError::Database { path: path.display().to_string(), why };
     let connection = Connection::open(path).map_err(database)?;
     prepare(&connection).map_err(database)?;
@@ -75,7 +88,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, RecordsError> {
         return Err(RecordsError::Later { path: path.display().to_string() });
     }
     connection.execute_batch(SCHEMA).map_err(database)?;
-    Ok(connection)
+    Ok((connection, lock))
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {

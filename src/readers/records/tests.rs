@@ -196,7 +196,7 @@ async fn calls_go_on_while_the_ledger_cannot_write_and_the_limit_holds() {
 #[ignore = "takes a minute"]
 fn a_million_records_are_read_fast() {
     let directory = tempfile::tempdir().unwrap();
-    let mut connection = schema::open(&directory.path().join("tollgate.db")).unwrap();
+    let (mut connection, _lock) = schema::open(&directory.path().join("tollgate.db")).unwrap();
     let catalogue = Catalogue::default();
     let models = catalogue.models();
     let now = SystemTime::now();

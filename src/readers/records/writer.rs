@@ -1,5 +1,6 @@
 //! The thread that writes.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,13 +9,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, params};
 
-use super::row::{self, HOUR_MS, Row};
+use super::row::{self, DAY_MS, Row};
 use super::{Settings, Shared, books, schema};
 use crate::layers::budget::Bucket;
 
 pub(super) struct Writer {
     pub(super) settings: Settings,
     pub(super) connection: Connection,
+    /// Nobody else writes the file while this is held.
+    _lock: File,
     pub(super) rows: Receiver<Box<Row>>,
     pub(super) shared: Arc<Shared>,
     /// Taken off the queue and not on the disk yet.
@@ -39,7 +42,7 @@ const SWEEP_ROWS: i64 = 2_000;
 impl Writer {
     pub(super) fn new(
         settings: Settings,
-        connection: Connection,
+        (connection, lock): (Connection, File),
         rows: Receiver<Box<Row>>,
         shared: Arc<Shared>,
     ) -> Self {
@@ -47,6 +50,7 @@ impl Writer {
         Self {
             settings,
             connection,
+            _lock: lock,
             rows,
             shared,
             batch: Vec::new(),
@@ -163,11 +167,11 @@ impl Writer {
         if self.bytes()? > self.settings.max_bytes {
             gone += self.connection.execute(delete, params![[0xff_u8; 16], SWEEP_ROWS])? as i64;
         }
-        let oldest_hour = i64::try_from(oldest).unwrap_or(i64::MAX) - HOUR_MS;
+        let oldest_day = i64::try_from(oldest).unwrap_or(i64::MAX) - DAY_MS;
         // Sums are small; they are kept for a year at least, for the bills.
-        let year = 366 * 24 * HOUR_MS;
-        let oldest_hour = oldest_hour.min(now.as_millis() as i64 - year);
-        self.connection.execute("DELETE FROM hours WHERE hour_ms < ?1", params![oldest_hour])?;
+        let year = 366 * DAY_MS;
+        let oldest_day = oldest_day.min(now.as_millis() as i64 - year);
+        self.connection.execute("DELETE FROM days WHERE day_ms < ?1", params![oldest_day])?;
         if gone >= SWEEP_ROWS {
             self.next_sweep = Instant::now() + BATCH_EVERY;
         }

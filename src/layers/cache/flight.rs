@@ -1,0 +1,316 @@
+//! One call upstream, read by everyone who asked for the same at the same time.
+//!
+//! Nobody owns it: whoever of its passengers is polled drives it on, and the rest are woken to read along. So it goes on when
+//! the one who began it leaves, and ends when the last one does.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::Bytes;
+use http::response;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
+
+use crate::Error;
+use crate::body::{Body, BoxError};
+use crate::layers::{Reply, ReplyFuture};
+use crate::neurons::Neurons;
+use crate::receipt::Receipt;
+
+/// See the [module](self).
+pub(super) struct Flight {
+    state: Mutex<State>,
+    waiting: Arc<Waiting>,
+    /// What becomes of a reply that came in whole.
+    keep: Box<dyn Fn(&Landed) + Send + Sync>,
+}
+
+struct State {
+    phase: Phase,
+    /// What came so far, less what was let go of its beginning.
+    recorded: Vec<u8>,
+    let_go: u64,
+    max_bytes: usize,
+    /// The receipt that the call is paid on, until it is over.
+    payer: Option<Receipt>,
+    cost: Neurons,
+}
+
+enum Phase {
+    Calling(ReplyFuture),
+    Open(Arc<response::Parts>, Body),
+    Over(Arc<response::Parts>, Ending),
+    Failed(Error),
+}
+
+#[derive(Clone)]
+enum Ending {
+    /// Here in one piece.
+    Whole(Bytes),
+    /// All of it was seen, not all of it is here.
+    Passed,
+    Broken(Arc<str>),
+}
+
+/// A reply that came in whole.
+pub(super) struct Landed {
+    pub(super) head: Arc<response::Parts>,
+    pub(super) body: Bytes,
+    pub(super) cost: Neurons,
+    /// The model that answered.
+    pub(super) model: Arc<str>,
+}
+
+/// Who waits for the next piece.
+#[derive(Default)]
+struct Waiting(Mutex<Vec<Waker>>);
+
+/// Someone's place on a flight, once its head is known.
+pub(super) struct Seat {
+    flight: Arc<Flight>,
+    at: u64,
+    over: bool,
+    /// Told what it saved, where it is not the payer's.
+    rider: Option<Receipt>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("{0}")]
+    Broken(Arc<str>),
+    #[error("read too slowly: the others on this call are too far ahead")]
+    Behind,
+}
+
+/// The most that is copied to a passenger in one piece.
+const PIECE_BYTES: usize = 64 * 1024;
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let wakers = std::mem::take(&mut *self.0.lock());
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Waiting {
+    fn register(&self, waker: &Waker) {
+        let mut wakers = self.0.lock();
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+    }
+}
+
+// === impl Flight ===
+
+impl Flight {
+    pub(super) fn new(
+        call: ReplyFuture,
+        payer: Receipt,
+        max_bytes: usize,
+        keep: impl Fn(&Landed) + Send + Sync + 'static,
+    ) -> Self {
+        let state = State {
+            phase: Phase::Calling(call),
+            recorded: Vec::new(),
+            let_go: 0,
+            max_bytes,
+            payer: Some(payer),
+            cost: Neurons::ZERO,
+        };
+        Self { state: Mutex::new(state), waiting: Arc::default(), keep: Box::new(keep) }
+    }
+
+    /// Whether there is still a beginning to read from.
+    pub(super) fn can_be_joined(&self) -> bool {
+        let state = self.state.lock();
+        state.let_go == 0
+            && match &state.phase {
+                Phase::Calling(_) | Phase::Open(..) => true,
+                Phase::Over(head, Ending::Whole(_)) => head.status.is_success(),
+                Phase::Over(..) | Phase::Failed(_) => false,
+            }
+    }
+
+    /// The reply's head, when it is here.
+    pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Result<Arc<response::Parts>, Error>> {
+        let mut state = self.state.lock();
+        if let Phase::Calling(call) = &mut state.phase {
+            self.waiting.register(cx.waker());
+            let waker = Waker::from(self.waiting.clone());
+            let answered = std::task::ready!(call.as_mut().poll(&mut Context::from_waker(&waker)));
+            state.phase = match answered {
+                Ok(reply) => opened(reply),
+                Err(error) => Phase::Failed(error),
+            };
+            let paid = match &state.phase {
+                Phase::Over(head, Ending::Whole(body)) => {
+                    let (head, body) = (head.clone(), body.clone());
+                    state.paid(|cost, model| (self.keep)(&Landed { head, body, cost, model }))
+                }
+                Phase::Failed(_) => state.payer.take(),
+                _ => None,
+            };
+            drop(state);
+            // The last handle of a receipt seals it, which is no work for within a lock.
+            drop(paid);
+            self.waiting.wake_by_ref();
+            return self.poll_head(cx);
+        }
+        Poll::Ready(match &state.phase {
+            Phase::Open(head, _) | Phase::Over(head, _) => Ok(head.clone()),
+            Phase::Failed(error) => Err(error.clone()),
+            // The branch above has left this phase.
+            Phase::Calling(_) => return Poll::Pending,
+        })
+    }
+
+    /// The reply with its body from the beginning. `rider` is the receipt of one who does not pay.
+    pub(super) fn reply(self: Arc<Self>, head: &response::Parts, rider: Option<Receipt>) -> Reply {
+        let whole = {
+            let state = self.state.lock();
+            match &state.phase {
+                Phase::Over(_, Ending::Whole(body)) => Some((body.clone(), state.cost)),
+                _ => None,
+            }
+        };
+        let body = match whole {
+            Some((body, cost)) => {
+                rider.inspect(|rider| rider.note(|facts| facts.saved = cost));
+                Body::from(body)
+            }
+            None => Body::stream(Seat { flight: self, at: 0, over: false, rider }),
+        };
+        let mut reply = Reply::new(body);
+        *reply.status_mut() = head.status;
+        *reply.version_mut() = head.version;
+        *reply.headers_mut() = head.headers.clone();
+        *reply.extensions_mut() = head.extensions.clone();
+        reply
+    }
+
+    /// The piece that stands at `at`.
+    fn poll_piece(&self, at: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Lost>>> {
+        let mut state = self.state.lock();
+        if at < state.let_go {
+            return Poll::Ready(Some(Err(Lost::Behind)));
+        }
+        let begun = (at - state.let_go) as usize;
+        if begun < state.recorded.len() {
+            let end = state.recorded.len().min(begun + PIECE_BYTES);
+            return Poll::Ready(Some(Ok(Bytes::copy_from_slice(&state.recorded[begun..end]))));
+        }
+        let (head, body) = match &mut state.phase {
+            Phase::Open(head, body) => (head.clone(), body),
+            Phase::Over(_, Ending::Broken(why)) => return Poll::Ready(Some(Err(Lost::Broken(why.clone())))),
+            _ => return Poll::Ready(None),
+        };
+        self.waiting.register(cx.waker());
+        let waker = Waker::from(self.waiting.clone());
+        let polled = std::task::ready!(Pin::new(body).poll_frame(&mut Context::from_waker(&waker)));
+        let (piece, paid) = match polled {
+            Some(Ok(frame)) => {
+                let bytes = frame.into_data().unwrap_or_default();
+                state.record(&bytes);
+                (Some(Ok(bytes)), None)
+            }
+            Some(Err(error)) => {
+                let why: Arc<str> = error.to_string().into();
+                state.phase = Phase::Over(head, Ending::Broken(why.clone()));
+                (Some(Err(Lost::Broken(why))), state.paid(|_, _| {}))
+            }
+            None => (None, self.land(&mut state, head)),
+        };
+        drop(state);
+        drop(paid);
+        self.waiting.wake_by_ref();
+        Poll::Ready(piece)
+    }
+
+    fn land(&self, state: &mut State, head: Arc<response::Parts>) -> Option<Receipt> {
+        // The body's drop settles the call's cost, so it goes before the reply is kept with it.
+        state.phase = Phase::Over(head.clone(), Ending::Passed);
+        if state.let_go > 0 {
+            return state.paid(|_, _| {});
+        }
+        let body = Bytes::copy_from_slice(&state.recorded);
+        state.paid(|cost, model| (self.keep)(&Landed { head, body, cost, model }))
+    }
+}
+
+fn opened(reply: Reply) -> Phase {
+    let (head, body) = reply.into_parts();
+    let whole = body.as_bytes().cloned().or_else(|| body.is_end_stream().then(Bytes::new));
+    match whole {
+        Some(whole) => Phase::Over(Arc::new(head), Ending::Whole(whole)),
+        None => Phase::Open(Arc::new(head), body),
+    }
+}
+
+impl State {
+    /// The call is over: its cost is known. The payer's receipt is handed out, to be closed.
+    fn paid(&mut self, keep: impl FnOnce(Neurons, Arc<str>)) -> Option<Receipt> {
+        let payer = self.payer.take()?;
+        let (cost, model) = payer.read(|facts| (facts.cost.neurons, facts.model.id.clone()));
+        self.cost = cost;
+        keep(cost, model);
+        Some(payer)
+    }
+
+    fn record(&mut self, bytes: &Bytes) {
+        self.recorded.extend_from_slice(bytes);
+        if self.recorded.len() > self.max_bytes {
+            // Too much to keep: only as much stays as the slower ones may be behind.
+            let gone = self.recorded.len() - self.max_bytes / 2;
+            self.recorded.drain(..gone);
+            self.let_go += gone as u64;
+        }
+    }
+}
+
+// === impl Seat ===
+
+impl HttpBody for Seat {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        loop {
+            let piece = std::task::ready!(self.flight.poll_piece(self.at, cx));
+            match piece {
+                // A frame of trailers, say.
+                Some(Ok(bytes)) if bytes.is_empty() => {}
+                Some(Ok(bytes)) => {
+                    self.at += bytes.len() as u64;
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
+                Some(Err(lost)) => {
+                    self.over = true;
+                    return Poll::Ready(Some(Err(lost.into())));
+                }
+                None => {
+                    self.over = true;
+                    let cost = self.flight.state.lock().cost;
+                    self.rider.take().inspect(|rider| rider.note(|facts| facts.saved = cost));
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}

@@ -1,0 +1,430 @@
+//! Answers repeats without asking again: a hit costs nothing and takes no permit.
+//!
+//! Two calls are the same if account, form, model, the caller's authorisation, `stream` and the whole input are; JSON that
+//! differs only in key order or white space is the same input. Only whole, successful answers of the model that was asked
+//! are kept, streams too, which are replayed as streams.
+//!
+//! Calls for the same that are in flight at once share one call upstream: see [`CacheStatus::Coalesced`]. It goes on as long
+//! as anyone reads it. If it fails before its first byte, each of the others asks anew, together again.
+//!
+//! An embeddings call with several texts is answered text by text: only unknown ones go upstream, each once, and the reply
+//! is put together in order ([`CacheStatus::Partial`]). Its usage is that of what went upstream.
+//!
+//! # What is cached by default
+//! Everything that has a `ttl`, but for calls that ask for another answer each time: a `temperature` over 0 without a `seed`.
+//! Those are kept where [`Settings::sampled`] or the request (`cf-aig-cache-ttl`, `cf-aig-cache-key`) says so. A request
+//! without a `temperature` leaves it to the model and takes what there is.
+//!
+//! # What it does not do
+//! It does not look for similar questions, only for the same. It keeps no errors, and nothing larger than
+//! [`Settings::max_entry_bytes`].
+//!
+//! # Example
+//! ```
+//! use http::{Request, Response};
+//! use tollgate::body::Body;
+//! use tollgate::call::Call;
+//! use tollgate::layers::{cache, identify};
+//! use tower::{Service, ServiceBuilder, service_fn};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let vendor = service_fn(|_: Call| async { Ok::<_, tollgate::Error>(Response::new(Body::from(r#"{"result":{}}"#))) });
+//! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
+//! let settings = identify::Settings { account: Some("023e".into()), has_token: true, ..Default::default() };
+//! let mut stack = ServiceBuilder::new()
+//!     .layer(identify::IdentifyLayer::new(settings, rest))
+//!     .layer(cache::CacheLayer::new(cache::Settings::default()))
+//!     .service(vendor);
+//!
+//! let ask = || Request::post("/run/@cf/meta/llama-3.2-1b-instruct").body(Body::from(r#"{"prompt": "Hello"}"#)).unwrap();
+//! assert_eq!(stack.call(ask()).await.unwrap().headers()["cf-aig-cache-status"], "MISS");
+//! assert_eq!(stack.call(ask()).await.unwrap().headers()["cf-aig-cache-status"], "HIT");
+//! # });
+//! ```
+
+mod canonical;
+mod flight;
+mod items;
+mod key;
+mod partial;
+mod snapshot;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::response;
+use tower::{Layer, Service, ServiceExt};
+
+use self::flight::{Flight, Landed};
+use self::key::{Key, Scope};
+use self::partial::Made;
+use self::store::{Entry, Kind, Store};
+use super::{Reply, ReplyFuture};
+use crate::Error;
+use crate::call::Call;
+use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS};
+use crate::receipt::{CacheStatus, Outcome};
+use crate::vendor_error::VendorError;
+
+/// What is kept, for how long, and how much of it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// How long an answer is kept; zero keeps only what a request asks to keep.
+    pub ttl: Duration,
+    /// The same for single models, by name.
+    pub models: HashMap<Arc<str>, Duration>,
+    /// What all answers together may weigh, in bytes, with all that is kept about them.
+    pub max_bytes: u64,
+    /// The largest answer that is kept, in bytes.
+    pub max_entry_bytes: usize,
+    /// Keep also answers to calls with a `temperature` over 0 and no `seed`.
+    pub sampled: bool,
+}
+
+/// Applies [`Cache`]. Cloning shares what is kept.
+#[derive(Clone)]
+pub struct CacheLayer(Arc<Shared>);
+
+/// Answers repeats: see the [module](self).
+#[derive(Clone)]
+pub struct Cache<S> {
+    shared: Arc<Shared>,
+    inner: S,
+}
+
+struct Shared {
+    settings: Settings,
+    store: Store,
+    flights: DashMap<Key, Weak<Flight>>,
+}
+
+/// What is to be done with a call.
+enum Plan {
+    /// Nobody wants it cached.
+    Off,
+    /// It could be, and its caller or its kind says no.
+    Bypass,
+    Use(Duration),
+}
+
+/// How a call boards.
+enum Boarding {
+    Hit(Arc<Entry>),
+    Lead(Arc<Flight>),
+    Join(Arc<Flight>),
+}
+
+/// What `cf-aig-cache-key` alone asks for (AI Gateway documentation, 2026-10).
+const NAMED_TTL: Duration = Duration::from_secs(300);
+/// How often a call joins a flight that fails before it takes the failure for its own.
+const MAX_FLIGHTS: usize = 3;
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(300),
+            models: HashMap::new(),
+            max_bytes: 256 << 20,
+            max_entry_bytes: 8 << 20,
+            sampled: false,
+        }
+    }
+}
+
+// === impl CacheLayer ===
+
+impl CacheLayer {
+    /// An empty cache.
+    pub fn new(settings: Settings) -> Self {
+        let store = Store::new(settings.max_bytes);
+        Self(Arc::new(Shared { settings, store, flights: DashMap::new() }))
+    }
+
+    /// Forgets one model's answers, or all of them.
+    pub fn purge(&self, model: Option<&str>) {
+        self.0.store.purge(model);
+    }
+
+    /// How many answers are kept, and what they weigh, in bytes.
+    pub fn size(&self) -> (u64, u64) {
+        self.0.store.size()
+    }
+
+    /// Writes all that is kept to a file, in the place of what was there. Blocks.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        snapshot::save(&self.0.store, path)
+    }
+
+    /// Reads back what was saved and has not expired; a file that is not there, or is broken from some place on, gives what
+    /// there is. Blocks. Returns how many answers were read.
+    pub fn load(&self, path: &Path) -> io::Result<usize> {
+        snapshot::load(&self.0.store, path)
+    }
+}
+
+impl<S> Layer<S> for CacheLayer {
+    type Service = Cache<S>;
+
+    fn layer(&self, inner: S) -> Cache<S> {
+        Cache { shared: self.0.clone(), inner }
+    }
+}
+
+// === impl Cache ===
+
+impl<S> Service<Call> for Cache<S>
+where
+    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Reply;
+    type Error = Error;
+    type Future = ReplyFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        // A hit needs nobody below; readiness is awaited by the call that goes there.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> ReplyFuture {
+        let inner = self.inner.clone();
+        match self.shared.settings.plan(&call) {
+            Plan::Off => Box::pin(inner.oneshot(call)),
+            Plan::Bypass => {
+                call.receipt.note(|facts| facts.cache = CacheStatus::Bypass);
+                let reply = inner.oneshot(call);
+                Box::pin(async move { Ok(with_status(reply.await?, CacheStatus::Bypass)) })
+            }
+            Plan::Use(ttl) => Box::pin(answer(self.shared.clone(), inner, call, ttl)),
+        }
+    }
+}
+
+async fn answer<S>(shared: Arc<Shared>, inner: S, call: Call, ttl: Duration) -> Result<Reply, Error>
+where
+    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let scope = Scope::of(&call);
+    let key = scope.call(&call);
+    for flown in 1.. {
+        match board(&shared, key, || flight(&shared, &inner, &call, key, &scope, ttl)) {
+            Boarding::Hit(entry) => match entry.reply() {
+                Some(reply) => return Ok(hit(reply, &entry, &call)),
+                None => break,
+            },
+            Boarding::Lead(flight) => {
+                // A call for items says itself what it found.
+                let missed = |facts: &mut crate::receipt::Facts| {
+                    if facts.cache == CacheStatus::None {
+                        facts.cache = CacheStatus::Miss;
+                    }
+                    facts.cache
+                };
+                let head = poll_fn(|cx| flight.poll_head(cx)).await;
+                let status = call.receipt.note(missed);
+                return Ok(with_status(flight.reply(&*head?, None), status));
+            }
+            Boarding::Join(flight) => {
+                let head = poll_fn(|cx| flight.poll_head(cx)).await;
+                if is_passing(&head) && flown < MAX_FLIGHTS {
+                    continue;
+                }
+                call.receipt.note(|facts| facts.cache = CacheStatus::Coalesced);
+                let reply = flight.reply(&*head?, Some(call.receipt.clone()));
+                return Ok(with_status(unpaid(reply), CacheStatus::Coalesced));
+            }
+        }
+    }
+    inner.oneshot(call).await
+}
+
+/// A failure that says nothing of the next try.
+fn is_passing(head: &Result<Arc<response::Parts>, Error>) -> bool {
+    match head {
+        Err(_) => true,
+        Ok(head) => {
+            let status = head.status;
+            status.is_server_error()
+                || matches!(status.as_u16(), 408 | 425 | 429)
+                || status.is_success() && head.extensions.get::<VendorError>().is_some()
+        }
+    }
+}
+
+fn board(shared: &Shared, key: Key, fresh: impl Fn() -> Flight) -> Boarding {
+    loop {
+        if let Some(entry) = shared.store.get(&key) {
+            return Boarding::Hit(entry);
+        }
+        // The handle leaves the map's lock before anything is done with it.
+        let found = shared.flights.get(&key).and_then(|flight| flight.upgrade());
+        if let Some(flight) = &found
+            && flight.can_be_joined()
+        {
+            return Boarding::Join(flight.clone());
+        }
+        let flight = Arc::new(fresh());
+        let begun = match shared.flights.entry(key) {
+            dashmap::Entry::Vacant(place) => {
+                place.insert(Arc::downgrade(&flight));
+                true
+            }
+            dashmap::Entry::Occupied(mut place) => {
+                let is_old = match &found {
+                    Some(found) => place.get().as_ptr() == Arc::as_ptr(found),
+                    None => place.get().strong_count() == 0,
+                };
+                if is_old {
+                    place.insert(Arc::downgrade(&flight));
+                }
+                is_old
+            }
+        };
+        if !begun {
+            continue;
+        }
+        // Someone may have landed since the first look; nothing has been sent yet.
+        return match shared.store.get(&key) {
+            Some(entry) => Boarding::Hit(entry),
+            None => Boarding::Lead(flight),
+        };
+    }
+}
+
+/// A flight that has not begun: it makes the call when it is first polled.
+fn flight<S>(shared: &Arc<Shared>, inner: &S, call: &Call, key: Key, scope: &Scope, ttl: Duration) -> Flight
+where
+    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let (payer, asked) = (call.receipt.clone(), call.model.id.clone());
+    let (inner, sent, scope) = (inner.clone(), call.clone(), scope.clone());
+    let keeping = shared.clone();
+    let items = shared.clone();
+    let calling: ReplyFuture = Box::pin(async move { partial::call(&items.store, inner, sent, scope, ttl).await });
+    let max_bytes = shared.settings.max_entry_bytes;
+    let guard = Landing { shared: shared.clone(), key };
+    Flight::new(calling, payer, max_bytes, move |landed| {
+        let Landing { key, .. } = &guard;
+        if landed.model == asked && landed.body.len() <= max_bytes && is_answer(landed) {
+            let entry = Entry {
+                model: asked.clone(),
+                kind: Kind::Reply(kept_headers(&landed.head.headers)),
+                body: Bytes::copy_from_slice(&landed.body),
+                cost: landed.cost,
+                kept_at: SystemTime::now(),
+                ttl,
+            };
+            keeping.store.keep(*key, entry);
+        }
+    })
+}
+
+/// Takes a flight's place from the map when the last passenger has left it.
+struct Landing {
+    shared: Arc<Shared>,
+    key: Key,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.shared.flights.remove_if(&self.key, |_, flight| flight.strong_count() == 0);
+    }
+}
+
+/// Whether a reply that came in whole is an answer, whole and without an error in it.
+fn is_answer(landed: &Landed) -> bool {
+    let head = &landed.head;
+    if !head.status.is_success()
+        || head.extensions.get::<VendorError>().is_some()
+        || head.extensions.get::<Made>().is_some()
+    {
+        return false;
+    }
+    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    match kind {
+        // A stream that was cut between two chunks by a proxy looks whole to HTTP.
+        events if events.starts_with("text/event-stream") => {
+            let tail = landed.body.trim_ascii_end();
+            tail.ends_with(b"[DONE]") || memchr::memmem::find(tail, b"response.completed").is_some()
+        }
+        json if json.contains("json") => VendorError::find(head.status, &landed.body).is_none(),
+        _ => !landed.body.is_empty(),
+    }
+}
+
+/// The headers of an answer less what was only of its making.
+fn kept_headers(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = headers.clone();
+    for name in [header::DATE, header::SET_COOKIE, header::AGE, CF_AIG_CACHE_STATUS] {
+        kept.remove(name);
+    }
+    free(&mut kept);
+    kept
+}
+
+fn hit(mut reply: Reply, entry: &Entry, call: &Call) -> Reply {
+    reply.headers_mut().insert(header::AGE, HeaderValue::from(entry.age()));
+    call.receipt.note(|facts| {
+        facts.cache = CacheStatus::Hit;
+        facts.outcome = Outcome::CacheHit;
+        facts.saved = entry.cost;
+    });
+    with_status(reply, CacheStatus::Hit)
+}
+
+fn unpaid(mut reply: Reply) -> Reply {
+    free(reply.headers_mut());
+    reply
+}
+
+/// Where a cost was told, it is none.
+fn free(headers: &mut HeaderMap) {
+    const NOTHING: [(HeaderName, &str); 2] = [(X_TOLLGATE_NEURONS, "0"), (X_TOLLGATE_COST_USD, "0.000000000")];
+    for (name, nothing) in NOTHING {
+        if headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(nothing));
+        }
+    }
+}
+
+fn with_status(mut reply: Reply, status: CacheStatus) -> Reply {
+    if let Some(label) = status.label() {
+        reply.headers_mut().insert(CF_AIG_CACHE_STATUS, HeaderValue::from_static(label));
+    }
+    reply
+}
+
+// === impl Settings ===
+
+impl Settings {
+    fn plan(&self, call: &Call) -> Plan {
+        let options = &call.options;
+        let asked = options.cache_ttl.or(options.cache_key.is_some().then_some(NAMED_TTL));
+        let ttl = asked.unwrap_or_else(|| self.models.get(&call.model.id).copied().unwrap_or(self.ttl));
+        let wants_another = call.ask.temperature.is_some_and(|t| t > 0.0) && !call.ask.seeded;
+        if options.skip_cache || call.ask.batch {
+            return Plan::Bypass;
+        }
+        if ttl.is_zero() {
+            return if asked.is_some() { Plan::Bypass } else { Plan::Off };
+        }
+        if wants_another && !self.sampled && asked.is_none() {
+            return Plan::Bypass;
+        }
+        Plan::Use(ttl)
+    }
+}

@@ -1,0 +1,143 @@
+//! A call for embeddings of which some are known: only the others go upstream.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http_body_util::BodyExt;
+use tower::{Service, ServiceExt};
+
+use super::items::{Items, Vectors};
+use super::key::{Key, Scope};
+use super::store::{Entry, Kind, Store};
+use crate::Error;
+use crate::body::Body;
+use crate::call::Call;
+use crate::layers::{Reply, identify};
+use crate::neurons::Neurons;
+use crate::receipt::{CacheStatus, Outcome};
+
+/// A reply that was put together from items: they are kept, not it.
+#[derive(Clone)]
+pub(super) struct Made;
+
+/// What the cache has of a call's texts, each in its place.
+struct Known {
+    vectors: Vec<Option<Bytes>>,
+    pooling: Option<Bytes>,
+    /// What they cost when they were asked for.
+    cost: Neurons,
+}
+
+/// Makes the call; one for several embeddings by its items.
+pub(super) async fn call<S>(store: &Store, inner: S, call: Call, scope: Scope, ttl: Duration) -> Result<Reply, Error>
+where
+    S: Service<Call, Response = Reply, Error = Error> + Send,
+{
+    let Some(items) = Items::of(&call, &scope) else { return inner.oneshot(call).await };
+    let known = Known::of(store, &items);
+    let missing = items.missing(&known.vectors);
+    if missing.is_empty() {
+        note(&call, CacheStatus::Hit, known.cost);
+        let vectors: Vec<Bytes> = known.vectors.into_iter().flatten().collect();
+        return Ok(made(items.reply(&vectors, known.pooling.as_ref(), None), HeaderMap::new()));
+    }
+    let asks_all = missing.len() == items.keys.len();
+    let sent = if asks_all { Some(call.clone()) } else { only(&call, &items, &missing) };
+    let Some(sent) = sent else { return inner.oneshot(call).await };
+    let (head, body) = inner.oneshot(sent).await?.into_parts();
+    if !head.status.is_success() {
+        return Ok(Reply::from_parts(head, body));
+    }
+    let broken = |why| Error::Unreachable { host: "upstream".into(), why: format!("the reply broke off: {why}") };
+    let body = body.collect().await.map_err(broken)?.to_bytes();
+    let Some(read) = items.read(&body, missing.len()) else {
+        // No form that is known: it is the caller's, as it came.
+        return Ok(Reply::from_parts(head, Body::from(body)));
+    };
+    let fresh = keep(store, &call, &items, &missing, &read, ttl);
+    if asks_all {
+        let mut reply = Reply::from_parts(head, Body::from(body.clone()));
+        reply.extensions_mut().insert(Made);
+        return Ok(reply);
+    }
+    if known.vectors.iter().any(Option::is_some) {
+        note(&call, CacheStatus::Partial, known.cost);
+    }
+    // A text that stands twice was asked for once.
+    let places = known.vectors.into_iter().zip(&items.keys);
+    let whole: Vec<Bytes> = places.filter_map(|(vector, key)| vector.or_else(|| fresh.get(key).cloned())).collect();
+    Ok(made(items.reply(&whole, known.pooling.as_ref(), Some(&read)), head.headers))
+}
+
+fn note(call: &Call, status: CacheStatus, saved: Neurons) {
+    call.receipt.note(|facts| {
+        (facts.cache, facts.saved) = (status, saved);
+        if status == CacheStatus::Hit {
+            facts.outcome = Outcome::CacheHit;
+        }
+    });
+}
+
+/// Keeps what came, each item with its share of the cost by the length of its text.
+fn keep(
+    store: &Store,
+    call: &Call,
+    items: &Items<'_>,
+    places: &[usize],
+    read: &Vectors<'_>,
+    ttl: Duration,
+) -> HashMap<Key, Bytes> {
+    let (cost, answered) = call.receipt.read(|facts| (facts.cost.neurons, facts.model.id.clone()));
+    let all_bytes: u64 = places.iter().map(|place| items.bytes(*place)).sum::<u64>().max(1);
+    let mut fresh = HashMap::with_capacity(places.len());
+    for (place, vector) in places.iter().zip(&read.vectors) {
+        let vector = Bytes::copy_from_slice(vector.get().as_bytes());
+        fresh.insert(items.keys[*place], vector.clone());
+        // Another model's vectors mean something else.
+        if answered == call.model.id {
+            let share = u128::from(cost.micro()) * u128::from(items.bytes(*place)) / u128::from(all_bytes);
+            let cost = Neurons::from_micro(u64::try_from(share).unwrap_or(u64::MAX));
+            let (kind, kept_at) = (Kind::Vector(read.pooling()), SystemTime::now());
+            store.keep(items.keys[*place], Entry { model: answered.clone(), kind, body: vector, cost, kept_at, ttl });
+        }
+    }
+    fresh
+}
+
+impl Known {
+    fn of(store: &Store, items: &Items<'_>) -> Self {
+        let entries: Vec<_> = items.keys.iter().map(|key| store.get(key)).collect();
+        let pooling = entries.iter().flatten().find_map(|entry| match &entry.kind {
+            Kind::Vector(pooling) => pooling.clone(),
+            Kind::Reply(_) => None,
+        });
+        Self {
+            cost: entries.iter().flatten().map(|entry| entry.cost).sum(),
+            vectors: entries.into_iter().map(|entry| Some(entry?.body.clone())).collect(),
+            pooling,
+        }
+    }
+}
+
+/// The call for some of its texts alone.
+fn only(call: &Call, items: &Items<'_>, missing: &[usize]) -> Option<Call> {
+    let body = items.body(missing)?;
+    let mut part = call.clone();
+    part.ask = Arc::new(identify::measure(&body, "application/json", call.endpoint).ok()?);
+    // The name stands elsewhere now; the path or the gate's own reading has it.
+    part.model_in_body = part.model_in_body.as_ref().and_then(|_| items.model_in(&body));
+    part.body = body;
+    Some(part)
+}
+
+fn made(body: Bytes, mut headers: HeaderMap) -> Reply {
+    let mut reply = Reply::new(Body::from(body));
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *reply.headers_mut() = headers;
+    reply.extensions_mut().insert(Made);
+    reply
+}

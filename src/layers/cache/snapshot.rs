@@ -1,0 +1,107 @@
+//! What is kept, written to a file and read back: a warm cache survives a restart.
+//!
+//! A line of JSON for each entry, and its body's bytes after it. The file is written beside the old one and takes its place,
+//! so that there is always a whole one.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+
+use super::key::Key;
+use super::store::{Entry, Kind, Store};
+use crate::neurons::Neurons;
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    key: [u8; 32],
+    model: String,
+    /// Of a reply; a vector has none.
+    headers: Option<Vec<(String, String)>>,
+    pooling: Option<String>,
+    cost: Neurons,
+    kept_at: Duration,
+    ttl: Duration,
+    length: usize,
+}
+
+/// No entry is longer; what says so is a broken file.
+const MAX_LENGTH: usize = 1 << 30;
+
+pub(super) fn save(store: &Store, path: &Path) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    // Answers are nobody else's to read.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = BufWriter::new(options.open(&beside)?);
+    for (key, entry) in store.all() {
+        serde_json::to_writer(&mut file, &Line::of(key, &entry))?;
+        file.write_all(b"\n")?;
+        file.write_all(&entry.body)?;
+    }
+    file.into_inner()?.sync_all()?;
+    std::fs::rename(beside, path)
+}
+
+pub(super) fn load(store: &Store, path: &Path) -> io::Result<usize> {
+    let mut file = match File::open(path) {
+        Ok(file) => BufReader::new(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let mut count = 0;
+    while let Some((key, entry)) = read(&mut file)? {
+        store.keep(key, entry);
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// The next entry; `None` at the end, or where the file is none of ours.
+fn read(file: &mut impl BufRead) -> io::Result<Option<(Key, Entry)>> {
+    let mut line = Vec::new();
+    file.take(1 << 20).read_until(b'\n', &mut line)?;
+    let Ok(line) = serde_json::from_slice::<Line>(&line) else { return Ok(None) };
+    if line.length > MAX_LENGTH {
+        return Ok(None);
+    }
+    let mut body = Vec::new();
+    file.take(line.length as u64).read_to_end(&mut body)?;
+    Ok((body.len() == line.length).then(|| line.entry(body.into())))
+}
+
+impl Line {
+    fn of(Key(key): Key, entry: &Entry) -> Self {
+        let (headers, pooling) = match &entry.kind {
+            Kind::Reply(headers) => (Some(texts(headers)), None),
+            Kind::Vector(pooling) => (None, pooling.as_ref().map(|p| String::from_utf8_lossy(p).into_owned())),
+        };
+        let kept_at = entry.kept_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (model, cost, ttl, length) = (entry.model.to_string(), entry.cost, entry.ttl, entry.body.len());
+        Self { key, model, headers, pooling, cost, kept_at, ttl, length }
+    }
+
+    fn entry(self, body: Bytes) -> (Key, Entry) {
+        let kind = match self.headers {
+            Some(headers) => Kind::Reply(headers.into_iter().filter_map(header).collect::<HeaderMap>()),
+            None => Kind::Vector(self.pooling.map(Bytes::from)),
+        };
+        let kept_at = SystemTime::UNIX_EPOCH + self.kept_at;
+        (Key(self.key), Entry { model: self.model.into(), kind, body, cost: self.cost, kept_at, ttl: self.ttl })
+    }
+}
+
+fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |(name, value): (&HeaderName, &HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
+    headers.iter().filter_map(text).collect()
+}
+
+fn header((name, value): (String, String)) -> Option<(HeaderName, HeaderValue)> {
+    Some((name.parse().ok()?, value.parse().ok()?))
+}

@@ -1,0 +1,128 @@
+//! What is kept, and for how long: bounded by bytes, the least useful first to go (moka's TinyLFU).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use moka::Expiry;
+use moka::sync::Cache;
+
+use super::key::Key;
+use crate::body::Body;
+use crate::layers::Reply;
+use crate::neurons::Neurons;
+
+/// Kept answers. Cloning shares them.
+#[derive(Clone)]
+pub(super) struct Store(Cache<Key, Arc<Entry>>);
+
+/// One thing kept.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The model that was asked, and answered.
+    pub(super) model: Arc<str>,
+    pub(super) kind: Kind,
+    pub(super) body: Bytes,
+    /// What it cost.
+    pub(super) cost: Neurons,
+    pub(super) kept_at: SystemTime,
+    pub(super) ttl: Duration,
+}
+
+/// What the body of an entry is.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    /// A whole reply's, with these headers.
+    Reply(HeaderMap),
+    /// A vector, as it was written, and how the model pooled where it said so.
+    Vector(Option<Bytes>),
+}
+
+/// What an entry takes besides its body and headers: key, counters, lists, the allocator's rounding.
+const OVERHEAD_BYTES: usize = 640;
+const HEADER_BYTES: usize = 96;
+
+struct ByTtl;
+
+impl Expiry<Key, Arc<Entry>> for ByTtl {
+    fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
+        Some(entry.left())
+    }
+
+    fn expire_after_update(&self, _: &Key, entry: &Arc<Entry>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(entry.left())
+    }
+}
+
+impl Store {
+    pub(super) fn new(max_bytes: u64) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(max_bytes)
+            .weigher(|_: &Key, entry: &Arc<Entry>| u32::try_from(entry.weight()).unwrap_or(u32::MAX))
+            .expire_after(ByTtl)
+            .support_invalidation_closures();
+        Self(cache.build())
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.0.get(key)
+    }
+
+    pub(super) fn keep(&self, key: Key, entry: Entry) {
+        if !entry.left().is_zero() {
+            self.0.insert(key, Arc::new(entry));
+        }
+    }
+
+    /// Forgets one model's answers, or all.
+    pub(super) fn purge(&self, model: Option<&str>) {
+        match model {
+            None => self.0.invalidate_all(),
+            Some(model) => {
+                let model: Arc<str> = model.into();
+                // It fails only where closures are not supported, and they are.
+                let _ = self.0.invalidate_entries_if(move |_, entry| entry.model == model);
+            }
+        }
+        self.0.run_pending_tasks();
+    }
+
+    /// How many are kept, and what they weigh, in bytes.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.0.run_pending_tasks();
+        (self.0.entry_count(), self.0.weighted_size())
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (Key, Arc<Entry>)> {
+        self.0.iter().map(|(key, entry)| (*key, entry))
+    }
+}
+
+impl Entry {
+    /// Seconds since it was kept.
+    pub(super) fn age(&self) -> u64 {
+        self.kept_at.elapsed().map_or(0, |age| age.as_secs())
+    }
+
+    fn left(&self) -> Duration {
+        self.ttl.saturating_sub(self.kept_at.elapsed().unwrap_or_default())
+    }
+
+    fn weight(&self) -> usize {
+        let headers = match &self.kind {
+            Kind::Reply(headers) => headers.len() * HEADER_BYTES,
+            Kind::Vector(_) => 0,
+        };
+        OVERHEAD_BYTES + self.body.len() + headers
+    }
+
+    /// The whole reply that it is; `None` for a vector.
+    pub(super) fn reply(&self) -> Option<Reply> {
+        let Kind::Reply(headers) = &self.kind else { return None };
+        let mut reply = Response::new(Body::from(self.body.clone()));
+        *reply.status_mut() = StatusCode::OK;
+        *reply.headers_mut() = headers.clone();
+        Some(reply)
+    }
+}

@@ -1,0 +1,371 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::stream;
+use http::Response;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::sync::mpsc;
+
+use http_body_util::BodyExt;
+
+use super::*;
+use crate::body::{Body, BoxError};
+use crate::call::{Head, Options};
+use crate::layers::testing::{LLAMA, Sealed, Vendor, call, call_read_by, ok, refusal};
+use crate::neurons::Neurons;
+
+type Upstream = Arc<AtomicUsize>;
+
+fn json(body: &'static str) -> Reply {
+    let mut reply = ok(body);
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply
+}
+
+fn layer() -> CacheLayer {
+    CacheLayer::new(Settings::default())
+}
+
+async fn text(reply: Reply) -> String {
+    String::from_utf8(reply.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+fn status(reply: &Reply) -> &str {
+    reply.headers()[&CF_AIG_CACHE_STATUS].to_str().unwrap()
+}
+
+/// A vendor that counts and answers with the number of the call.
+fn counting(
+    count: &Upstream,
+) -> impl Service<Call, Response = Reply, Error = Error, Future = ReplyFuture> + Clone + Send + use<> {
+    let count = count.clone();
+    Vendor(move |call: Call| {
+        let n = count.fetch_add(1, Ordering::SeqCst);
+        call.receipt.note(|facts| facts.cost.neurons = Neurons::from_whole(7));
+        async move {
+            let mut reply = Response::new(Body::from(format!("{{\"result\":{n}}}")));
+            reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            Ok::<_, Error>(reply)
+        }
+    })
+}
+
+/// A stream whose pieces come by hand.
+fn by_hand() -> (mpsc::UnboundedSender<Result<&'static str, &'static str>>, Reply) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let pieces = stream::unfold(
+        receiver,
+        |mut receiver: mpsc::UnboundedReceiver<Result<&'static str, &'static str>>| async move {
+            let piece = receiver.recv().await?;
+            let frame = piece.map(|text: &str| Frame::data(Bytes::from_static(text.as_bytes())));
+            Some((frame.map_err(BoxError::from), receiver))
+        },
+    );
+    let mut reply = Reply::new(Body::stream(StreamBody::new(pieces)));
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    (sender, reply)
+}
+
+fn with(options: Options) -> Call {
+    Call { options: Arc::new(options), ..call(LLAMA, r#"{"prompt":"x"}"#) }
+}
+
+#[tokio::test]
+async fn a_repeat_costs_nothing_and_asks_nobody() {
+    let (count, sealed) = (Upstream::default(), Sealed::default());
+    let mut cache = layer().layer(counting(&count));
+    let mut answers = Vec::new();
+    for body in [r#"{"prompt":"x","n":1}"#, "{\"n\": 1,\n\"prompt\": \"x\"}"] {
+        let reply = cache.call(call_read_by(sealed.readers(), LLAMA, body)).await.unwrap();
+        answers.push((status(&reply).to_owned(), text(reply).await));
+    }
+    assert_eq!(
+        answers,
+        [("MISS".to_owned(), "{\"result\":0}".to_owned()), ("HIT".to_owned(), "{\"result\":0}".to_owned())]
+    );
+    let hit = sealed.0.lock().last().unwrap().clone();
+    assert_eq!((hit.outcome, hit.saved, hit.cost.neurons), (Outcome::CacheHit, Neurons::from_whole(7), Neurons::ZERO));
+}
+
+#[tokio::test]
+async fn what_differs_is_not_the_same() {
+    let count = Upstream::default();
+    let mut cache = layer().layer(counting(&count));
+    let base = || call(LLAMA, r#"{"prompt":"x"}"#);
+    let authorized = |token: &'static str| {
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(token))]);
+        Call { head: Arc::new(Head { headers, ..Head::default() }), ..base() }
+    };
+    let calls = [
+        base(),
+        call(LLAMA, r#"{"prompt":"y"}"#),
+        call("@cf/meta/llama-3.2-3b-instruct", r#"{"prompt":"x"}"#),
+        Call { stream: true, ..base() },
+        Call { account: "other".into(), ..base() },
+        Call { key: Some("team".into()), ..base() },
+        Call { endpoint: crate::call::Endpoint::ChatCompletions, ..base() },
+        authorized("Bearer a"),
+        authorized("Bearer b"),
+    ];
+    let different = calls.len();
+    for call in calls.iter().cloned().chain(calls.clone()) {
+        cache.call(call).await.unwrap().into_body().collect().await.unwrap();
+    }
+    assert_eq!(count.load(Ordering::SeqCst), different);
+}
+
+#[tokio::test]
+async fn the_requests_own_wishes_go_first() {
+    let count = Upstream::default();
+    let off = CacheLayer::new(Settings { ttl: Duration::ZERO, ..Settings::default() });
+    let mut cache = off.layer(counting(&count));
+    let reply = cache.call(with(Options::default())).await.unwrap();
+    assert!(!reply.headers().contains_key(&CF_AIG_CACHE_STATUS), "off is silent");
+    let named = || with(Options { cache_key: Some("greeting".into()), ..Options::default() });
+    assert_eq!(status(&cache.call(named()).await.unwrap()), "MISS");
+    let other_words = Call { body: Bytes::from_static(b"{}"), ..named() };
+    assert_eq!(status(&cache.call(other_words).await.unwrap()), "HIT");
+    let skip = with(Options { skip_cache: true, cache_key: Some("greeting".into()), ..Options::default() });
+    assert_eq!(status(&cache.call(skip).await.unwrap()), "BYPASS");
+    let not_kept = with(Options { cache_ttl: Some(Duration::ZERO), ..Options::default() });
+    assert_eq!(status(&cache.call(not_kept).await.unwrap()), "BYPASS");
+}
+
+#[tokio::test]
+async fn a_call_that_wants_another_answer_each_time_gets_one() {
+    let count = Upstream::default();
+    let mut cache = layer().layer(counting(&count));
+    let ask = |temperature, seeded, ttl: Option<u64>| {
+        let call = call(LLAMA, r#"{"prompt":"x"}"#);
+        let ask = crate::call::Ask { temperature, seeded, ..(*call.ask).clone() };
+        let options = Options { cache_ttl: ttl.map(Duration::from_secs), ..Options::default() };
+        Call { ask: Arc::new(ask), options: Arc::new(options), ..call }
+    };
+    for (call, wanted) in [
+        (ask(Some(0.8), false, None), "BYPASS"),
+        (ask(Some(0.8), true, None), "MISS"),
+        (ask(Some(0.0), false, None), "HIT"),
+        (ask(Some(0.8), false, Some(60)), "HIT"),
+    ] {
+        assert_eq!(status(&cache.call(call).await.unwrap()), wanted);
+    }
+}
+
+#[tokio::test]
+async fn twins_share_one_call_and_go_on_when_the_first_leaves() {
+    let (sender, reply) = by_hand();
+    let (count, reply) = (Upstream::default(), Arc::new(parking_lot::Mutex::new(Some(reply))));
+    let counted = count.clone();
+    let mut cache = layer().layer(Vendor(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let reply = reply.lock().take();
+        async move { reply.ok_or_else(|| Error::Unavailable("twice".into())) }
+    }));
+    let ask = || call(LLAMA, r#"{"prompt":"x","stream":true}"#);
+    let (first, second, third) = (cache.call(ask()), cache.call(ask()), cache.call(ask()));
+    let (first, second, third) = tokio::join!(first, second, third);
+    let (mut first, second, third) = (first.unwrap(), second.unwrap(), third.unwrap());
+    assert_eq!([status(&first), status(&second), status(&third)], ["MISS", "COALESCED", "COALESCED"]);
+    sender.send(Ok("data: one\n\n")).unwrap();
+    assert_eq!(first.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "data: one\n\n");
+    drop(first);
+    sender.send(Ok("data: [DONE]\n\n")).unwrap();
+    drop(sender);
+    let (second, third) = tokio::join!(text(second), text(third));
+    assert_eq!((second.as_str(), third.as_str()), ("data: one\n\ndata: [DONE]\n\n", "data: one\n\ndata: [DONE]\n\n"));
+    let again = cache.call(ask()).await.unwrap();
+    assert_eq!((status(&again).to_owned(), text(again).await, count.load(Ordering::SeqCst)), ("HIT".into(), second, 1));
+}
+
+#[tokio::test]
+async fn a_flight_that_all_have_left_is_over() {
+    let (sender, reply) = by_hand();
+    let reply = Arc::new(parking_lot::Mutex::new(Some(reply)));
+    let layer = layer();
+    let mut cache = layer.layer(Vendor(move |_| {
+        let reply = reply.lock().take();
+        async move { reply.ok_or_else(|| Error::Unavailable("gone".into())) }
+    }));
+    let first = cache.call(call(LLAMA, r#"{"prompt":"x","stream":true}"#)).await.unwrap();
+    drop(first);
+    assert!(sender.send(Ok("data: late\n\n")).is_err(), "nobody reads any more");
+    assert!(layer.0.flights.is_empty());
+}
+
+#[tokio::test]
+async fn failed_cut_and_oversize_replies_are_not_kept() {
+    let layer = CacheLayer::new(Settings { max_entry_bytes: 100, ..Settings::default() });
+    let turn = Upstream::default();
+    let mut cache = layer.layer(Vendor(move |_| {
+        let turn = turn.fetch_add(1, Ordering::SeqCst);
+        let (sender, streamed) = by_hand();
+        let reply = match turn {
+            0 => Ok(refusal(500, None)),
+            1 => Err(Error::Unavailable("down".into())),
+            2 => {
+                sender.send(Ok("data: begun\n\n")).unwrap();
+                sender.send(Err("died")).unwrap();
+                Ok(streamed)
+            }
+            // Cut between two chunks, which HTTP takes for an end.
+            3 => {
+                sender.send(Ok("data: begun\n\n")).unwrap();
+                Ok(streamed)
+            }
+            4 => Ok(json(r#"{"errors":[{"code":3040,"message":"x"}],"success":false}"#)),
+            5 => Ok(json(concat!(
+                r#"{"result":""#,
+                "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789",
+                r#""}"#
+            ))),
+            _ => Ok(json(r#"{"result":"good"}"#)),
+        };
+        async move { reply }
+    }));
+    for turn in 0..7 {
+        let reply = cache.call(call(LLAMA, r#"{"prompt":"x"}"#)).await;
+        if let Ok(reply) = reply {
+            assert_eq!(status(&reply), "MISS", "turn {turn}");
+            let _ = reply.into_body().collect().await;
+        }
+    }
+    assert_eq!(status(&cache.call(call(LLAMA, r#"{"prompt":"x"}"#)).await.unwrap()), "HIT");
+}
+
+#[tokio::test]
+async fn another_models_answer_is_not_kept() {
+    let mut cache = layer().layer(Vendor(|call: Call| {
+        let other = crate::catalogue::Catalogue::default()
+            .find("@cf/meta/llama-3.2-3b-instruct", crate::catalogue::Task::TextGeneration);
+        call.receipt.note(|facts| facts.model = other);
+        async { Ok(json(r#"{"result":1}"#)) }
+    }));
+    for _ in 0..2 {
+        assert_eq!(status(&cache.call(call(LLAMA, r#"{"prompt":"x"}"#)).await.unwrap()), "MISS");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_not_shared_and_does_not_stampede() {
+    let (count, most, now) = (Upstream::default(), Upstream::default(), Upstream::default());
+    let (counted, peak, current) = (count.clone(), most.clone(), now.clone());
+    let mut cache = layer().layer(Vendor(move |_| {
+        let n = counted.fetch_add(1, Ordering::SeqCst);
+        let (peak, current) = (peak.clone(), current.clone());
+        async move {
+            peak.fetch_max(current.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            current.fetch_sub(1, Ordering::SeqCst);
+            if n == 0 { Err(Error::Unavailable("passing".into())) } else { Ok(json(r#"{"result":"good"}"#)) }
+        }
+    }));
+    let calls: Vec<_> = (0..100).map(|_| tokio::spawn(cache.call(call(LLAMA, r#"{"prompt":"x"}"#)))).collect();
+    let mut failed = 0;
+    for call in calls {
+        failed += usize::from(call.await.unwrap().is_err());
+    }
+    assert_eq!((failed, count.load(Ordering::SeqCst), most.load(Ordering::SeqCst)), (1, 2, 1));
+}
+
+#[tokio::test]
+async fn only_unknown_texts_go_upstream_and_each_once() {
+    let asked = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    let mut cache = layer().layer(Vendor(move |call: Call| {
+        let body: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
+        let texts: Vec<String> = serde_json::from_value(body["text"].clone()).unwrap();
+        seen.lock().push(texts.clone());
+        // A text's vector is its length and its first byte.
+        let data: Vec<_> = texts.iter().map(|t| [t.len() as f64, f64::from(t.as_bytes()[0])]).collect();
+        let reply = serde_json::json!({"result": {"shape": [data.len(), 2], "data": data, "pooling": "cls", "usage": {"prompt_tokens": data.len()}}, "success": true});
+        async move { Ok(Reply::new(Body::from(reply.to_string()))) }
+    }));
+    let mut ask = |body: &str| {
+        let reply = cache.call(call("@cf/baai/bge-m3", body));
+        async move {
+            let reply = reply.await.unwrap();
+            let status = status(&reply).to_owned();
+            (status, serde_json::from_str::<serde_json::Value>(&text(reply).await).unwrap())
+        }
+    };
+    assert_eq!(ask(r#"{"text":["a","bb"],"pooling":"cls"}"#).await.0, "MISS");
+    let (status, reply) = ask(r#"{"pooling":"cls","text":["bb","ccc","a","ccc"]}"#).await;
+    assert_eq!(status, "PARTIAL");
+    assert_eq!(reply["result"]["data"], serde_json::json!([[2.0, 98.0], [3.0, 99.0], [1.0, 97.0], [3.0, 99.0]]));
+    assert_eq!(reply["result"]["shape"], serde_json::json!([4, 2]));
+    assert_eq!((&reply["result"]["pooling"], &reply["result"]["usage"]["prompt_tokens"]), (&"cls".into(), &1.into()));
+    let (status, reply) = ask(r#"{"text":["ccc"],"pooling":"cls"}"#).await;
+    assert_eq!((status.as_str(), &reply["result"]["usage"]["prompt_tokens"]), ("HIT", &0.into()));
+    assert_eq!(ask(r#"{"text":["a"],"pooling":"mean"}"#).await.0, "MISS", "another pooling is another vector");
+    let wanted: [&[&str]; 3] = [&["a", "bb"], &["ccc"], &["a"]];
+    assert_eq!(*asked.lock(), wanted);
+}
+
+#[tokio::test]
+async fn what_is_saved_is_there_after_a_restart() {
+    let count = Upstream::default();
+    let first = layer();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    first.layer(counting(&count)).call(call(LLAMA, r#"{"prompt":"x"}"#)).await.unwrap();
+    first.save(&path).unwrap();
+    let second = layer();
+    assert_eq!(second.load(&path).unwrap(), 1);
+    let reply = second.layer(counting(&count)).call(call(LLAMA, r#"{"prompt":"x"}"#)).await.unwrap();
+    assert_eq!((status(&reply), count.load(Ordering::SeqCst)), ("HIT", 1));
+    second.purge(Some("@cf/another"));
+    assert_eq!(second.size().0, 1);
+    second.purge(Some(LLAMA));
+    assert_eq!(second.size().0, 0);
+    // A file that is none is no cache, and no failure.
+    std::fs::write(&path, b"{\"key\": nonsense").unwrap();
+    assert_eq!(layer().load(&path).unwrap(), 0);
+    assert_eq!(layer().load(&folder.path().join("absent")).unwrap(), 0);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_answer_crosses_scopes_or_inputs(
+        callers in proptest::collection::vec(("[ab]{0,2}", "[ab]{0,2}", proptest::option::of("[ab]{0,2}"), "[ab\\\\\"{}]{0,3}"), 2..6)
+    ) {
+        let calls: Vec<_> = callers.iter().map(|(account, token, key, prompt)| {
+            let body = serde_json::json!({ "prompt": prompt }).to_string();
+            let mut call = call(LLAMA, &body);
+            call.account = account.as_str().into();
+            call.key = key.as_deref().map(Into::into);
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_str(token).unwrap())]);
+            call.head = Arc::new(Head { headers, ..Head::default() });
+            call
+        }).collect();
+        for (a, x) in callers.iter().zip(&calls) {
+            for (b, y) in callers.iter().zip(&calls) {
+                // With a key of the gate's own, the token says nothing more.
+                let scope = |c: &(String, String, Option<String>, String)| (c.0.clone(), if c.2.is_none() { c.1.clone() } else { String::new() }, c.2.clone(), c.3.clone());
+                let same = scope(a) == scope(b);
+                proptest::prop_assert_eq!(Scope::of(x).call(x) == Scope::of(y).call(y), same);
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_stays_within_its_bound() {
+    let max_bytes = 8 << 20;
+    let store = Store::new(max_bytes);
+    for n in 0..50_000u64 {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&n.to_le_bytes());
+        let body = Bytes::from(vec![0; (n * 7919 % 4000) as usize]);
+        let entry = Entry {
+            model: "m".into(),
+            kind: Kind::Vector(None),
+            body,
+            cost: Neurons::ZERO,
+            kept_at: SystemTime::now(),
+            ttl: Duration::from_secs(60),
+        };
+        store.keep(Key(key), entry);
+    }
+    let (count, bytes) = store.size();
+    assert!(bytes <= max_bytes && bytes > max_bytes / 2, "{count} entries of {bytes} bytes");
+}
