@@ -225,6 +225,8 @@ pub struct Cost {
     pub computed: Option<Neurons>,
     /// In US dollars at the caller's own price, `cf-aig-custom-cost`: for showing. Budgets count `neurons`.
     pub custom_usd: Option<f64>,
+    /// The reply was cut off: this is for what flowed until then, and upstream may have gone on.
+    pub is_partial: bool,
 }
 
 /// Where a cost comes from; a later one is better and wins.

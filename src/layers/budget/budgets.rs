@@ -413,8 +413,12 @@ impl Reservation {
     fn cost(&self, facts: &Facts) -> Neurons {
         let mine = facts.attempts.iter().skip(self.attempts_before).filter(|attempt| attempt.model == self.model);
         let lost: Neurons = mine.filter(|attempt| attempt.may_have_cost).map(|_| self.needed).sum();
-        let is_mine = facts.model.id == self.model && facts.cost.source != Source::None;
-        lost + if is_mine { facts.cost.neurons } else { Neurons::ZERO }
+        if facts.model.id != self.model || facts.cost.source == Source::None {
+            return lost;
+        }
+        // Nobody knows how far upstream went on for a client who has left.
+        let cost = facts.cost.neurons;
+        lost + if facts.cost.is_partial { cost.max(self.needed) } else { cost }
     }
 }
 

@@ -13,7 +13,8 @@
 //! # What is promised
 //! - The sum of what is spent and reserved never passes the limit, as long as no call costs more than its upper estimate.
 //!   A model without a price cannot be estimated: it passes while the budget is not used up, and is charged when it is known.
-//! - An attempt that may have run but was never heard of again (given up by the client, timed out) is charged in full.
+//! - An attempt that may have run but was never heard of again (given up by the client, timed out), and a stream that was
+//!   cut off, are charged what was reserved for them: upstream may have gone on to the end. The receipt tells what flowed.
 //! - With a [`Ledger`], what was spent survives `kill -9`; no call waits for a disk unless a lease has run out.
 //! - Buckets are bounded: see [`Settings::max_buckets`]. Idle ones go.
 //!
