@@ -100,13 +100,16 @@ async fn what_was_spent_survives_a_kill() {
             tokio::spawn(async move {
                 let client = client();
                 let mut seen = Vec::new();
+                let mut seen = Vec::new();
                 while !stop.load(Ordering::SeqCst) {
-                    let Ok(reply) = ask(&client, &url, &body(next.fetch_add(1, Ordering::SeqCst), 256)).send().await
-                    else {
-                        continue;
-                    };
-                    let _ = reply.bytes().await;
+                    let n = next.fetch_add(1, Ordering::SeqCst);
+                    let Ok(reply) = ask(&client, &url, &body(n, 256)).send().await else { continue };
+                    let id = reply.headers()["cf-aig-log-id"].to_str().unwrap().to_owned();
+                    if reply.bytes().await.is_ok() {
+                        seen.push((id, Instant::now()));
+                    }
                 }
+                seen
             })
         });
         let callers: Vec<_> = callers.collect();
@@ -116,7 +119,11 @@ async fn what_was_spent_survives_a_kill() {
         process.child.wait().unwrap();
         stop.store(true, Ordering::SeqCst);
         for caller in callers {
-            let before = caller.await.unwrap().into_iter().filter(|(_, at)| killed - *at > Duration::from_millis(100));
+            let before = caller
+                .await
+                .unwrap()
+                .into_iter()
+                .filter(|(_, at)| killed.saturating_duration_since(*at) > Duration::from_millis(100));
             settled.extend(before.map(|(id, _)| id));
         }
     }
