@@ -100,7 +100,6 @@ async fn what_was_spent_survives_a_kill() {
             tokio::spawn(async move {
                 let client = client();
                 let mut seen = Vec::new();
-                let mut seen = Vec::new();
                 while !stop.load(Ordering::SeqCst) {
                     let n = next.fetch_add(1, Ordering::SeqCst);
                     let Ok(reply) = ask(&client, &url, &body(n, 256)).send().await else { continue };
@@ -119,11 +118,8 @@ async fn what_was_spent_survives_a_kill() {
         process.child.wait().unwrap();
         stop.store(true, Ordering::SeqCst);
         for caller in callers {
-            let before = caller
-                .await
-                .unwrap()
-                .into_iter()
-                .filter(|(_, at)| killed.saturating_duration_since(*at) > Duration::from_millis(100));
+            let is_old = |at: &Instant| killed.saturating_duration_since(*at) > Duration::from_millis(100);
+            let before = caller.await.unwrap().into_iter().filter(|(_, at)| is_old(at));
             settled.extend(before.map(|(id, _)| id));
         }
     }
