@@ -5,6 +5,7 @@
 //!    │  Identify    the only door from HTTP; opens the receipt
 //!    │  Compat      outside all that keeps or counts: what a client chokes on, mended last
 //!    │  Cache       a hit ends here and costs nothing; twins in flight share one call
+//!    │  Budget      reserves what the call may cost before it can; settles when the receipt is sealed
 //!    │  Meter       every attempt's usage and cost, read off the reply as it passes
 //!    ▼
 //!  Upstream         the vendor's API, or an AI Gateway
@@ -12,6 +13,7 @@
 
 use tower::{Layer, ServiceBuilder};
 
+use crate::layers::budget::{Budget, BudgetLayer};
 use crate::layers::cache::{self, Cache, CacheLayer};
 use crate::layers::compat::{Compat, CompatLayer};
 use crate::layers::identify::{self, Identify, IdentifyLayer};
@@ -19,7 +21,7 @@ use crate::layers::meter::{Meter, MeterLayer};
 use crate::upstream::{Target, Upstream};
 
 /// The whole gate around an HTTP client. Cloning shares its state.
-pub type Gateway<C> = Identify<Compat<Cache<Meter<Upstream<C>>>>, Upstream<C>>;
+pub type Gateway<C> = Identify<Compat<Cache<Budget<Meter<Upstream<C>>>>>, Upstream<C>>;
 
 /// How the layers of a stack are set.
 #[derive(Clone)]
@@ -31,12 +33,19 @@ pub struct Settings {
     pub compat: CompatLayer,
     /// What repeats are answered from. Its state is shared by every stack that is made with it.
     pub cache: CacheLayer,
+    /// What may be spent. Its state is shared in the same way.
+    pub budget: BudgetLayer,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let cache = CacheLayer::new(cache::Settings::default());
-        Self { identify: identify::Settings::default(), compat: CompatLayer::default(), cache }
+        Self {
+            identify: identify::Settings::default(),
+            compat: CompatLayer::default(),
+            cache,
+            budget: BudgetLayer::default(),
+        }
     }
 }
 
@@ -47,6 +56,7 @@ pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Gateway
         .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
         .layer(settings.compat)
         .layer(settings.cache)
+        .layer(settings.budget)
         .layer(MeterLayer::default())
         .into_inner()
         .layer(upstream)

@@ -129,6 +129,8 @@ pub struct Attempt {
     pub code: Option<u32>,
     /// Why it was tried again, where it was.
     pub retried: Option<&'static str>,
+    /// It was sent, may have run, and nobody will ever know what it cost.
+    pub may_have_cost: bool,
 }
 
 /// How a call ended.
@@ -223,6 +225,8 @@ pub struct Cost {
     pub computed: Option<Neurons>,
     /// In US dollars at the caller's own price, `cf-aig-custom-cost`: for showing. Budgets count `neurons`.
     pub custom_usd: Option<f64>,
+    /// The reply was cut off: this is for what flowed until then, and upstream may have gone on.
+    pub is_partial: bool,
 }
 
 /// Where a cost comes from; a later one is better and wins.
@@ -351,6 +355,16 @@ impl CallId {
     /// Its 32 digits, in ASCII.
     pub fn digits(self) -> [u8; 32] {
         std::array::from_fn(|place| HEX[(self.0 >> (4 * (31 - place))) as usize & 0xf])
+    }
+
+    /// Its 16 bytes, in the order of its digits: sorted, they are in the order of time.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// From its 16 bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
     }
 
     /// From its 32 digits.

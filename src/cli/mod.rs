@@ -5,9 +5,12 @@
 mod check;
 mod demo;
 mod estimate;
+mod keys;
+mod logs;
 mod models;
 mod serve;
 mod settings;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -31,6 +34,12 @@ enum Command {
     Models(models::Models),
     /// Tell what a call would cost, from its body
     Estimate(estimate::Estimate),
+    /// Make keys for clients
+    Keys(keys::Keys),
+    /// Sum up what was used, from the records
+    Usage(usage::Usage),
+    /// Show the latest calls, from the records
+    Logs(logs::Logs),
     /// Try it all on this machine: a stand-in for Workers AI, the sidecar, and traffic
     Demo(demo::Demo),
 }
@@ -51,6 +60,9 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Estimate(command) => command.run(),
+        Command::Keys(command) => command.run(),
+        Command::Usage(command) => command.run(),
+        Command::Logs(command) => command.run(),
         Command::Demo(command) => command.run(),
     };
     let (message, code) = match result {

@@ -26,6 +26,9 @@ pub(super) struct Serve {
     upstream: Option<BaseUrl>,
 }
 
+/// The records of a sidecar whose config names none.
+pub(super) const RECORDS: &str = "tollgate.db";
+
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         let variables = variables();
@@ -33,6 +36,10 @@ impl Serve {
         config.listen = self.listen.unwrap_or(config.listen);
         config.admin = self.admin.unwrap_or(config.admin);
         config.upstream.base_url = self.upstream.or(config.upstream.base_url);
+        if config.records.path.is_none() {
+            config.records.path = Some(RECORDS.into());
+            config.records.may_be_missing = true;
+        }
         start_log(&config.log)?;
         let sidecar = Sidecar::start(config, &variables, Vec::new()).map_err(failure)?;
         let (listen, admin) = (sidecar.listen(), sidecar.admin());

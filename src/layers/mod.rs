@@ -3,6 +3,7 @@
 //! Each is a [`tower::Layer`] over any `Service<Call, Response = http::Response<Body>, Error = Error>`, and is one itself;
 //! `Identify` alone is met by an HTTP request. A layer writes what it did on the call's receipt and knows no other layer.
 
+pub mod budget;
 pub mod cache;
 pub mod compat;
 pub mod identify;

@@ -2,3 +2,5 @@
 
 pub mod log;
 pub mod metrics;
+#[cfg(feature = "sidecar")]
+pub mod records;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::spending::Spending;
 use crate::layers::cache::CacheLayer;
 use crate::readers::metrics::Metrics;
 
@@ -19,6 +20,8 @@ use crate::readers::metrics::Metrics;
 pub(super) struct Admin {
     pub(super) metrics: Arc<Metrics>,
     pub(super) cache: CacheLayer,
+    pub(super) spending: Arc<Spending>,
+    pub(super) records_path: Option<std::path::PathBuf>,
     pub(super) stop: CancellationToken,
 }
 
@@ -28,6 +31,8 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/cache", get(cache_size).delete(purge))
+        .route("/budgets", get(budgets))
+        .merge(super::logs::router())
         .with_state(admin)
 }
 
@@ -36,6 +41,28 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
+}
+
+/// How each budget stands, the free allocation first.
+async fn budgets(State(admin): State<Admin>) -> Response {
+    let row = |status: crate::layers::budget::Status| {
+        let seconds = |time: std::time::Duration| time.as_secs_f64().round();
+        let resets = status.resets_at.duration_since(std::time::SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
+        json!({
+            "name": status.name,
+            "limit_neurons": status.limit.as_f64(),
+            "spent_neurons": status.spent.as_f64(),
+            "reserved_neurons": status.reserved.as_f64(),
+            "left_neurons": status.left.as_f64(),
+            "buckets": status.buckets,
+            "rejected": status.rejected,
+            "neurons_per_second": status.pace_per_second,
+            "lasts_seconds": status.lasts.map(seconds),
+            "resets_at": resets,
+        })
+    };
+    let rows: Vec<_> = admin.spending.budgets.status().into_iter().map(row).collect();
+    Json(json!({"budgets": rows})).into_response()
 }
 
 async fn cache_size(State(admin): State<Admin>) -> Response {

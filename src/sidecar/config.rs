@@ -11,8 +11,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::spending::{Account, Records, Reservations};
 use crate::catalogue::Entry;
+use crate::layers::budget::Rule;
 use crate::layers::cache;
+use crate::layers::identify::keys::Key;
 use crate::upstream::{self, Target};
 
 /// The whole config.
@@ -44,6 +47,18 @@ pub struct Config {
     pub compat: Compat,
     /// What repeats are answered from.
     pub cache: Cache,
+    /// What the account pays for.
+    pub account: Account,
+    /// What all budgets have in common.
+    pub reservations: Reservations,
+    /// What is kept of each call.
+    pub records: Records,
+    /// Clients' own keys; without any, no key is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Key>,
+    /// What may be spent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<Rule>,
     /// Models beyond or over the built-in table, by name.
     pub models: BTreeMap<String, Entry>,
 }
@@ -154,7 +169,7 @@ pub struct ConfigError {
     pub what: String,
 }
 
-const TABLES: [&str; 4] = ["log", "upstream", "compat", "cache"];
+const TABLES: [&str; 7] = ["log", "upstream", "compat", "cache", "account", "reservations", "records"];
 const PREFIX: &str = "TOLLGATE_";
 
 // === impl Config ===
@@ -173,6 +188,11 @@ impl Default for Config {
             upstream: Upstream::default(),
             compat: Compat::default(),
             cache: Cache::default(),
+            account: Account::default(),
+            reservations: Reservations::default(),
+            records: Records::default(),
+            keys: Vec::new(),
+            budgets: Vec::new(),
             models: BTreeMap::new(),
         }
     }

@@ -7,6 +7,8 @@ mod admin;
 pub mod config;
 mod duration;
 mod listen;
+mod logs;
+pub mod spending;
 mod warm;
 
 use std::collections::BTreeMap;
@@ -21,15 +23,18 @@ use tokio_util::sync::CancellationToken;
 use self::admin::Admin;
 use self::config::{Config, ConfigError, Variables};
 use self::listen::Serving;
+use self::spending::Spending;
 use self::warm::Warm;
 use crate::catalogue::Catalogue;
 use crate::gateway;
+use crate::layers::budget::BudgetLayer;
 use crate::layers::cache::CacheLayer;
 use crate::layers::compat::CompatLayer;
 use crate::layers::identify;
 use crate::readers::log::CallLog;
 use crate::readers::metrics::Metrics;
-use crate::receipt::{Reader, Readers};
+use crate::readers::metrics::budgets::BudgetMetrics;
+use crate::receipt::Reader;
 use crate::upstream::Target;
 use crate::upstream::pool::Pool;
 
@@ -44,6 +49,7 @@ pub struct Sidecar {
     admin_stop: CancellationToken,
     admin_thread: Option<JoinHandle<io::Result<()>>>,
     warm: Option<Warm>,
+    spending: Arc<Spending>,
 }
 
 /// Why a sidecar did not start.
@@ -76,6 +82,7 @@ struct Plan {
     config: Config,
     target: Target,
     stack: gateway::Settings,
+    spending: Arc<Spending>,
     serving: Serving,
 }
 
@@ -85,8 +92,9 @@ impl Sidecar {
         let workers = workers(&config);
         let metrics = Arc::new(Metrics::new()?);
         let own = [metrics.clone() as Arc<dyn Reader>, Arc::new(CallLog)];
-        let readers: Readers = own.into_iter().chain(readers).collect();
+        let readers = own.into_iter().chain(readers).collect();
         let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
+        metrics.register(Box::new(BudgetMetrics::new(plan.spending.budgets.clone())?))?;
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
         };
@@ -101,6 +109,7 @@ impl Sidecar {
             admin_stop: CancellationToken::new(),
             admin_thread: None,
             warm: plan.config.cache.path.clone().map(|path| Warm::start(plan.stack.cache.clone(), path)).transpose()?,
+            spending: plan.spending.clone(),
         };
         for (index, listener) in listeners.into_iter().enumerate() {
             let (plan, stop) = (plan.clone(), stop.clone());
@@ -108,7 +117,13 @@ impl Sidecar {
             sidecar.workers.push(worker);
         }
         if let Some(listener) = admin_listeners.pop() {
-            let admin = Admin { metrics, cache: plan.stack.cache.clone(), stop };
+            let admin = Admin {
+                metrics,
+                records_path: plan.config.records.path().cloned(),
+                spending: plan.spending.clone(),
+                cache: plan.stack.cache.clone(),
+                stop,
+            };
             let stop = sidecar.admin_stop.clone();
             sidecar.admin_thread = Some(spawn("admin".into(), move || serve_admin(listener, admin, stop))?);
         }
@@ -136,6 +151,7 @@ impl Sidecar {
         // Each is waited for, also after one has failed.
         let ended = self.workers.drain(..).map(wait).fold(Ok(()), io::Result::and);
         drop(self.warm.take());
+        self.spending.close();
         self.admin_stop.cancel();
         ended.and(self.admin_thread.take().map_or(Ok(()), wait))
     }
@@ -160,16 +176,25 @@ fn wait(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
 }
 
 impl Plan {
-    fn new(config: Config, variables: &Variables, readers: Readers, workers: usize) -> Result<Self, ConfigError> {
+    fn new(
+        config: Config,
+        variables: &Variables,
+        mut readers: Vec<Arc<dyn Reader>>,
+        workers: usize,
+    ) -> Result<Self, ConfigError> {
         let target = config.target(variables)?;
         let entries: BTreeMap<_, _> = config.models.clone();
+        let catalogue = Arc::new(Catalogue::with(&entries));
+        let spending = Arc::new(Spending::open(&config, &catalogue, target.has_token())?);
+        readers.extend(spending.records.clone().map(|records| records as Arc<dyn Reader>));
         let door = identify::Settings {
-            catalogue: Arc::new(Catalogue::with(&entries)),
+            catalogue,
             account: config.account(variables).map(Into::into),
             max_body: config.max_body.as_u64(),
             body_timeout: config.client_timeout,
             has_token: target.has_token(),
-            readers,
+            keys: spending.keys.clone(),
+            readers: readers.into(),
         };
         let serving = Serving {
             max_connections: config.max_connections.div_ceil(workers).max(1),
@@ -178,8 +203,13 @@ impl Plan {
         };
         let mut compat = CompatLayer::default();
         compat.openai_streams = config.compat.openai_streams;
-        let stack = gateway::Settings { identify: door, compat, cache: CacheLayer::new(config.cache.settings()) };
-        Ok(Self { config, target, stack, serving })
+        let stack = gateway::Settings {
+            identify: door,
+            compat,
+            cache: CacheLayer::new(config.cache.settings()),
+            budget: BudgetLayer::new(spending.budgets.clone()),
+        };
+        Ok(Self { config, target, stack, spending, serving })
     }
 
     fn work(&self, listener: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {

@@ -2,12 +2,14 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod budgets;
 mod bytes;
 mod cache;
 mod commands;
 mod costs;
 mod errors;
 mod estimates;
+mod keys;
 mod memory;
 mod process;
 mod scripted;

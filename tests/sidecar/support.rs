@@ -120,11 +120,12 @@ pub fn ask(client: &reqwest::Client, url: &str, body: &Value) -> reqwest::Reques
 pub struct Process {
     pub child: Child,
     pub listen: String,
+    pub admin: String,
 }
 
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-    command.env_clear().current_dir(std::env::temp_dir());
+    command.env_clear().current_dir(std::env::temp_dir()).env("TOLLGATE_RECORDS_PATH", "");
     command
 }
 
@@ -145,7 +146,7 @@ impl Process {
             let rest = line.split(after).nth(1).unwrap_or_else(|| panic!("no address in {line:?}"));
             rest.split([',', '\n']).next().unwrap().trim().to_owned()
         };
-        Self { listen: address("listening on "), child }
+        Self { listen: address("listening on "), admin: address("admin on "), child }
     }
 
     pub fn terminate(&self) {

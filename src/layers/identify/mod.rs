@@ -35,6 +35,7 @@
 
 mod form;
 mod json;
+pub mod keys;
 mod media;
 mod options;
 mod reply;
@@ -54,6 +55,7 @@ use http_body::Body as HttpBody;
 use tower::{Layer, Service};
 
 use self::json::Reading;
+use self::keys::{Client, Keys};
 use self::media::MediaKind;
 use self::options::Wishes;
 pub use self::reply::ReplyBody;
@@ -80,6 +82,8 @@ pub struct Settings {
     pub body_timeout: Duration,
     /// The gate has a token of its own, so that a client needs none.
     pub has_token: bool,
+    /// Clients' own keys. With any, a client needs one, and its Authorization is not the vendor's.
+    pub keys: Keys,
     /// Who reads the receipts.
     pub readers: Readers,
 }
@@ -120,6 +124,7 @@ impl Default for Settings {
             max_body: 32 << 20,
             body_timeout: Duration::from_secs(30),
             has_token: false,
+            keys: Keys::default(),
             readers: Arc::new([]),
         }
     }
@@ -187,14 +192,25 @@ where
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         match Route::of(head.uri.path()) {
             Route::Call(target) => {
                 let Self { settings, inner, .. } = self;
                 let arrived = Arrived { target, method: head.method, query: head.uri.query(), headers: head.headers };
                 answer_call(&settings, inner, arrived, body).await
             }
-            Route::Through => pass(self.through, head, body).await,
+            Route::Through => {
+                let native = is_native(head.uri.path());
+                match self
+                    .settings
+                    .keys
+                    .admit(&mut head.headers)
+                    .and_then(|client| client.map_or(Ok(()), Client::take_turn))
+                {
+                    Ok(()) => pass(self.through, head, body).await,
+                    Err(error) => refuse(&error, native),
+                }
+            }
             Route::Unknown => refuse(&unknown_path(head.uri.path()), is_native(head.uri.path())),
         }
     }
@@ -247,11 +263,16 @@ where
 }
 
 /// Makes the call: everything that can be wrong with a request is found here.
-async fn identify<B>(settings: &Settings, arrived: Arrived<'_>, body: B, receipt: &Receipt) -> Result<Call, Error>
+async fn identify<B>(settings: &Settings, mut arrived: Arrived<'_>, body: B, receipt: &Receipt) -> Result<Call, Error>
 where
     B: HttpBody,
     B::Error: Into<BoxError>,
 {
+    let client = settings.keys.admit(&mut arrived.headers)?;
+    if let Some(client) = client {
+        receipt.note(|facts| facts.key = Some(client.name()));
+        client.take_turn()?;
+    }
     let headers = &arrived.headers;
     if arrived.method != Method::POST {
         return Err(Error::Method(arrived.method));
@@ -268,7 +289,11 @@ where
     let body = read_body(settings, headers, body).await?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let reading = read(&body, content_type, arrived.target.endpoint)?;
-    let call = make_call(settings, account, arrived, body, reading, receipt)?;
+    let mut call = make_call(settings, account, arrived, body, reading, receipt)?;
+    if let Some(client) = client {
+        client.may_ask(&call.model.id)?;
+        call.key = Some(client.name());
+    }
     Ok(with_wishes(call, wishes))
 }
 

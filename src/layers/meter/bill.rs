@@ -70,7 +70,7 @@ fn cost(call: &Call, tally: &Tally, head: HeadWord, usage: &Usage, guessed: bool
         (None, None, None) => (Neurons::ZERO, Source::None),
     };
     let custom = call.options.custom_cost.map(|price| custom(price, usage));
-    Cost { neurons, source, reported: reported.or(head.neurons), computed, custom_usd: custom }
+    Cost { neurons, source, reported: reported.or(head.neurons), computed, custom_usd: custom, is_partial: false }
 }
 
 /// The head's two decimals are this figure's, rounded or cut off: then the table's is the finer one.

@@ -84,11 +84,21 @@ impl Metered {
 
     fn settle(&mut self, whole: bool) -> Option<Call> {
         let call = self.call.take()?;
-        match &mut self.reading {
-            Reading::Events(events) => events.finish(&mut self.tally),
-            Reading::Document(scanner) => self.tally.add(scanner.finish()),
-        }
+        let is_cut = match &mut self.reading {
+            Reading::Events(events) => {
+                events.finish(&mut self.tally);
+                !whole && !events.done
+            }
+            Reading::Document(scanner) => {
+                self.tally.add(scanner.finish());
+                // The head tells the cost of the whole.
+                !whole && self.head.neurons.is_none()
+            }
+        };
         bill::settle(&call, &self.tally, self.head, whole);
+        if is_cut {
+            call.receipt.note(|facts| facts.cost.is_partial = true);
+        }
         Some(call)
     }
 

@@ -124,23 +124,49 @@ where
         let asked = call.clone();
         let reply = self.inner.call(call);
         Box::pin(async move {
-            let read = match reply.await {
+            let sent = Sent { call: &asked, at: sent, is_noted: false };
+            let reply = reply.await;
+            let was_answered = reply.is_ok();
+            let read = match reply {
                 Ok(reply) => read(reply, &asked).await,
                 Err(error) => Err(error),
             };
-            note_attempt(&asked, &read, sent);
+            // A reply that breaks off was being made; one that is late may still be.
+            sent.note(&read, read.is_err() && was_answered || matches!(read, Err(Error::Timeout { .. })));
             read
         })
     }
 }
 
-fn note_attempt(call: &Call, read: &Result<Reply, Error>, sent: Instant) {
-    let reply = read.as_ref().ok();
+/// An attempt on its way. Dropped before it is noted, it was given up by the caller, and may have run.
+struct Sent<'a> {
+    call: &'a Call,
+    at: Instant,
+    is_noted: bool,
+}
+
+impl Sent<'_> {
+    fn note(mut self, read: &Result<Reply, Error>, may_have_cost: bool) {
+        self.is_noted = true;
+        note_attempt(self.call, read.as_ref().ok(), self.at, may_have_cost);
+    }
+}
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        if !self.is_noted {
+            note_attempt(self.call, None, self.at, true);
+        }
+    }
+}
+
+fn note_attempt(call: &Call, reply: Option<&Reply>, sent: Instant, may_have_cost: bool) {
     let attempt = Attempt {
         model: call.model.id.clone(),
         status: reply.map(Reply::status),
         code: reply.and_then(|reply| reply.extensions().get::<VendorError>()?.code),
         retried: None,
+        may_have_cost,
     };
     let vendor_id = reply.and_then(|reply| vendor_id(reply.headers()));
     call.receipt.note(|facts| {

@@ -3,6 +3,8 @@
 //! Every series has labels from bounded sets: a model's label is its catalogue name or `other`; never a user's id, a path,
 //! a key or a prompt. Handles are resolved once a model, so that a call looks no label up.
 
+pub mod budgets;
+
 use std::sync::{Arc, OnceLock};
 
 use prometheus::core::Collector;

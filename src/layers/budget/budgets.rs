@@ -1,0 +1,453 @@
+//! All budgets: reserving in all that count a call, or in none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::bucket::{Active, Bucket, State, Verdict};
+use super::ledger::Ledger;
+use super::pace::Pace;
+use super::rule::{self, OnExceeded, Rule, RuleError};
+use super::table::Table;
+use super::window::{Clock, Millis, SystemClock, millis};
+use crate::Error;
+use crate::call::Call;
+use crate::catalogue::{Catalogue, Model, Task};
+use crate::estimate;
+use crate::neurons::Neurons;
+use crate::receipt::{Estimate, Facts, Source};
+
+/// How the budgets are kept.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The budgets.
+    pub rules: Vec<Rule>,
+    /// How long a call may wait for room that only others' unsettled reservations take up; zero is not at all.
+    pub max_wait: Duration,
+    /// How many calls may wait in one bucket.
+    pub max_waiting: usize,
+    /// How many buckets a budget that is split may have; further values share one.
+    pub max_buckets: usize,
+    /// Admit a call that would be refused with a lower `max_tokens`, if that fits.
+    pub clamp_max_tokens: bool,
+    /// But not with less than this.
+    pub min_tokens: u32,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// What outlives the process; without one, nothing.
+    pub ledger: Option<Arc<dyn Ledger>>,
+}
+
+/// The budgets and what has been spent of them. Every stack that shares it shares the budgets.
+pub struct Budgets {
+    tables: Vec<Kept>,
+    pub(super) settings: Settings,
+    tickets: AtomicU64,
+}
+
+struct Kept {
+    table: Table,
+    /// The model to ask instead.
+    instead: Option<Arc<Model>>,
+}
+
+/// What is reserved for a call. It is settled once, and at the latest when the call's receipt is sealed.
+pub struct Reservation {
+    parts: Vec<(Arc<Bucket>, Millis)>,
+    needed: Neurons,
+    model: Arc<str>,
+    /// Attempts of the same call before this reservation, which are others' matter.
+    attempts_before: usize,
+    is_settled: AtomicBool,
+}
+
+/// Why nothing was reserved.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(super) error: Error,
+    /// What to ask instead.
+    pub(super) instead: Option<Arc<Model>>,
+    /// The most that would have been admitted.
+    pub(super) left: Neurons,
+}
+
+/// How a budget stands.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Status {
+    /// The budget's name.
+    pub name: String,
+    /// Of each bucket.
+    pub limit: Neurons,
+    /// All buckets together.
+    pub spent: Neurons,
+    /// All buckets together.
+    pub reserved: Neurons,
+    /// What the fullest bucket has left.
+    pub left: Neurons,
+    /// How many buckets there are.
+    pub buckets: usize,
+    /// Calls refused.
+    pub rejected: u64,
+    /// Neurons a second, all buckets together, over the last minutes.
+    pub pace_per_second: f64,
+    /// When `left` will be gone at this pace; `None` where nothing is being spent.
+    pub lasts: Option<Duration>,
+    /// When the window ends, or its oldest part.
+    pub resets_at: SystemTime,
+}
+
+/// One try to reserve.
+enum Tried {
+    Reserved(Arc<Reservation>),
+    Wait { bucket: Arc<Bucket>, verdict: Verdict, relief: Duration },
+    Refused(Refusal),
+}
+
+/// A place in a bucket's queue; left when it is dropped.
+struct Place {
+    ticket: u64,
+    notify: Arc<Notify>,
+    bucket: Option<Arc<Bucket>>,
+}
+
+/// The ledger is waited for no longer than this; then calls go on without a lease.
+const LEDGER_WAIT: Duration = Duration::from_secs(2);
+
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rules: Vec::new(),
+            max_wait: Duration::ZERO,
+            max_waiting: 1000,
+            max_buckets: 100_000,
+            clamp_max_tokens: false,
+            min_tokens: 16,
+            clock: Arc::new(SystemClock),
+            ledger: None,
+        }
+    }
+}
+
+// === impl Budgets ===
+
+impl Budgets {
+    /// Starts with what the ledger has. The catalogue knows the models that calls are sent to instead.
+    pub fn new(settings: Settings, catalogue: &Catalogue) -> Result<Self, RuleError> {
+        let rules: Vec<_> = settings.rules.iter().cloned().map(Arc::new).collect();
+        rule::check(&rules)?;
+        let now = millis(settings.clock.now());
+        let keep = |rule: Arc<Rule>| {
+            let instead = match &rule.on_exceeded {
+                OnExceeded::Model(id) => Some(catalogue.find(id, Task::TextGeneration)),
+                OnExceeded::Reject | OnExceeded::Allow => None,
+            };
+            let active = Active {
+                clock: settings.clock.clone(),
+                ledger: settings.ledger.clone(),
+                ledger_name: rule.ledger_name().into(),
+                rejected: AtomicU64::new(0),
+                pace: Mutex::new(Pace::new(now)),
+                rule,
+            };
+            Kept { table: Table::new(Arc::new(active), settings.max_buckets), instead }
+        };
+        let tables: Vec<_> = rules.into_iter().map(keep).collect();
+        for Kept { table, .. } in &tables {
+            let unsettled = table.restore(now);
+            if !unsettled.is_zero() {
+                tracing::warn!(
+                    budget = table.rule.rule.name,
+                    %unsettled,
+                    "the last run ended without settling these neurons; they count as spent until the window ends"
+                );
+            }
+        }
+        Ok(Self { tables, settings, tickets: AtomicU64::new(0) })
+    }
+
+    /// True where there is nothing to hold to.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// Before the ledger is closed: gives back the leases that nothing was spent of.
+    pub fn release(&self) {
+        self.tables.iter().for_each(|kept| kept.table.release());
+    }
+
+    /// How each budget stands now.
+    pub fn status(&self) -> Vec<Status> {
+        let now = millis(self.settings.clock.now());
+        self.tables.iter().map(|kept| kept.status(now)).collect()
+    }
+
+    /// Reserves at once what the call may cost, or says that it would have to wait or is refused.
+    pub(super) fn reserve_now(&self, call: &Call) -> Option<Result<Option<Arc<Reservation>>, Refusal>> {
+        if !self.tables.iter().any(|kept| kept.table.rule.rule.applies(call)) {
+            return Some(Ok(None));
+        }
+        match self.attempt(call, Estimate::of(call).upper, &mut None, false) {
+            Tried::Reserved(reservation) => Some(Ok(Some(reservation))),
+            Tried::Refused(refusal) => Some(Err(refusal)),
+            Tried::Wait { .. } => None,
+        }
+    }
+
+    /// Reserves what the call may cost, waiting for others to settle where that may help.
+    pub(crate) async fn reserve(&self, call: &Call) -> Result<Arc<Reservation>, Refusal> {
+        let needed = Estimate::of(call).upper;
+        let began = Instant::now();
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let mut place = Some(Place { ticket, notify: Arc::default(), bucket: None });
+        let mut is_done_waiting = false;
+        let mut lease_wanted_at = None;
+        let reserved = loop {
+            let (bucket, verdict, relief) = match self.attempt(call, needed, &mut place, is_done_waiting) {
+                Tried::Reserved(reservation) => break Ok(reservation),
+                Tried::Refused(refusal) => break Err(refusal),
+                Tried::Wait { bucket, verdict, relief } => (bucket, verdict, relief),
+            };
+            let left = if verdict == Verdict::Lease {
+                LEDGER_WAIT.saturating_sub(lease_wanted_at.get_or_insert_with(Instant::now).elapsed())
+            } else {
+                lease_wanted_at = None;
+                self.settings.max_wait.saturating_sub(began.elapsed())
+            };
+            is_done_waiting = left.is_zero();
+            if is_done_waiting && verdict != Verdict::Lease {
+                break Err(self.refusal(&bucket, needed));
+            }
+            if let Some(place) = &place {
+                let _ = tokio::time::timeout(left.min(relief), place.notify.notified()).await;
+            }
+        };
+        call.receipt.note(|facts| facts.waited += began.elapsed());
+        reserved
+    }
+
+    /// Locks every bucket that counts the call, in the rules' order, so that nobody sees a part of a reservation and two
+    /// calls never wait for each other's locks.
+    fn attempt(&self, call: &Call, needed: Neurons, place: &mut Option<Place>, is_done_waiting: bool) -> Tried {
+        let now = millis(self.settings.clock.now());
+        loop {
+            let buckets = self.buckets(call, now);
+            let states: Vec<_> = buckets.iter().map(|bucket| bucket.lock(now)).collect();
+            if states.iter().all(|state| !state.retired) {
+                return self.decide(call, needed, place, is_done_waiting, &buckets, states);
+            }
+        }
+    }
+
+    fn decide(
+        &self,
+        call: &Call,
+        needed: Neurons,
+        place: &mut Option<Place>,
+        is_done_waiting: bool,
+        buckets: &[Arc<Bucket>],
+        mut states: Vec<MutexGuard<'_, State>>,
+    ) -> Tried {
+        let ticket = place.as_ref().map_or(u64::MAX, |place| place.ticket);
+        let verdicts = buckets.iter().zip(&states);
+        let verdicts = verdicts.map(|(bucket, state)| state.verdict(&bucket.rule, needed, ticket, is_done_waiting));
+        let worst = verdicts.enumerate().max_by_key(|(n, verdict)| (*verdict, std::cmp::Reverse(*n)));
+        let (blocking, verdict) = worst.unwrap_or((0, Verdict::Room));
+        match verdict {
+            Verdict::Room => {
+                let starts: Vec<_> = states.iter_mut().map(|state| state.reserve(needed)).collect();
+                for (bucket, state) in buckets.iter().zip(&mut states) {
+                    state.leave(ticket);
+                    bucket.list(state);
+                }
+                drop(states);
+                Tried::Reserved(Reservation::new(buckets.iter().cloned().zip(starts).collect(), needed, call))
+            }
+            Verdict::Full => {
+                drop(states);
+                Tried::Refused(self.refusal(&buckets[blocking], needed))
+            }
+            Verdict::Lease | Verdict::Settling => {
+                let (bucket, state) = (&buckets[blocking], &mut states[blocking]);
+                let relief = Duration::from_millis(state.next_relief().saturating_sub(bucket.rule.now()).max(1));
+                let may_wait = verdict == Verdict::Lease || self.may_wait(place, state);
+                if may_wait && let Some(place) = place {
+                    state.wait(place.ticket, needed, place.notify.clone());
+                    bucket.list(state);
+                    drop(states);
+                    place.move_to(bucket);
+                    return Tried::Wait { bucket: bucket.clone(), verdict, relief };
+                }
+                drop(states);
+                if may_wait {
+                    Tried::Wait { bucket: bucket.clone(), verdict, relief }
+                } else {
+                    Tried::Refused(self.refusal(bucket, needed))
+                }
+            }
+        }
+    }
+
+    fn may_wait(&self, place: &Option<Place>, state: &State) -> bool {
+        let is_queued = place.as_ref().is_some_and(|place| place.bucket.is_some());
+        !self.settings.max_wait.is_zero() && (is_queued || state.queue_length() < self.settings.max_waiting)
+    }
+
+    fn buckets(&self, call: &Call, now: Millis) -> Vec<Arc<Bucket>> {
+        let counting = self.tables.iter().filter(|kept| kept.table.rule.rule.applies(call));
+        counting.map(|kept| kept.table.find(call, now)).collect()
+    }
+
+    fn refusal(&self, bucket: &Arc<Bucket>, needed: Neurons) -> Refusal {
+        let rule = &bucket.rule;
+        let now = rule.now();
+        let state = bucket.lock(now);
+        let left = state.left(&rule.rule);
+        let resets = state.free_at(&rule.rule, needed).map(|at| Duration::from_millis(at.saturating_sub(now)));
+        drop(state);
+        let instead = self.tables.iter().find(|kept| Arc::ptr_eq(&kept.table.rule, rule));
+        let error = Error::BudgetExceeded {
+            budget: rule.rule.name.clone(),
+            limit: rule.rule.limit,
+            left,
+            needed,
+            mend: mend(&rule.rule, resets),
+            retry_after: resets,
+        };
+        Refusal { error, instead: instead.and_then(|kept| kept.instead.clone()), left }
+    }
+
+    /// Counts a call that is refused in the end.
+    pub(super) fn count(&self, error: &Error) {
+        let Error::BudgetExceeded { budget, .. } = error else { return };
+        if let Some(kept) = self.tables.iter().find(|kept| kept.table.rule.rule.name == *budget) {
+            kept.table.rule.rejected.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn mend(rule: &Rule, resets: Option<Duration>) -> String {
+    let Some(after) = resets else {
+        return "that is more than all of it: ask for fewer tokens, or raise the budget's limit".into();
+    };
+    let seconds = after.as_secs().max(1);
+    let time = match (seconds / 3600, seconds % 3600 / 60) {
+        (0, 0) => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    };
+    let what = if rule.sliding { "there will be room" } else { "it begins anew" };
+    format!("{what} in {time}")
+}
+
+impl std::fmt::Debug for Budgets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.status()).finish()
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    fn status(&self, now: Millis) -> Status {
+        let rule = &self.table.rule;
+        let (buckets, spent, reserved) = self.table.sums(now);
+        let left = self.table.least_left(now);
+        let pace = rule.pace.lock().per_second(now);
+        let seconds = left.as_f64() / pace;
+        let span = rule.rule.window.span(now, rule.rule.sliding);
+        Status {
+            name: rule.rule.name.clone(),
+            limit: rule.rule.limit,
+            spent,
+            reserved,
+            left,
+            buckets,
+            rejected: rule.rejected.load(Ordering::Relaxed),
+            pace_per_second: pace,
+            lasts: (seconds.is_finite() && seconds < 1e9).then(|| Duration::from_secs_f64(seconds)),
+            resets_at: SystemTime::UNIX_EPOCH + Duration::from_millis(span.end),
+        }
+    }
+}
+
+// === impl Reservation ===
+
+impl Reservation {
+    fn new(parts: Vec<(Arc<Bucket>, Millis)>, needed: Neurons, call: &Call) -> Arc<Self> {
+        let attempts_before = call.receipt.read(|facts| facts.attempts.len());
+        let model = call.model.id.clone();
+        let reservation = Arc::new(Self { parts, needed, model, attempts_before, is_settled: AtomicBool::new(false) });
+        let closing = reservation.clone();
+        call.receipt.on_seal(move |facts| closing.settle(facts));
+        reservation
+    }
+
+    /// What is reserved.
+    pub fn neurons(&self) -> Neurons {
+        self.needed
+    }
+
+    /// Charges what the call cost and frees the rest; once.
+    pub(super) fn settle(&self, facts: &Facts) {
+        if self.is_settled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let cost = self.cost(facts);
+        for (bucket, start) in &self.parts {
+            bucket.settle(*start, self.needed, cost);
+            if !cost.is_zero() {
+                bucket.rule.pace.lock().note(bucket.rule.now(), cost);
+            }
+        }
+    }
+
+    /// What its model cost, and all that was reserved for each attempt that may have run and was never heard of again.
+    fn cost(&self, facts: &Facts) -> Neurons {
+        let mine = facts.attempts.iter().skip(self.attempts_before).filter(|attempt| attempt.model == self.model);
+        let lost: Neurons = mine.filter(|attempt| attempt.may_have_cost).map(|_| self.needed).sum();
+        if facts.model.id != self.model || facts.cost.source == Source::None {
+            return lost;
+        }
+        // Nobody knows how far upstream went on for a client who has left.
+        let cost = facts.cost.neurons;
+        lost + if facts.cost.is_partial { cost.max(self.needed) } else { cost }
+    }
+}
+
+impl std::fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reservation({} for {}, settled: {:?})", self.needed, self.model, self.is_settled)
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn move_to(&mut self, bucket: &Arc<Bucket>) {
+        let old = self.bucket.replace(bucket.clone());
+        if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, bucket)) {
+            old.leave(self.ticket);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(bucket) = self.bucket.take() {
+            bucket.leave(self.ticket);
+        }
+    }
+}
+
+/// Whether a lower `max_tokens` can make this call cheaper.
+pub(super) fn writes_tokens(call: &Call) -> bool {
+    estimate::writes_tokens(call.model.task) && !call.ask.batch
+}

@@ -1,0 +1,47 @@
+//! What of a budget outlives the process.
+//!
+//! A bucket may spend what its **lease** covers, and a lease is written ahead of the spending: whatever has been spent when
+//! the process is killed, the books have at least that much, and no call waits for a disk. A lease runs about 1% of the
+//! budget ahead of what is spent and reserved; it is renewed before it runs out, and lowered again when reservations turn
+//! out to have been too high. A ledger that is shared by several replicas grants slices of one limit in the same way.
+
+use std::sync::Arc;
+
+use super::bucket::Bucket;
+use crate::neurons::Neurons;
+
+/// Where leases are written.
+pub trait Ledger: Send + Sync + 'static {
+    /// What the books have of a budget, by [`Lease::budget`]: leases that have not expired.
+    fn load(&self, budget: &str, now_ms: u64) -> Vec<Lease>;
+
+    /// Has a bucket's leases written soon: [`Bucket::leases`] says what, and [`Bucket::written`] or [`Bucket::unwritten`]
+    /// is to be told. Called on a request's path: it must not block. A bucket is not named again until it was asked.
+    fn renew(&self, bucket: Arc<Bucket>);
+}
+
+/// What a bucket may spend in one window (or one slice of a sliding one), as the books have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lease {
+    /// The budget: its name, and what else makes it count differently.
+    pub budget: Arc<str>,
+    /// The bucket: empty for a budget that is not split.
+    pub bucket: Arc<str>,
+    /// When the window began, in milliseconds since 1970, UTC.
+    pub start_ms: u64,
+    /// When it counts no more, in milliseconds since 1970, UTC.
+    pub expires_ms: u64,
+    /// Spent and settled when it was written.
+    pub spent: Neurons,
+    /// Spending up to this is on the books.
+    pub upto: Neurons,
+}
+
+impl Lease {
+    /// As it was read from the books.
+    pub fn new(budget: &str, bucket: &str, window_ms: (u64, u64), spent: Neurons, upto: Neurons) -> Self {
+        let (start_ms, expires_ms) = window_ms;
+        Self { budget: budget.into(), bucket: bucket.into(), start_ms, expires_ms, spent, upto }
+    }
+}

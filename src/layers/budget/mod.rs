@@ -1,0 +1,217 @@
+//! Holds spending to budgets: a limit is a limit.
+//!
+//! Before a call may cost anything, the most it can cost is reserved in every [`Rule`] that counts it, or in none. When its
+//! receipt is sealed (the reply's last byte has left, the client has gone, a task has panicked) the reservation is settled
+//! to the real cost, and the rest is free again. So calls that come at once cannot spend the same neurons. A call for which
+//! there is no room is refused with 429, the budget's name and when it resets. Where only reservations of calls still
+//! running are in its way, it may wait for them in a queue, at most [`Settings::max_wait`].
+//!
+//! A rule counts in windows (a minute to a month, from 00:00 UTC, or sliding) and may be split into buckets, by key, model
+//! or metadata. Its [`OnExceeded`] may name a cheaper model, which reserves for itself. What is charged counts in the
+//! window in which it was reserved.
+//!
+//! # What is promised
+//! - The sum of what is spent and reserved never passes the limit, as long as no call costs more than its upper estimate.
+//!   A model without a price cannot be estimated: it passes while the budget is not used up, and is charged when it is known.
+//! - An attempt that may have run but was never heard of again (given up by the client, timed out), and a stream that was
+//!   cut off, are charged what was reserved for them: upstream may have gone on to the end. The receipt tells what flowed.
+//! - With a [`Ledger`], what was spent survives `kill -9`; no call waits for a disk unless a lease has run out.
+//! - Buckets are bounded: see [`Settings::max_buckets`]. Idle ones go.
+//!
+//! # What it does not do
+//! It does not pace calls (that is the rate limit's business), and it does not know what a call really cost: it reads that
+//! off the receipt, where the meter has written it.
+//!
+//! # Example
+//! ```
+//! use http::{Request, Response};
+//! use tollgate::body::Body;
+//! use tollgate::call::Call;
+//! use tollgate::catalogue::Catalogue;
+//! use tollgate::layers::budget::{BudgetLayer, Budgets, Period, Rule, Settings};
+//! use tollgate::layers::identify;
+//! use tollgate::neurons::Neurons;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let vendor = service_fn(|_: Call| async { Ok::<_, tollgate::Error>(Response::new(Body::from("{}"))) });
+//! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
+//! let mut settings = Settings::default();
+//! settings.rules.push(Rule::new("everyone", Neurons::from_whole(10), Period::Day));
+//! let budgets = Budgets::new(settings, &Catalogue::default()).unwrap();
+//! let door = identify::Settings { account: Some("023e".into()), has_token: true, ..Default::default() };
+//! let stack = ServiceBuilder::new()
+//!     .layer(identify::IdentifyLayer::new(door, rest))
+//!     .layer(BudgetLayer::new(budgets))
+//!     .service(vendor);
+//!
+//! // 18,252 micro-neurons a token: a thousand of them may cost 18 neurons.
+//! let request = Request::post("/run/@cf/meta/llama-3.2-1b-instruct");
+//! let request = request.body(Body::from(r#"{"prompt": "Hello", "max_tokens": 1000}"#)).unwrap();
+//! let reply = stack.oneshot(request).await.unwrap();
+//! assert_eq!(reply.status(), 429);
+//! assert_eq!(reply.headers()["x-should-retry"], "false");
+//! # });
+//! ```
+
+mod bucket;
+mod budgets;
+mod clamp;
+mod free;
+mod ledger;
+mod pace;
+mod rule;
+mod table;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tower::{Layer, Service};
+
+pub use self::bucket::Bucket;
+use self::budgets::Refusal;
+pub use self::budgets::{Budgets, Reservation, Settings, Status};
+pub use self::free::{FREE, FREE_A_DAY, Plan};
+pub use self::ledger::{Lease, Ledger};
+pub use self::rule::{OnExceeded, Rule, RuleError, Split};
+pub use self::window::{Clock, Period, SystemClock};
+use super::{Reply, ReplyFuture};
+use crate::Error;
+use crate::call::Call;
+use crate::vendor_error::VendorError;
+
+/// Applies [`Budget`].
+#[derive(Clone, Debug, Default)]
+pub struct BudgetLayer {
+    budgets: Option<Arc<Budgets>>,
+}
+
+/// Reserves before each call and settles after it: see the [module](self).
+#[derive(Clone, Debug)]
+pub struct Budget<S> {
+    inner: S,
+    budgets: Option<Arc<Budgets>>,
+}
+
+// === impl BudgetLayer ===
+
+impl BudgetLayer {
+    /// Holds to these budgets; the default holds to none.
+    pub fn new(budgets: impl Into<Arc<Budgets>>) -> Self {
+        Self { budgets: Some(budgets.into()).filter(|budgets| !budgets.is_empty()) }
+    }
+}
+
+impl<S> Layer<S> for BudgetLayer {
+    type Service = Budget<S>;
+
+    fn layer(&self, inner: S) -> Budget<S> {
+        Budget { inner, budgets: self.budgets.clone() }
+    }
+}
+
+// === impl Budget ===
+
+impl<S> Service<Call> for Budget<S>
+where
+    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Reply;
+    type Error = Error;
+    type Future = ReplyFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> ReplyFuture {
+        let Some(budgets) = &self.budgets else { return Box::pin(self.inner.call(call)) };
+        match budgets.reserve_now(&call) {
+            Some(Ok(None)) => Box::pin(self.inner.call(call)),
+            Some(Ok(Some(reservation))) => {
+                let receipt = call.receipt.clone();
+                let reply = self.inner.call(call);
+                Box::pin(async move {
+                    let reply = reply.await;
+                    settle_failed(&reply, &reservation, &receipt);
+                    reply
+                })
+            }
+            // The service that is ready is the one to call; a clone of it takes its place.
+            refused => {
+                let clone = self.inner.clone();
+                let (inner, budgets) = (mem::replace(&mut self.inner, clone), budgets.clone());
+                let refusal = refused.and_then(|refused| refused.err());
+                Box::pin(async move { negotiate(&budgets, inner, call, refusal).await })
+            }
+        }
+    }
+}
+
+/// The long way: waiting, another model, fewer tokens.
+async fn negotiate<S>(
+    budgets: &Budgets,
+    mut inner: S,
+    mut call: Call,
+    mut refusal: Option<Refusal>,
+) -> Result<Reply, Error>
+where
+    S: Service<Call, Response = Reply, Error = Error>,
+{
+    let mut tried = vec![call.model.id.clone()];
+    let reservation = loop {
+        let refused = match refusal.take() {
+            Some(refused) => refused,
+            None => match budgets.reserve(&call).await {
+                Ok(reservation) => break Some(reservation),
+                Err(refused) => refused,
+            },
+        };
+        if let Some(model) = refused.instead.as_ref().filter(|model| !tried.contains(&model.id)) {
+            tried.push(model.id.clone());
+            call = call.with_model(model.clone());
+            continue;
+        }
+        match clamped(budgets, &call, refused.left) {
+            Some((shorter, reservation)) => {
+                call = shorter;
+                break reservation;
+            }
+            None => {
+                budgets.count(&refused.error);
+                return Err(refused.error);
+            }
+        }
+    };
+    let receipt = call.receipt.clone();
+    let reply = inner.call(call).await;
+    if let Some(reservation) = reservation {
+        settle_failed(&reply, &reservation, &receipt);
+    }
+    reply
+}
+
+fn clamped(budgets: &Budgets, call: &Call, left: crate::neurons::Neurons) -> Option<(Call, Option<Arc<Reservation>>)> {
+    if !budgets.settings.clamp_max_tokens {
+        return None;
+    }
+    let shorter = clamp::clamp(call, left, budgets.settings.min_tokens)?;
+    let reservation = budgets.reserve_now(&shorter)?.ok()?;
+    Some((shorter, reservation))
+}
+
+/// A call that failed is settled at once: whoever tries another model has the whole budget for it.
+fn settle_failed(reply: &Result<Reply, Error>, reservation: &Reservation, receipt: &crate::receipt::Receipt) {
+    let has_failed = match reply {
+        Ok(reply) => !reply.status().is_success() || reply.extensions().get::<VendorError>().is_some(),
+        Err(_) => true,
+    };
+    if has_failed {
+        receipt.read(|facts| reservation.settle(facts));
+    }
+}

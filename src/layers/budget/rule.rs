@@ -1,0 +1,286 @@
+//! One budget: how much, for how long, for whom.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::window::Period;
+use crate::call::Call;
+use crate::neurons::Neurons;
+use crate::receipt::{Facts, Metadatum};
+
+/// A budget. `[[budgets]]` in the config.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Rule {
+    /// Names it in refusals and metrics.
+    pub name: String,
+    /// What a window, or each bucket in it, may cost. Written `"10000 neurons"` or `"5 USD"`.
+    #[serde(with = "amount")]
+    pub limit: Neurons,
+    /// How long it lasts.
+    #[serde(default)]
+    pub window: Period,
+    /// The window ends now, instead of beginning at 00:00 UTC.
+    #[serde(default)]
+    pub sliding: bool,
+    /// A bucket of its own, with all of the limit, for each value of these together.
+    #[serde(default)]
+    pub split_by: Vec<Split>,
+    /// Only calls to these models; empty is all.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// Only calls with these keys, by their names; empty is all.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// What becomes of a call that it has no room for.
+    #[serde(default)]
+    pub on_exceeded: OnExceeded,
+}
+
+/// What a budget is split by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
+pub enum Split {
+    /// The account that pays.
+    Account,
+    /// The client's key.
+    Key,
+    /// The model.
+    Model,
+    /// An entry of `cf-aig-metadata`. Calls without it share a bucket.
+    Metadata(String),
+}
+
+/// What becomes of a call that a budget has no room for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+#[non_exhaustive]
+pub enum OnExceeded {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It passes: the budget only counts.
+    Allow,
+    /// It goes to this model, which reserves for itself.
+    Model(String),
+}
+
+/// Longer values of a split are told apart by a hash, so that no client decides how much memory a bucket takes.
+const MAX_VALUE_BYTES: usize = 96;
+
+// === impl Rule ===
+
+impl Rule {
+    /// A budget for all calls that refuses what it has no room for.
+    pub fn new(name: impl Into<String>, limit: Neurons, window: Period) -> Self {
+        Self {
+            name: name.into(),
+            limit,
+            window,
+            sliding: false,
+            split_by: Vec::new(),
+            models: Vec::new(),
+            keys: Vec::new(),
+            on_exceeded: OnExceeded::Reject,
+        }
+    }
+
+    /// Whether it counts this call.
+    pub(super) fn applies(&self, call: &Call) -> bool {
+        let key_is_named = |name: &String| call.key.as_deref() == Some(name);
+        (self.models.is_empty() || self.models.iter().any(|model| **model == *call.model.id))
+            && (self.keys.is_empty() || self.keys.iter().any(key_is_named))
+    }
+
+    /// Its name in the ledger: a rule that counts differently is another.
+    pub(super) fn ledger_name(&self) -> String {
+        let sliding = if self.sliding { "/sliding" } else { "" };
+        let split: Vec<_> = self.split_by.iter().cloned().map(String::from).collect();
+        format!("{}/{}{sliding}/{}", self.name, self.window.label(), split.join(","))
+    }
+
+    /// The bucket of a call, as a JSON array of its values; empty for a rule that is not split.
+    pub(super) fn bucket(&self, call: &Call) -> String {
+        if self.split_by.is_empty() {
+            return String::new();
+        }
+        let values = call.receipt.read(|facts| self.split_by.iter().map(|split| split.value(call, facts)).collect());
+        serde_json::Value::Array(values).to_string()
+    }
+}
+
+// === impl Split ===
+
+impl Split {
+    fn value(&self, call: &Call, facts: &Facts) -> serde_json::Value {
+        let text = |text: &str| serde_json::Value::from(shorten(text));
+        match self {
+            Self::Account => text(&call.account),
+            Self::Key => call.key.as_deref().map_or(serde_json::Value::Null, text),
+            Self::Model => text(&call.model.id),
+            Self::Metadata(name) => match facts.metadata.iter().find(|(key, _)| key == name) {
+                None => serde_json::Value::Null,
+                Some((_, Metadatum::String(value))) => text(value),
+                Some((_, Metadatum::Number(number))) => serde_json::Value::Number(number.clone()),
+                Some((_, Metadatum::Bool(flag))) => (*flag).into(),
+            },
+        }
+    }
+}
+
+fn shorten(text: &str) -> String {
+    if text.len() <= MAX_VALUE_BYTES {
+        return text.to_owned();
+    }
+    // FNV-1a: the same in every process, for the name is kept on disk.
+    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, hash);
+    let head: String = text.chars().take(MAX_VALUE_BYTES / 2).collect();
+    format!("{head}~{hash:016x}")
+}
+
+impl TryFrom<String> for Split {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match &*text {
+            "account" => Ok(Self::Account),
+            "key" => Ok(Self::Key),
+            "model" => Ok(Self::Model),
+            other => match other.strip_prefix("metadata.").filter(|name| !name.is_empty()) {
+                Some(name) => Ok(Self::Metadata(name.to_owned())),
+                None => Err(format!("a budget cannot be split by `{text}`: by account, key, model or metadata.NAME")),
+            },
+        }
+    }
+}
+
+impl From<Split> for String {
+    fn from(split: Split) -> Self {
+        match split {
+            Split::Account => "account".into(),
+            Split::Key => "key".into(),
+            Split::Model => "model".into(),
+            Split::Metadata(name) => format!("metadata.{name}"),
+        }
+    }
+}
+
+// === impl OnExceeded ===
+
+impl From<String> for OnExceeded {
+    fn from(text: String) -> Self {
+        match &*text {
+            "reject" => Self::Reject,
+            "allow" => Self::Allow,
+            _ => Self::Model(text),
+        }
+    }
+}
+
+impl From<OnExceeded> for String {
+    fn from(what: OnExceeded) -> Self {
+        match what {
+            OnExceeded::Reject => "reject".into(),
+            OnExceeded::Allow => "allow".into(),
+            OnExceeded::Model(model) => model,
+        }
+    }
+}
+
+/// An amount of money, as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Amount(pub(super) Neurons);
+
+impl std::str::FromStr for Amount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no sum of money: write it like \"10000 neurons\" or \"5 USD\"");
+        let (number, unit) = text.trim().split_once(char::is_whitespace).ok_or_else(wrong)?;
+        let number: f64 = number.replace('_', "").parse().map_err(|_| wrong())?;
+        let neurons = match unit.trim() {
+            "neurons" | "neuron" => Neurons::from_f64(number),
+            "USD" | "usd" => Neurons::from_usd(number),
+            _ => return Err(wrong()),
+        };
+        if neurons.is_zero() || !number.is_finite() { Err(wrong()) } else { Ok(Self(neurons)) }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} neurons", self.0)
+    }
+}
+
+/// An amount in the config.
+mod amount {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::Amount;
+    use crate::neurons::Neurons;
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Neurons, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse::<Amount>().map(|amount| amount.0).map_err(de::Error::custom)
+    }
+
+    pub(super) fn serialize<S: Serializer>(neurons: &Neurons, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Amount(*neurons))
+    }
+}
+
+/// Why a set of budgets cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the budget {name:?} {why}")]
+#[non_exhaustive]
+pub struct RuleError {
+    /// Which.
+    pub name: String,
+    /// What is wrong with it, and the mend.
+    pub why: String,
+}
+
+/// Checks what a rule alone cannot tell.
+pub(super) fn check(rules: &[Arc<Rule>]) -> Result<(), RuleError> {
+    for (place, rule) in rules.iter().enumerate() {
+        let wrong = |why: &str| Err(RuleError { name: rule.name.clone(), why: why.into() });
+        if rule.name.is_empty() || rule.name.len() > 64 {
+            return wrong("needs a name of at most 64 bytes");
+        }
+        if rules[..place].iter().any(|other| other.name == rule.name) {
+            return wrong("is there twice; give each a name of its own");
+        }
+        if rule.limit.is_zero() {
+            return wrong("has a limit of nothing; to refuse a model, leave it out of the keys' models");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_reads_as_people_write_it() {
+        let read = |text: &str| text.parse::<Amount>().map(|amount| amount.0);
+        assert_eq!(read("10000 neurons"), Ok(Neurons::from_whole(10_000)));
+        assert_eq!(read("10_000 neurons"), Ok(Neurons::from_whole(10_000)));
+        assert_eq!(read("0.011 USD"), Ok(Neurons::from_whole(1_000)));
+        for wrong in ["5", "5 EUR", "USD", "-1 USD", "NaN neurons", "inf USD", "0 neurons", ""] {
+            assert!(read(wrong).is_err_and(|why| why.contains("10000 neurons")), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_long_value_stays_short_and_distinct() {
+        let (a, b) = (shorten(&"a".repeat(5000)), shorten(&"a".repeat(5001)));
+        assert!(a.len() < 100 && a != b, "{a} {b}");
+    }
+}

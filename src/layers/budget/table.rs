@@ -1,0 +1,134 @@
+//! The buckets of one rule.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use super::bucket::{Active, Bucket};
+use super::window::Millis;
+use crate::call::Call;
+use crate::neurons::Neurons;
+
+/// The buckets of one rule, at most so many. When there is no more room, values that have no bucket share one: then each of
+/// them may be refused for what the others spent, but none can spend more than the limit.
+pub(super) struct Table {
+    pub(super) rule: Arc<Active>,
+    /// The only one of a rule that is not split, and what the values without a place share.
+    shared: Arc<Bucket>,
+    own: DashMap<String, Arc<Bucket>>,
+    max_buckets: usize,
+    door: Mutex<Door>,
+}
+
+/// Passed once by each new value.
+#[derive(Default)]
+struct Door {
+    /// Until then new values share, also where there is room again: nobody has two limits in one window.
+    shares_until: Millis,
+    next_sweep: Millis,
+    warned: bool,
+}
+
+/// The shared bucket of a rule that is split, in the ledger.
+const SHARED: &str = "*";
+
+impl Table {
+    pub(super) fn new(rule: Arc<Active>, max_buckets: usize) -> Self {
+        let name = if rule.rule.split_by.is_empty() { "" } else { SHARED };
+        let shared = Arc::new(Bucket::new(rule.clone(), name));
+        Self { rule, shared, own: DashMap::new(), max_buckets, door: Mutex::default() }
+    }
+
+    /// Takes up what the ledger has; says how much of it was never settled.
+    pub(super) fn restore(&self, now: Millis) -> Neurons {
+        let Some(ledger) = &self.rule.ledger else { return Neurons::ZERO };
+        let mut leases = ledger.load(&self.rule.ledger_name, now);
+        leases.sort_by_key(|lease| lease.start_ms);
+        let mut door = self.door.lock();
+        let restore = |lease: &super::ledger::Lease| {
+            if *lease.bucket == *self.shared.name() {
+                if !self.rule.rule.split_by.is_empty() {
+                    door.shares_until = door.shares_until.max(lease.expires_ms);
+                }
+                return self.shared.restore(lease, now);
+            }
+            let bucket = self.own.entry(lease.bucket.to_string()).or_insert_with(|| self.bucket(&lease.bucket)).clone();
+            bucket.restore(lease, now)
+        };
+        leases.iter().map(restore).sum()
+    }
+
+    fn bucket(&self, name: &str) -> Arc<Bucket> {
+        Arc::new(Bucket::new(self.rule.clone(), name))
+    }
+
+    /// The bucket of a call. It may have retired by the time it is locked; then it is to be found again.
+    pub(super) fn find(&self, call: &Call, now: Millis) -> Arc<Bucket> {
+        if self.rule.rule.split_by.is_empty() {
+            return self.shared.clone();
+        }
+        let name = self.rule.rule.bucket(call);
+        match self.own.get(&name) {
+            Some(bucket) => bucket.clone(),
+            None => self.admit(name, now),
+        }
+    }
+
+    fn admit(&self, name: String, now: Millis) -> Arc<Bucket> {
+        let mut door = self.door.lock();
+        if let Some(bucket) = self.own.get(&name) {
+            return bucket.clone();
+        }
+        let is_full = self.own.len() >= self.max_buckets;
+        if now >= door.next_sweep || is_full && now + 1_000 >= door.next_sweep {
+            let span = self.rule.rule.window.span(now, self.rule.rule.sliding);
+            door.next_sweep = span.end.min(now + 60_000);
+            self.sweep(now);
+        }
+        if now < door.shares_until || self.own.len() >= self.max_buckets {
+            let span = self.rule.rule.window.span(now, self.rule.rule.sliding);
+            door.shares_until = door.shares_until.max(span.expires);
+            if !std::mem::replace(&mut door.warned, true) {
+                tracing::warn!(
+                    budget = self.rule.rule.name,
+                    max_buckets = self.max_buckets,
+                    "no room for more buckets: new values share one until the window ends"
+                );
+            }
+            return self.shared.clone();
+        }
+        let bucket = self.bucket(&name);
+        self.own.insert(name, bucket.clone());
+        bucket
+    }
+
+    /// Lets go of buckets that count nothing any more.
+    fn sweep(&self, now: Millis) {
+        self.own.retain(|_, bucket| !bucket.retire_if_idle(now));
+    }
+
+    /// Has all leases lowered to what is spent.
+    pub(super) fn release(&self) {
+        self.shared.list_always();
+        self.own.iter().for_each(|bucket| bucket.list_always());
+    }
+
+    /// Sums over all buckets: how many, what they have spent and what they have reserved.
+    pub(super) fn sums(&self, now: Millis) -> (usize, Neurons, Neurons) {
+        let mut sums = (0, Neurons::ZERO, Neurons::ZERO);
+        let mut add = |bucket: &Bucket| {
+            let state = bucket.lock(now);
+            sums = (sums.0 + 1, sums.1 + state.spent, sums.2 + state.reserved);
+        };
+        add(&self.shared);
+        self.own.iter().for_each(|bucket| add(&bucket));
+        sums
+    }
+
+    /// What the fullest bucket has left.
+    pub(super) fn least_left(&self, now: Millis) -> Neurons {
+        let left = |bucket: &Bucket| bucket.lock(now).left(&self.rule.rule);
+        self.own.iter().map(|bucket| left(&bucket)).fold(left(&self.shared), Neurons::min)
+    }
+}

@@ -1,0 +1,389 @@
+//! What the layer promises, with a vendor that is a function.
+
+use std::future::pending;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use tower::ServiceExt;
+
+use super::*;
+use crate::catalogue::Catalogue;
+use crate::layers::testing::{LLAMA, Sealed, Vendor, call, call_read_by, ok, refusal};
+use crate::neurons::Neurons;
+use crate::receipt::{Cost, Estimate, Facts, Metadatum, Reader, Receipt, Source};
+
+/// A clock that stands still until it is moved.
+struct Watch(AtomicU64);
+
+impl Clock for Watch {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+const DAY_MS: u64 = 86_400_000;
+
+fn watch() -> Arc<Watch> {
+    Arc::new(Watch(AtomicU64::new(20_000 * DAY_MS + 1)))
+}
+
+fn budgets(rules: Vec<Rule>, change: impl FnOnce(&mut Settings)) -> Arc<Budgets> {
+    let mut settings = Settings { rules, clock: watch(), ..Settings::default() };
+    change(&mut settings);
+    Arc::new(Budgets::new(settings, &Catalogue::default()).unwrap())
+}
+
+fn everyone(limit: Neurons) -> Rule {
+    Rule::new("everyone", limit, Period::Day)
+}
+
+/// The most that the usual call can cost.
+fn upper() -> Neurons {
+    Estimate::of(&call(LLAMA, "{}")).upper
+}
+
+fn times(neurons: Neurons, n: u64) -> Neurons {
+    Neurons::from_micro(neurons.micro() * n)
+}
+
+fn charge(call: &Call, neurons: Neurons) {
+    call.receipt.note(|facts| {
+        facts.model = call.model.clone();
+        facts.cost = Cost { neurons, source: Source::Reported, ..Cost::default() };
+    });
+}
+
+/// A vendor that takes what each call may cost at most.
+async fn dear(call: Call) -> Result<Reply, Error> {
+    charge(&call, Estimate::of(&call).upper);
+    Ok(ok("{}"))
+}
+
+async fn ask(budgets: &Arc<Budgets>, call: Call) -> Result<Reply, Error> {
+    BudgetLayer::new(budgets.clone()).layer(Vendor(dear)).oneshot(call).await
+}
+
+fn assert_nothing_is_reserved(budgets: &Budgets) {
+    for status in budgets.status() {
+        assert_eq!(status.reserved, Neurons::ZERO, "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused_and_told_when_to_come_back() {
+    let budgets = budgets(vec![everyone(times(upper(), 2))], |_| {});
+    for _ in 0..2 {
+        ask(&budgets, call(LLAMA, "{}")).await.unwrap();
+    }
+    let error = ask(&budgets, call(LLAMA, "{}")).await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::from_millis(DAY_MS - 1)));
+    assert!(error.to_string().contains("\"everyone\"") && error.to_string().contains("23 h 59 min"), "{error}");
+    assert_eq!(error.response(true).headers()["x-should-retry"], "false");
+    assert_eq!(budgets.status()[0].rejected, 1);
+    assert_nothing_is_reserved(&budgets);
+}
+
+#[tokio::test]
+async fn all_budgets_or_none_are_reserved_in() {
+    let small = Rule { split_by: vec![Split::Model], ..Rule::new("small", upper(), Period::Hour) };
+    let budgets = budgets(vec![everyone(times(upper(), 10)), small], |_| {});
+    ask(&budgets, call(LLAMA, "{}")).await.unwrap();
+    ask(&budgets, call(LLAMA, "{}")).await.unwrap_err();
+    let status = budgets.status();
+    assert_eq!((status[0].spent, status[1].spent), (upper(), upper()));
+    assert_nothing_is_reserved(&budgets);
+}
+
+#[tokio::test]
+async fn a_client_who_leaves_a_waiting_call_frees_what_was_reserved() {
+    let budgets = budgets(vec![everyone(upper())], |_| {});
+    let stack = BudgetLayer::new(budgets.clone()).layer(Vendor(|_call: Call| async move {
+        let _held = _call;
+        pending::<Result<Reply, Error>>().await
+    }));
+    let mut waiting = Box::pin(stack.oneshot(call(LLAMA, "{}")));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    assert_eq!(budgets.status()[0].reserved, upper());
+    drop(waiting);
+    assert_eq!((budgets.status()[0].reserved, budgets.status()[0].spent), (Neurons::ZERO, Neurons::ZERO));
+}
+
+#[tokio::test]
+async fn an_attempt_given_up_on_its_way_is_charged_in_full() {
+    let budgets = budgets(vec![everyone(times(upper(), 3))], |_| {});
+    let meter = crate::layers::meter::MeterLayer::default();
+    let vendor = Vendor(|_: Call| pending::<Result<Reply, Error>>());
+    let stack = BudgetLayer::new(budgets.clone()).layer(meter.layer(vendor));
+    let mut waiting = Box::pin(stack.oneshot(call(LLAMA, "{}")));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    drop(waiting);
+    assert_eq!(budgets.status()[0].spent, upper());
+    assert_nothing_is_reserved(&budgets);
+}
+
+#[tokio::test]
+async fn a_panic_below_settles() {
+    let budgets = budgets(vec![everyone(upper())], |_| {});
+    let stack = BudgetLayer::new(budgets.clone()).layer(Vendor(|call: Call| async move {
+        let _call = call;
+        panic!("on purpose")
+    }));
+    assert!(tokio::spawn(stack.oneshot(call(LLAMA, "{}"))).await.is_err());
+    assert_nothing_is_reserved(&budgets);
+}
+
+#[tokio::test]
+async fn a_failed_call_frees_all_before_another_model_is_tried() {
+    let budgets = budgets(vec![everyone(upper())], |_| {});
+    let stack = BudgetLayer::new(budgets.clone()).layer(Vendor(|_| async { Ok(refusal(429, Some(3040))) }));
+    let first = call(LLAMA, "{}");
+    let again = first.clone();
+    stack.oneshot(first).await.unwrap();
+    assert_nothing_is_reserved(&budgets);
+    ask(&budgets, again).await.unwrap();
+    assert_eq!(budgets.status()[0].spent, upper());
+}
+
+#[tokio::test]
+async fn a_call_is_charged_to_the_window_it_reserved_in() {
+    let clock = watch();
+    let budgets = budgets(vec![everyone(upper())], |settings| settings.clock = clock.clone());
+    let late = call(LLAMA, "{}");
+    let held = budgets.reserve_now(&late).unwrap().unwrap();
+    assert!(ask(&budgets, call(LLAMA, "{}")).await.is_err());
+    clock.0.fetch_add(DAY_MS, Ordering::SeqCst);
+    charge(&late, upper());
+    drop((late, held));
+    assert_eq!(budgets.status()[0].spent, Neurons::ZERO);
+    ask(&budgets, call(LLAMA, "{}")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_model_without_a_price_is_charged_what_the_vendor_reports_until_nothing_is_left() {
+    let budgets = budgets(vec![everyone(Neurons::from_whole(5))], |_| {});
+    let stack = BudgetLayer::new(budgets.clone()).layer(Vendor(|call: Call| async move {
+        charge(&call, Neurons::from_whole(3));
+        Ok(ok("{}"))
+    }));
+    for _ in 0..2 {
+        stack.clone().oneshot(call("@cf/acme/new", "{}")).await.unwrap();
+    }
+    assert_eq!(budgets.status()[0].spent, Neurons::from_whole(6));
+    stack.oneshot(call("@cf/acme/new", "{}")).await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_reservations_but_not_for_what_is_spent() {
+    let budgets = budgets(vec![everyone(times(upper(), 2))], |settings| settings.max_wait = Duration::from_secs(5));
+    let first = call(LLAMA, "{}");
+    let second = call(LLAMA, "{}");
+    let held = (budgets.reserve_now(&first).unwrap().unwrap(), budgets.reserve_now(&second).unwrap().unwrap());
+    let (b, third) = (budgets.clone(), call(LLAMA, "{}"));
+    let third = tokio::spawn(async move { ask(&b, third).await.map(drop) });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!third.is_finished());
+    drop(first);
+    third.await.unwrap().unwrap();
+
+    // One is spent, one reserved: a call may wait for the latter, and not for ever.
+    let began = tokio::time::Instant::now();
+    assert!(ask(&budgets, call(LLAMA, "{}")).await.is_err());
+    assert_eq!(began.elapsed(), Duration::from_secs(5));
+    charge(&second, upper());
+    drop((second, held));
+    let began = tokio::time::Instant::now();
+    assert!(ask(&budgets, call(LLAMA, "{}")).await.is_err());
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_nothing_is_reserved(&budgets);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_served_in_turn_and_who_leaves_holds_nobody_up() {
+    let budgets = budgets(vec![everyone(upper())], |settings| settings.max_wait = Duration::from_secs(60));
+    let first = call(LLAMA, "{}");
+    let held = budgets.reserve_now(&first).unwrap().unwrap();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut waiting = Vec::new();
+    for n in 0..5 {
+        let (budgets, order) = (budgets.clone(), order.clone());
+        waiting.push(tokio::spawn(async move {
+            let call = call(LLAMA, "{}");
+            let held = budgets.reserve(&call).await.unwrap();
+            order.lock().push(n);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop((call, held));
+        }));
+        tokio::task::yield_now().await;
+    }
+    waiting[0].abort();
+    waiting[2].abort();
+    drop((first, held));
+    for task in waiting {
+        let _ = task.await;
+    }
+    assert_eq!(*order.lock(), [1, 3, 4]);
+    assert_nothing_is_reserved(&budgets);
+}
+
+#[tokio::test]
+async fn a_cheaper_model_is_asked_instead_and_reserves_for_itself() {
+    let dear_model = "@cf/meta/llama-3.3-70b-instruct-fp8-fast";
+    let rule = Rule {
+        models: vec![dear_model.into()],
+        on_exceeded: OnExceeded::Model(LLAMA.into()),
+        ..Rule::new("dear", Neurons::from_micro(1), Period::Day)
+    };
+    let budgets = budgets(vec![rule, everyone(times(upper(), 10))], |_| {});
+    let sealed = Sealed::default();
+    ask(&budgets, call_read_by(sealed.readers(), dear_model, "{}")).await.unwrap();
+    assert_eq!(*sealed.0.lock()[0].model.id, *LLAMA);
+    let status = budgets.status();
+    assert_eq!((status[0].spent, status[1].spent), (Neurons::ZERO, upper()));
+    assert_eq!(status[0].rejected, 0);
+}
+
+#[tokio::test]
+async fn a_call_is_shortened_only_where_that_is_allowed() {
+    let long = || {
+        let mut call = call(LLAMA, r#"{"prompt":"hello","max_tokens":100000}"#);
+        call.ask = Arc::new(crate::call::Ask { max_tokens: Some(100_000), ..(*call.ask).clone() });
+        call
+    };
+    let limit = Neurons::from_whole(50);
+    assert!(ask(&budgets(vec![everyone(limit)], |_| {}), long()).await.is_err());
+    let allowed = budgets(vec![everyone(limit)], |settings| settings.clamp_max_tokens = true);
+    ask(&allowed, long()).await.unwrap();
+    let spent = allowed.status()[0].spent;
+    assert!(spent <= limit && spent.micro() > limit.micro() * 99 / 100, "{spent} of {limit}");
+}
+
+#[tokio::test]
+async fn values_beyond_the_last_bucket_share_one_and_nobody_has_two_limits() {
+    let clock = watch();
+    let rule = Rule { split_by: vec![Split::Metadata("user".into())], ..everyone(upper()) };
+    let budgets = budgets(vec![rule], |settings| {
+        settings.max_buckets = 3;
+        settings.clock = clock.clone();
+    });
+    let user = |n: u32| {
+        let call = call(LLAMA, "{}");
+        call.receipt.note(|facts| facts.metadata = Arc::new([("user".into(), Metadatum::Number(n.into()))]));
+        call
+    };
+    for n in 0..4 {
+        ask(&budgets, user(n)).await.unwrap();
+    }
+    for n in 0..10 {
+        ask(&budgets, user(n)).await.unwrap_err();
+    }
+    assert_eq!(budgets.status()[0].buckets, 4);
+    // The next day there is room for others, for nothing of the day before counts.
+    clock.0.fetch_add(DAY_MS, Ordering::SeqCst);
+    for n in 7..10 {
+        ask(&budgets, user(n)).await.unwrap();
+    }
+    assert_eq!(budgets.status()[0].buckets, 4);
+}
+
+#[test]
+fn a_sliding_window_never_holds_more_than_the_limit() {
+    use proptest::prelude::*;
+    proptest!(ProptestConfig::with_cases(64), |(steps in proptest::collection::vec(0u64..40_000, 1..120))| {
+        let clock = watch();
+        let rule = Rule { sliding: true, ..Rule::new("m", times(upper(), 5), Period::Minute) };
+        let budgets = budgets(vec![rule], |settings| settings.clock = clock.clone());
+        let mut admitted: Vec<u64> = Vec::new();
+        for step in steps {
+            let now = clock.0.fetch_add(step / 10, Ordering::SeqCst) + step / 10;
+            let call = call(LLAMA, "{}");
+            if let Some(Ok(_)) = budgets.reserve_now(&call) {
+                charge(&call, upper());
+                admitted.push(now);
+            }
+            let within = admitted.iter().filter(|at| **at + 60_000 > now).count();
+            prop_assert!(within <= 5, "{within} in one minute");
+        }
+    });
+}
+
+/// Counts at the upstream, and after each call's receipt, as the budgets must.
+#[derive(Default)]
+struct Spent(AtomicU64);
+
+impl Reader for Spent {
+    fn sealed(&self, facts: &Facts) {
+        self.0.fetch_add(facts.cost.neurons.micro(), Ordering::SeqCst);
+    }
+}
+
+/// Calls from four threads, some of which leave; returns what the vendor counted at most, and at the end.
+fn storm(budgets: &Arc<Budgets>, calls: u64, users: u32) -> Neurons {
+    let spent = Arc::new(Spent::default());
+    let (next, usual) = (AtomicU64::new(0), call(LLAMA, "{}"));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let local = tokio::task::LocalSet::new();
+                for _ in 0..calls / 4 {
+                    let n = next.fetch_add(1, Ordering::SeqCst);
+                    let (budgets, spent, usual) = (budgets.clone(), spent.clone(), usual.clone());
+                    local.spawn_local(async move {
+                        let receipt = Receipt::open(Arc::new([spent as Arc<dyn Reader>]), usual.model.clone());
+                        let call = Call { receipt, ..usual };
+                        let user = Metadatum::Number((n % u64::from(users)).into());
+                        call.receipt.note(|facts| facts.metadata = Arc::new([("user".into(), user)]));
+                        let stack = BudgetLayer::new(budgets).layer(Vendor(move |call: Call| async move {
+                            tokio::time::sleep(Duration::from_millis(n % 7)).await;
+                            // What is not known to fit must never be spent: 40% to 100% of the estimate.
+                            let upper = Estimate::of(&call).upper.micro();
+                            charge(&call, Neurons::from_micro(upper * (4 + n % 7) / 10));
+                            if n.is_multiple_of(3) {
+                                tokio::time::sleep(Duration::from_millis(3)).await;
+                            }
+                            Ok(ok("{}"))
+                        }));
+                        let reply = stack.oneshot(call);
+                        // Every eleventh client has no patience.
+                        let patience = if n.is_multiple_of(11) { 5 } else { 20_000 };
+                        let _ = tokio::time::timeout(Duration::from_millis(patience), reply).await;
+                    });
+                }
+                runtime.block_on(local);
+            });
+        }
+    });
+    Neurons::from_micro(spent.0.load(Ordering::SeqCst))
+}
+
+#[test]
+fn two_thousand_calls_at_once_never_overspend_and_use_the_budget_up() {
+    let limit = times(upper(), 100);
+    let budgets = budgets(vec![everyone(limit)], |settings| {
+        settings.max_wait = Duration::from_secs(10);
+        settings.max_waiting = 5_000;
+    });
+    let spent = storm(&budgets, 2_000, 1);
+    println!("spent {spent} of {limit}: {:.2}%", 100.0 * spent.as_f64() / limit.as_f64());
+    assert!(spent <= limit, "{spent} of {limit}");
+    assert!(spent.micro() * 100 >= limit.micro() * 95, "{spent} of {limit}");
+    assert_eq!(budgets.status()[0].spent, spent);
+    assert_nothing_is_reserved(&budgets);
+}
+
+#[test]
+fn ten_thousand_buckets_hold_each_for_itself() {
+    let rule = Rule { split_by: vec![Split::Metadata("user".into())], ..everyone(times(upper(), 2)) };
+    let budgets = budgets(vec![rule, Rule::new("all", times(upper(), 15_000), Period::Month)], |settings| {
+        settings.max_wait = Duration::from_secs(10);
+        settings.max_waiting = 50_000;
+    });
+    let spent = storm(&budgets, 40_000, 10_000);
+    let status = budgets.status();
+    println!("spent {spent} of {}; {} buckets", times(upper(), 15_000), status[0].buckets);
+    assert_eq!(status[0].buckets, 10_001);
+    assert!(status[0].spent == spent && status[1].spent == spent, "{status:?}");
+    assert!(spent <= times(upper(), 15_000));
+    assert_nothing_is_reserved(&budgets);
+}

@@ -1,0 +1,151 @@
+//! When a budget begins anew.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use serde::{Deserialize, Serialize};
+
+/// Where the time comes from, so that a test can own it.
+pub trait Clock: Send + Sync + 'static {
+    /// The wall clock.
+    fn now(&self) -> SystemTime;
+}
+
+/// The system's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+/// How long a budget lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Period {
+    /// 60 seconds.
+    Minute,
+    /// 60 minutes.
+    Hour,
+    /// From 00:00 UTC, as the vendor's free allocation.
+    #[default]
+    Day,
+    /// From the first of the month, 00:00 UTC; 30 days where the window slides.
+    Month,
+}
+
+/// Milliseconds since 1970, UTC: what windows are reckoned in.
+pub(super) type Millis = u64;
+
+/// What is counted together: all of an aligned window, or a sixtieth of a sliding one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Its first millisecond.
+    pub(super) start: Millis,
+    /// The first one after it: what is reserved from here on belongs to the next span.
+    pub(super) end: Millis,
+    /// From here on it counts no more.
+    pub(super) expires: Millis,
+}
+
+/// A sliding window moves by so small a part of itself.
+const SLICES: Millis = 60;
+const MINUTE: Millis = 60_000;
+const HOUR: Millis = 60 * MINUTE;
+const DAY: Millis = 24 * HOUR;
+
+impl Clock for SystemClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// A time before 1970 is 1970.
+pub(super) fn millis(time: SystemTime) -> Millis {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
+}
+
+impl Period {
+    /// Its name in the config.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+
+    /// How long it is; a month counts as 30 days.
+    pub fn length(self) -> Duration {
+        Duration::from_millis(self.length_millis())
+    }
+
+    fn length_millis(self) -> Millis {
+        match self {
+            Self::Minute => MINUTE,
+            Self::Hour => HOUR,
+            Self::Day => DAY,
+            Self::Month => 30 * DAY,
+        }
+    }
+
+    /// The span that a moment belongs to.
+    pub(super) fn span(self, now: Millis, sliding: bool) -> Span {
+        if sliding {
+            let slice = self.length_millis() / SLICES;
+            let start = now - now % slice;
+            // A slice counts until the last of its moments has left the window: the limit holds in every window.
+            return Span { start, end: start + slice, expires: start + slice + self.length_millis() };
+        }
+        let (start, end) = match self {
+            Self::Month => month(now).unwrap_or((now - now % DAY, now - now % DAY + DAY)),
+            fixed => (now - now % fixed.length_millis(), now - now % fixed.length_millis() + fixed.length_millis()),
+        };
+        Span { start, end, expires: end }
+    }
+}
+
+/// The month around a moment; `None` beyond the year 9999.
+fn month(now: Millis) -> Option<(Millis, Millis)> {
+    let date = Timestamp::from_millisecond(now.try_into().ok()?).ok()?.to_zoned_datetime(TimeZone::UTC).date();
+    let first = date.first_of_month();
+    Some((midnight(first)?, midnight(first.checked_add(1.month()).ok()?)?))
+}
+
+fn midnight(date: Date) -> Option<Millis> {
+    date.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp().as_millisecond().try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Millis {
+        text.parse::<Timestamp>().unwrap().as_millisecond() as Millis
+    }
+
+    #[test]
+    fn months_begin_on_the_first_also_in_leap_years() {
+        let span = Period::Month.span(at("2028-02-29T23:59:59.999Z"), false);
+        assert_eq!((span.start, span.end), (at("2028-02-01T00:00:00Z"), at("2028-03-01T00:00:00Z")));
+        let span = Period::Month.span(at("2026-12-31T23:59:59.999Z"), false);
+        assert_eq!((span.start, span.end), (at("2026-12-01T00:00:00Z"), at("2027-01-01T00:00:00Z")));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_moment_is_in_its_span_and_spans_join(now in 0u64..4_000_000_000_000, sliding: bool) {
+            for period in [Period::Minute, Period::Hour, Period::Day, Period::Month] {
+                let span = period.span(now, sliding);
+                proptest::prop_assert!(span.start <= now && now < span.end && span.end <= span.expires);
+                proptest::prop_assert_eq!(period.span(span.start, sliding), span);
+                proptest::prop_assert_eq!(period.span(span.end - 1, sliding), span);
+                proptest::prop_assert_eq!(period.span(span.end, sliding).start, span.end);
+                if sliding {
+                    // What is spent at its first moment counts for a whole window and at most a sixtieth more.
+                    proptest::prop_assert!(span.expires - now > period.length_millis());
+                    proptest::prop_assert!(span.expires - span.start <= period.length_millis() / 60 * 61);
+                }
+            }
+        }
+    }
+}

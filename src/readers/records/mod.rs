@@ -1,0 +1,181 @@
+//! Keeps a record of each call in SQLite, and the budgets' leases beside them.
+//!
+//! A receipt is put into a bounded queue, which takes well under a microsecond and never waits; a thread of its own writes
+//! what is there some twenty-five times a second, in one transaction with the daily sums that usage is read from. A locked
+//! database or a full disk holds no call up and loses none: the thread warns once, keeps trying, and what the queue cannot
+//! hold is [counted](Stats::lost). Records go when they are older than [`Settings::retention`], and the oldest when there
+//! are more than [`Settings::max_bytes`] of them.
+//!
+//! # What it does not do
+//! It keeps no bodies, and no key or token: a receipt has none. `synchronous` is `normal`: a killed process loses what was
+//! settled in the last 100 ms, a machine that loses power may lose some seconds more.
+//!
+//! # Example
+//! ```
+//! use tollgate::readers::records::{Records, Settings};
+//!
+//! # let directory = tempfile::tempdir().unwrap();
+//! let mut settings = Settings::default();
+//! settings.path = directory.path().join("tollgate.db");
+//! let records = Records::open(settings).unwrap();
+//! // … as a reader of `identify::Settings::readers`, and as the ledger of `budget::Settings` …
+//! records.close();
+//! assert_eq!(records.stats().lost, 0);
+//! ```
+
+mod books;
+mod query;
+mod row;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use self::query::{Archive, Filter, Group, Record, Usage};
+use self::row::Row;
+pub use self::schema::RecordsError;
+use crate::layers::budget::{Bucket, Lease, Ledger};
+use crate::receipt::{Facts, Reader};
+
+/// Where records are kept, and how long.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The database.
+    pub path: PathBuf,
+    /// Older records go; their sums stay for a year.
+    pub retention: Duration,
+    /// The oldest records go where the database is larger, in bytes.
+    pub max_bytes: u64,
+    /// Records that may wait to be written; further ones are lost, and counted.
+    pub queue: usize,
+}
+
+/// The records, open for writing. A [`Reader`] of receipts, and a [`Ledger`] for budgets.
+pub struct Records {
+    path: PathBuf,
+    sender: SyncSender<Box<Row>>,
+    shared: Arc<Shared>,
+    thread: Thread,
+    joined: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How the writing goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Records written.
+    pub written: u64,
+    /// Records in the queue.
+    pub waiting: u64,
+    /// Records that the queue had no room for.
+    pub lost: u64,
+    /// Writes that failed; each is tried again.
+    pub failures: u64,
+}
+
+/// What the callers and the thread share.
+#[derive(Default)]
+struct Shared {
+    written: AtomicU64,
+    waiting: AtomicU64,
+    lost: AtomicU64,
+    failures: AtomicU64,
+    stop: AtomicBool,
+    /// Buckets whose leases are to be written.
+    leases: Mutex<Vec<Arc<Bucket>>>,
+}
+
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            path: "tollgate.db".into(),
+            retention: Duration::from_secs(30 * 24 * 3600),
+            max_bytes: 8 << 30,
+            queue: 65_536,
+        }
+    }
+}
+
+// === impl Records ===
+
+impl Records {
+    /// Opens the database, made where there is none, and starts the thread that writes.
+    pub fn open(settings: Settings) -> Result<Arc<Self>, RecordsError> {
+        let (sender, rows) = sync_channel(settings.queue.max(1));
+        let shared = Arc::new(Shared::default());
+        let path = settings.path.clone();
+        let joined = writer::start(settings, rows, shared.clone())?;
+        let thread = joined.thread().clone();
+        Ok(Arc::new(Self { path, sender, shared, thread, joined: Mutex::new(Some(joined)) }))
+    }
+
+    /// How the writing goes.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            written: self.shared.written.load(Ordering::Relaxed),
+            waiting: self.shared.waiting.load(Ordering::Relaxed),
+            lost: self.shared.lost.load(Ordering::Relaxed),
+            failures: self.shared.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes what there is and ends the thread. What comes later is lost, and counted.
+    pub fn close(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.thread.unpark();
+        if let Some(thread) = self.joined.lock().take() {
+            // A panic of the thread's has been logged where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Reader for Records {
+    fn sealed(&self, facts: &Facts) {
+        if facts.collect.log == Some(false) {
+            return;
+        }
+        // Nobody is woken: the thread looks by itself.
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.sender.try_send(Box::new(Row::of(facts))).is_err() {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Ledger for Records {
+    fn load(&self, budget: &str, now_ms: u64) -> Vec<Lease> {
+        let connection = schema::open_to_read(&self.path);
+        let leases = connection
+            .map_err(|error| error.to_string())
+            .and_then(|connection| books::load(&connection, budget, now_ms).map_err(|error| error.to_string()));
+        leases.unwrap_or_else(|why| {
+            tracing::error!(budget, why, "what was spent before cannot be read: the budget begins anew");
+            Vec::new()
+        })
+    }
+
+    fn renew(&self, bucket: Arc<Bucket>) {
+        self.shared.leases.lock().push(bucket);
+        self.thread.unpark();
+    }
+}

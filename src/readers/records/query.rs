@@ -1,0 +1,286 @@
+//! Reading the records: usage by day, model or key; calls by filter and page.
+
+use std::path::Path;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use serde::Serialize;
+
+use super::schema::{self, RecordsError};
+use crate::neurons::Neurons;
+use crate::receipt::CallId;
+
+/// The records, open for reading beside whoever writes them.
+pub struct Archive {
+    connection: Connection,
+    path: String,
+}
+
+/// What usage is summed up by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Group {
+    /// Days, from 00:00 UTC.
+    #[default]
+    Day,
+    /// Models.
+    Model,
+    /// Clients' keys.
+    Key,
+}
+
+/// A line of usage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Usage {
+    /// The day (`2026-11-24`), the model or the key's name; empty for calls without a key.
+    pub name: String,
+    /// Calls, refused ones too.
+    pub calls: u64,
+    /// Tokens read, cached ones included.
+    pub input_tokens: u64,
+    /// The part of them that the vendor had in its prefix cache.
+    pub cached_input_tokens: u64,
+    /// Tokens written.
+    pub output_tokens: u64,
+    /// Spent, in micro-neurons.
+    pub neurons: Neurons,
+    /// Not spent thanks to the cache, in micro-neurons.
+    pub saved: Neurons,
+}
+
+/// Which records. `None` is any.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Filter {
+    /// The model that answered.
+    pub model: Option<String>,
+    /// The client's key, by its name.
+    pub key: Option<String>,
+    /// How it ended: a label of [`Outcome`](crate::receipt::Outcome).
+    pub outcome: Option<String>,
+    /// What the client was told.
+    pub status: Option<u16>,
+    /// The caller's own id.
+    pub event_id: Option<String>,
+    /// Received at or after, in milliseconds since 1970.
+    pub since_ms: Option<u64>,
+    /// Received before, in milliseconds since 1970.
+    pub until_ms: Option<u64>,
+    /// Before this record: the last one of the page before.
+    pub before: Option<CallId>,
+}
+
+/// A record as it is read back.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Record {
+    /// `cf-aig-log-id`.
+    pub id: String,
+    /// When it was received, in milliseconds since 1970, UTC.
+    pub received_ms: i64,
+    /// The client's key, by its name.
+    pub key: Option<String>,
+    /// The account that pays.
+    pub account: String,
+    /// The model that was asked for.
+    pub asked: String,
+    /// The model that answered.
+    pub model: String,
+    /// The form of the request.
+    pub route: Option<String>,
+    /// A stream was asked for.
+    pub stream: bool,
+    /// What the client was told.
+    pub status: Option<u16>,
+    /// How it ended.
+    pub outcome: String,
+    /// Why the gate refused it.
+    pub refused: Option<String>,
+    /// Tokens read.
+    pub input_tokens: i64,
+    /// The cached part of them.
+    pub cached_input_tokens: i64,
+    /// Tokens written.
+    pub output_tokens: i64,
+    /// In neurons.
+    pub neurons: f64,
+    /// In US dollars, at the caller's own price where it named one.
+    pub usd: f64,
+    /// Who says what it cost.
+    pub source: Option<String>,
+    /// What the cache had to say.
+    pub cache: Option<String>,
+    /// Attempts upstream.
+    pub attempts: i64,
+    /// The vendor's error code of the last of them.
+    pub vendor_code: Option<u32>,
+    /// In milliseconds.
+    pub waited_ms: f64,
+    /// In milliseconds.
+    pub upstream_ms: f64,
+    /// In milliseconds.
+    pub duration_ms: f64,
+    /// `cf-aig-metadata`.
+    pub metadata: Option<serde_json::Value>,
+    /// `cf-aig-event-id`.
+    pub event_id: Option<String>,
+    /// The vendor's name for the call.
+    pub vendor_id: Option<String>,
+    /// A caller's verdict: -1, 0 or 1.
+    pub feedback: Option<i64>,
+    /// A caller's verdict: 0 to 100.
+    pub score: Option<i64>,
+}
+
+const COLUMNS: &str = "id, received_ms, key, account, asked, model, route, stream, status, outcome, refused, \
+    input_tokens, cached_input_tokens, output_tokens, neurons, custom_usd, source, cache, attempts, vendor_code, \
+    waited_us, upstream_us, duration_us, metadata, event_id, vendor_id, feedback, score";
+
+// === impl Archive ===
+
+impl Archive {
+    /// Opens records that are there.
+    pub fn open(path: &Path) -> Result<Self, RecordsError> {
+        Ok(Self { connection: schema::open_to_read(path)?, path: path.display().to_string() })
+    }
+
+    fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, RecordsError> {
+        result.map_err(|why| RecordsError::Database { path: self.path.clone(), why })
+    }
+
+    /// What was used in whole days from one moment to another, in milliseconds since 1970.
+    pub fn usage(&self, from_ms: u64, until_ms: u64, group: Group) -> Result<Vec<Usage>, RecordsError> {
+        let name = match group {
+            Group::Day => "strftime('%Y-%m-%d', day_ms / 1000, 'unixepoch')",
+            Group::Model => "model",
+            Group::Key => "key",
+        };
+        let order = if group == Group::Day { "1" } else { "6 DESC, 1" };
+        let sql = format!(
+            "SELECT {name}, sum(calls), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(neurons), \
+             sum(saved) FROM days WHERE day_ms >= ?1 AND day_ms < ?2 GROUP BY 1 ORDER BY {order}"
+        );
+        self.told(
+            self.connection.prepare(&sql).and_then(|mut statement| {
+                statement.query_map(params![from_ms as i64, until_ms as i64], usage)?.collect()
+            }),
+        )
+    }
+
+    /// The newest records that fit, newest first.
+    pub fn list(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, RecordsError> {
+        let (conditions, mut values) = filter.conditions();
+        values.push(Value::Integer(limit as i64));
+        let sql = format!("SELECT {COLUMNS} FROM records WHERE {conditions} ORDER BY id DESC LIMIT ?");
+        self.told(
+            self.connection
+                .prepare(&sql)
+                .and_then(|mut statement| statement.query_map(params_from_iter(values), record)?.collect()),
+        )
+    }
+
+    /// One record.
+    pub fn get(&self, id: CallId) -> Result<Option<Record>, RecordsError> {
+        let sql = format!("SELECT {COLUMNS} FROM records WHERE id = ?1");
+        self.told(self.connection.query_row(&sql, params![id.to_bytes()], record).optional())
+    }
+
+    /// Deletes what fits, and says how many that were. Sums stay.
+    pub fn delete(&self, filter: &Filter) -> Result<usize, RecordsError> {
+        let (conditions, values) = filter.conditions();
+        self.told(self.connection.execute(&format!("DELETE FROM records WHERE {conditions}"), params_from_iter(values)))
+    }
+
+    /// A caller's verdict on a record; false where there is none. `None` leaves what is there.
+    pub fn judge(
+        &self,
+        id: CallId,
+        feedback: Option<i64>,
+        score: Option<i64>,
+        metadata: Option<&str>,
+    ) -> Result<bool, RecordsError> {
+        let sql = "UPDATE records SET feedback = coalesce(?2, feedback), score = coalesce(?3, score), \
+            metadata = coalesce(?4, metadata) WHERE id = ?1";
+        let changed = self.connection.execute(sql, params![id.to_bytes(), feedback, score, metadata]);
+        self.told(changed.map(|rows| rows > 0))
+    }
+}
+
+fn usage(row: &Row<'_>) -> rusqlite::Result<Usage> {
+    let figure = |n| row.get::<_, i64>(n).map(|figure| figure as u64);
+    Ok(Usage {
+        name: row.get(0)?,
+        calls: figure(1)?,
+        input_tokens: figure(2)?,
+        cached_input_tokens: figure(3)?,
+        output_tokens: figure(4)?,
+        neurons: Neurons::from_micro(figure(5)?),
+        saved: Neurons::from_micro(figure(6)?),
+    })
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let neurons = Neurons::from_micro(row.get::<_, i64>(14)? as u64);
+    let millis = |n| row.get::<_, i64>(n).map(|micros| micros as f64 / 1000.0);
+    let metadata: Option<String> = row.get(23)?;
+    Ok(Record {
+        id: CallId::from_bytes(row.get(0)?).to_string(),
+        received_ms: row.get(1)?,
+        key: row.get(2)?,
+        account: row.get(3)?,
+        asked: row.get(4)?,
+        model: row.get(5)?,
+        route: row.get(6)?,
+        stream: row.get(7)?,
+        status: row.get(8)?,
+        outcome: row.get(9)?,
+        refused: row.get(10)?,
+        input_tokens: row.get(11)?,
+        cached_input_tokens: row.get(12)?,
+        output_tokens: row.get(13)?,
+        neurons: neurons.as_f64(),
+        usd: row.get::<_, Option<f64>>(15)?.unwrap_or_else(|| neurons.usd()),
+        source: row.get(16)?,
+        cache: row.get(17)?,
+        attempts: row.get(18)?,
+        vendor_code: row.get(19)?,
+        waited_ms: millis(20)?,
+        upstream_ms: millis(21)?,
+        duration_ms: millis(22)?,
+        metadata: metadata.and_then(|text| serde_json::from_str(&text).ok()),
+        event_id: row.get(24)?,
+        vendor_id: row.get(25)?,
+        feedback: row.get(26)?,
+        score: row.get(27)?,
+    })
+}
+
+// === impl Filter ===
+
+impl Filter {
+    fn conditions(&self) -> (String, Vec<Value>) {
+        let text = |value: &Option<String>| value.clone().map(Value::Text);
+        // Ids begin with their moment.
+        let moment = |ms: Option<u64>| ms.map(|ms| Value::Blob((u128::from(ms) << 80).to_be_bytes().to_vec()));
+        let before = self.before.map(|id| Value::Blob(id.to_bytes().to_vec()));
+        let parts = [
+            ("model = ?", text(&self.model)),
+            ("key = ?", text(&self.key)),
+            ("outcome = ?", text(&self.outcome)),
+            ("event_id = ?", text(&self.event_id)),
+            ("status = ?", self.status.map(|status| Value::Integer(status.into()))),
+            ("id >= ?", moment(self.since_ms)),
+            ("id < ?", moment(self.until_ms)),
+            ("id < ?", before),
+        ];
+        let parts: Vec<_> = parts.into_iter().filter_map(|(sql, value)| Some((sql, value?))).collect();
+        let conditions = parts.iter().fold("1".to_owned(), |all, (sql, _)| format!("{all} AND {sql}"));
+        (conditions, parts.into_iter().map(|(_, value)| value).collect())
+    }
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Archive({})", self.path)
+    }
+}

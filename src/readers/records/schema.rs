@@ -1,0 +1,108 @@
+//! The database: its tables, and how it is opened.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// A record a call, in the order of time, for that is the order of their ids. Money is micro-neurons, times are
+/// microseconds, moments are milliseconds since 1970, UTC. `days` has the same figures summed up, so that a month's usage
+/// reads hundreds of rows and not millions. `leases` is the budgets' own.
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS records (
+  id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, key TEXT, account TEXT NOT NULL, asked TEXT NOT NULL,
+  model TEXT NOT NULL, route TEXT, stream INTEGER NOT NULL, status INTEGER, outcome TEXT NOT NULL, refused TEXT,
+  input_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+  neurons INTEGER NOT NULL, source TEXT, custom_usd REAL, cache TEXT, saved INTEGER NOT NULL, attempts INTEGER NOT NULL,
+  vendor_code INTEGER, step INTEGER NOT NULL, waited_us INTEGER NOT NULL, upstream_us INTEGER NOT NULL,
+  first_byte_us INTEGER, duration_us INTEGER NOT NULL, reply_bytes INTEGER NOT NULL, metadata TEXT, event_id TEXT,
+  vendor_id TEXT, feedback INTEGER, score INTEGER, note TEXT
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS records_by_model ON records (model, id);
+CREATE INDEX IF NOT EXISTS records_by_key ON records (key, id) WHERE key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS records_by_outcome ON records (outcome, id);
+CREATE INDEX IF NOT EXISTS records_by_event ON records (event_id, id) WHERE event_id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS days (
+  day_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, outcome TEXT NOT NULL,
+  calls INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL, neurons INTEGER NOT NULL, saved INTEGER NOT NULL,
+  PRIMARY KEY (day_ms, model, key, account, outcome)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (
+  budget TEXT NOT NULL, bucket TEXT NOT NULL, start_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
+  spent INTEGER NOT NULL, upto INTEGER NOT NULL, PRIMARY KEY (budget, bucket, start_ms)
+) WITHOUT ROWID;
+PRAGMA user_version = 1;
+";
+
+/// Of the tables above.
+const VERSION: i64 = 1;
+/// Someone else's lock is waited for no longer; then the write is tried again later.
+const BUSY: Duration = Duration::from_millis(200);
+
+/// Why there are no records.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordsError {
+    /// The database cannot be opened or read.
+    #[error("the records in {path}: {why}; check that the file can be written and is a Tollgate database")]
+    Database {
+        /// Where it is.
+        path: String,
+        /// What SQLite says.
+        why: rusqlite::Error,
+    },
+    /// A later version wrote it.
+    #[error("the records in {path} were written by a later version of Tollgate; set [records] path to another file")]
+    Later {
+        /// Where it is.
+        path: String,
+    },
+    /// Another process writes it.
+    #[error("the records in {path} are another sidecar's; set [records] path to a file of its own")]
+    Taken {
+        /// Where it is.
+        path: String,
+    },
+    /// The system refuses a thread or a file.
+    #[error("the records cannot be kept: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// For writing, as long as the lock is kept: two sidecars with one ledger would spend the same neurons. The file is the
+/// owner's alone: who called what is nobody else's business.
+pub(super) fn open(path: &Path) -> Result<(Connection, File), RecordsError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let private = |path: &Path| OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    let mut lock_name = path.as_os_str().to_owned();
+    lock_name.push("-lock");
+    let lock = private(Path::new(&lock_name))?;
+    lock.try_lock().map_err(|_| RecordsError::Taken { path: path.display().to_string() })?;
+    private(path)?;
+    let database = |why| RecordsError::Database { path: path.display().to_string(), why };
+    let connection = Connection::open(path).map_err(database)?;
+    prepare(&connection).map_err(database)?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(database)?;
+    if version > VERSION {
+        return Err(RecordsError::Later { path: path.display().to_string() });
+    }
+    connection.execute_batch(SCHEMA).map_err(database)?;
+    Ok((connection, lock))
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    // With a write-ahead log a commit is in the system's hands at once: a killed process loses nothing.
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)
+}
+
+/// For reading, beside whoever writes.
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, RecordsError> {
+    let database = |why| RecordsError::Database { path: path.display().to_string(), why };
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(database)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(database)?;
+    Ok(connection)
+}

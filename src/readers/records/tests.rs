@@ -1,0 +1,234 @@
+use std::time::{Duration, Instant, SystemTime};
+
+use super::*;
+use crate::call::Call;
+use crate::catalogue::Catalogue;
+use crate::layers::budget::{self, Budgets, Period, Rule};
+use crate::layers::testing::{LLAMA, call, call_read_by};
+use crate::neurons::Neurons;
+use crate::receipt::{CallId, Cost, Outcome, Readers, Receipt, Source};
+
+fn settings(directory: &tempfile::TempDir) -> Settings {
+    Settings { path: directory.path().join("tollgate.db"), ..Settings::default() }
+}
+
+fn readers(records: &Arc<Records>) -> Readers {
+    Arc::new([records.clone() as Arc<dyn Reader>])
+}
+
+fn charge(call: &Call, neurons: Neurons) {
+    call.receipt.note(|facts| {
+        facts.cost = Cost { neurons, source: Source::Reported, ..Cost::default() };
+        facts.outcome = Outcome::Ok;
+    });
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_record_is_read_back_and_summed_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(settings(&directory)).unwrap();
+    for n in 1..=3 {
+        let call = call_read_by(readers(&records), LLAMA, "{}");
+        call.receipt.note(|facts| facts.key = Some("team".into()));
+        charge(&call, Neurons::from_whole(n));
+    }
+    // One whose caller wants nothing kept.
+    call_read_by(readers(&records), LLAMA, "{}").receipt.note(|facts| facts.collect.log = Some(false));
+    records.close();
+    let archive = Archive::open(&directory.path().join("tollgate.db")).unwrap();
+    let all = archive.list(&Filter::default(), 10).unwrap();
+    assert_eq!(all.iter().map(|record| record.neurons).collect::<Vec<_>>(), [3.0, 2.0, 1.0]);
+    let id = CallId::parse(&all[1].id);
+    let before = archive.list(&Filter { before: id, key: Some("team".into()), ..Filter::default() }, 10).unwrap();
+    assert_eq!(before.len(), 1);
+    for group in [Group::Day, Group::Model, Group::Key] {
+        let usage = archive.usage(0, u64::MAX >> 1, group).unwrap();
+        assert_eq!((usage.len(), usage[0].calls, usage[0].neurons), (1, 3, Neurons::from_whole(6)), "{usage:?}");
+    }
+    assert!(archive.judge(id.unwrap(), Some(1), Some(90), None).unwrap());
+    assert_eq!(archive.get(id.unwrap()).unwrap().unwrap().score, Some(90));
+    assert_eq!(archive.delete(&Filter::default()).unwrap(), 3);
+}
+
+#[test]
+fn a_locked_database_holds_nobody_up_and_loses_what_it_must_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(Settings { queue: 50, ..settings(&directory) }).unwrap();
+    let other = rusqlite::Connection::open(directory.path().join("tollgate.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let readers = readers(&records);
+    let began = Instant::now();
+    for _ in 0..40 {
+        drop(call_read_by(readers.clone(), LLAMA, "{}"));
+    }
+    until("it failed", || records.stats().failures > 0);
+    for _ in 0..60 {
+        let receipt = Receipt::open(readers.clone(), Catalogue::default().nameless(crate::catalogue::Task::Unknown));
+        drop(receipt);
+    }
+    assert!(began.elapsed() < Duration::from_secs(8));
+    let stats = records.stats();
+    assert_eq!(stats.written, 0, "{stats:?}");
+    assert!(stats.waiting + stats.lost == 100 && stats.lost > 0 && stats.waiting <= 90, "{stats:?}");
+    other.execute_batch("COMMIT").unwrap();
+    until("it goes on", || records.stats().waiting == 0);
+    let stats = records.stats();
+    assert_eq!(stats.written + stats.lost, 100, "{stats:?}");
+}
+
+#[test]
+fn a_receipt_takes_less_than_a_microsecond_to_hand_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(settings(&directory)).unwrap();
+    let usual = call(LLAMA, "{}");
+    let facts = usual.receipt.read(Clone::clone);
+    let began = Instant::now();
+    for _ in 0..20_000 {
+        records.sealed(&facts);
+    }
+    println!("{:?} a receipt (unoptimized)", began.elapsed() / 20_000);
+    assert!(began.elapsed() < Duration::from_millis(20_000 * 20 / 1000), "{:?}", began.elapsed() / 20_000);
+}
+
+#[test]
+fn what_is_too_old_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(settings(&directory)).unwrap();
+    drop(call_read_by(readers(&records), LLAMA, "{}"));
+    records.close();
+    std::thread::sleep(Duration::from_millis(2));
+    let (_sender, rows) = sync_channel(1);
+    let brief = Settings { retention: Duration::from_millis(1), ..settings(&directory) };
+    let connection = schema::open(&brief.path).unwrap();
+    let mut writer = writer::Writer::new(brief.clone(), connection, rows, Arc::default());
+    writer.sweep().unwrap();
+    assert!(Archive::open(&brief.path).unwrap().list(&Filter::default(), 10).unwrap().is_empty());
+}
+
+fn budgets(records: &Arc<Records>, limit: Neurons) -> Arc<Budgets> {
+    let mut settings = budget::Settings { ledger: Some(records.clone()), ..budget::Settings::default() };
+    settings.rules.push(Rule::new("everyone", limit, Period::Month));
+    Arc::new(Budgets::new(settings, &Catalogue::default()).unwrap())
+}
+
+/// Spends neurons in calls that reserve more than they cost, and leaves some in flight.
+async fn spend(budgets: &Arc<Budgets>, calls: usize, in_flight: usize) -> (Neurons, Vec<Call>) {
+    let usual = call(LLAMA, "{}");
+    let mut spent = Neurons::ZERO;
+    let mut open = Vec::new();
+    for n in 0..calls + in_flight {
+        let call = Call { receipt: Receipt::open(Arc::new([]), usual.model.clone()), ..usual.clone() };
+        let reserved = budgets.reserve(&call).await.unwrap().neurons();
+        if n < calls {
+            let cost = Neurons::from_micro(reserved.micro() / 2);
+            charge(&call, cost);
+            spent += cost;
+        } else {
+            open.push(call);
+        }
+    }
+    (spent, open)
+}
+
+#[tokio::test]
+async fn what_was_spent_survives_a_crash_within_one_percent_and_what_was_in_flight() {
+    let directory = tempfile::tempdir().unwrap();
+    let upper = crate::receipt::Estimate::of(&call(LLAMA, "{}")).upper;
+    let limit = Neurons::from_micro(upper.micro() * 1_000);
+    let mut known = Neurons::ZERO;
+    for round in 0..6 {
+        let records = Records::open(settings(&directory)).unwrap();
+        let budgets = budgets(&records, limit);
+        let before = budgets.status()[0].spent;
+        assert!(before >= known, "round {round}: {before} after {known} were spent");
+        let slack = Neurons::from_micro(upper.micro() * 3 + limit.micro() / 100);
+        assert!(before <= known + slack, "round {round}: {before} after {known} were spent, {slack} are allowed");
+        let (spent, open) = spend(&budgets, 60, 3).await;
+        known = before + spent;
+        std::thread::sleep(Duration::from_millis(30));
+        // The process is killed here: nothing settles, nothing is released.
+        std::mem::forget(open);
+        std::mem::forget(budgets);
+        records.shared.leases.lock().clear();
+        records.close();
+    }
+}
+
+#[tokio::test]
+async fn a_clean_end_gives_back_what_was_not_spent() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(settings(&directory)).unwrap();
+    let limit = Neurons::from_whole(10_000);
+    let first = budgets(&records, limit);
+    let (spent, _) = spend(&first, 10, 0).await;
+    first.release();
+    records.close();
+    let records = Records::open(settings(&directory)).unwrap();
+    assert_eq!(budgets(&records, limit).status()[0].spent, spent);
+}
+
+#[tokio::test]
+async fn calls_go_on_while_the_ledger_cannot_write_and_the_limit_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(settings(&directory)).unwrap();
+    let upper = crate::receipt::Estimate::of(&call(LLAMA, "{}")).upper;
+    let budgets = budgets(&records, Neurons::from_micro(upper.micro() * 10));
+    let other = rusqlite::Connection::open(directory.path().join("tollgate.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let began = Instant::now();
+    let (_, open) = spend(&budgets, 0, 10).await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(budgets.reserve(&call(LLAMA, "{}")).await.is_err());
+    other.execute_batch("COMMIT").unwrap();
+    drop(open);
+}
+
+/// `cargo test --release --lib a_million_records -- --ignored --nocapture`
+#[test]
+#[ignore = "takes a minute"]
+fn a_million_records_are_read_fast() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut connection, _lock) = schema::open(&directory.path().join("tollgate.db")).unwrap();
+    let catalogue = Catalogue::default();
+    let models = catalogue.models();
+    let now = SystemTime::now();
+    for batch in 0..250u64 {
+        let row = |n: u64| {
+            let receipt = Receipt::open(Arc::new([]), models[(n % 40) as usize].clone());
+            let mut facts = receipt.read(Clone::clone);
+            let age = Duration::from_millis(2_592 * (1_000_000 - (batch * 4_000 + n)));
+            facts.received_at = now - age;
+            let ms = facts.received_at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+            facts.id = CallId::from_bytes((ms << 80 | u128::from(n)).to_be_bytes());
+            facts.key = Some(format!("team-{}", n % 50).into());
+            facts.outcome = Outcome::ALL[(n % 97 % 8) as usize];
+            Box::new(Row::of(&facts))
+        };
+        row::insert(&mut connection, &(0..4_000).map(row).collect::<Vec<_>>()).unwrap();
+    }
+    let archive = Archive::open(&directory.path().join("tollgate.db")).unwrap();
+    let began = Instant::now();
+    let usage = archive.usage(0, u64::MAX >> 1, Group::Model).unwrap();
+    println!("usage of a month by model: {:?}, {} lines", began.elapsed(), usage.len());
+    assert!(began.elapsed() < Duration::from_secs(1));
+    let key = Some("team-7".to_owned());
+    for filter in [
+        Filter::default(),
+        Filter { key: key.clone(), ..Filter::default() },
+        Filter { model: Some(models[3].id.to_string()), outcome: Some("timeout".into()), ..Filter::default() },
+        Filter { key, outcome: Some("aborted".into()), status: Some(500), ..Filter::default() },
+    ] {
+        let began = Instant::now();
+        let page = archive.list(&filter, 50).unwrap();
+        println!("a page of {}: {:?} for {filter:?}", page.len(), began.elapsed());
+        assert!(began.elapsed() < Duration::from_millis(50), "{filter:?}");
+    }
+}

@@ -1,0 +1,198 @@
+//! The thread that writes.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::{Connection, params};
+
+use super::row::{self, DAY_MS, Row};
+use super::{Settings, Shared, books, schema};
+use crate::layers::budget::Bucket;
+
+pub(super) struct Writer {
+    pub(super) settings: Settings,
+    pub(super) connection: Connection,
+    /// Nobody else writes the file while this is held.
+    _lock: File,
+    pub(super) rows: Receiver<Box<Row>>,
+    pub(super) shared: Arc<Shared>,
+    /// Taken off the queue and not on the disk yet.
+    batch: Vec<Box<Row>>,
+    next_batch: Instant,
+    next_sweep: Instant,
+    /// Leases that could not be written.
+    unwritten: Vec<Arc<Bucket>>,
+    retry_leases: Instant,
+    has_warned: bool,
+}
+
+/// Records are written this often; what was settled longer ago survives a kill.
+const BATCH_EVERY: Duration = Duration::from_millis(40);
+const BATCH_ROWS: usize = 4_000;
+/// Leases are written at once, but not more often than this.
+const LEASES_EVERY: Duration = Duration::from_millis(2);
+const RETRY: Duration = Duration::from_millis(500);
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_ROWS: i64 = 2_000;
+
+impl Writer {
+    pub(super) fn new(
+        settings: Settings,
+        (connection, lock): (Connection, File),
+        rows: Receiver<Box<Row>>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            settings,
+            connection,
+            _lock: lock,
+            rows,
+            shared,
+            batch: Vec::new(),
+            next_batch: now,
+            next_sweep: now + Duration::from_secs(5),
+            unwritten: Vec::new(),
+            retry_leases: now,
+            has_warned: false,
+        }
+    }
+
+    /// Until it is told to stop; then all that is there is written once more.
+    pub(super) fn run(mut self) {
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let now = Instant::now();
+            self.write_leases(false);
+            if now >= self.next_batch {
+                self.write_batch();
+            }
+            if now >= self.next_sweep {
+                self.next_sweep = now + SWEEP_EVERY;
+                let swept = self.sweep();
+                self.note(swept);
+            }
+            std::thread::sleep(LEASES_EVERY);
+            if self.shared.leases.lock().is_empty() {
+                std::thread::park_timeout(self.next_batch.saturating_duration_since(Instant::now()));
+            }
+        }
+        self.retry_leases = Instant::now();
+        self.write_leases(true);
+        while self.write_batch() > 0 {}
+        self.shared.lost.fetch_add(self.batch.len() as u64, Ordering::Relaxed);
+    }
+
+    fn write_leases(&mut self, is_closing: bool) {
+        if Instant::now() < self.retry_leases {
+            // Those who wait are not kept waiting for a disk that does not answer.
+            let listed = std::mem::take(&mut *self.shared.leases.lock());
+            listed.iter().for_each(|bucket| bucket.unwritten());
+            self.unwritten.extend(listed);
+            return;
+        }
+        let mut listed = std::mem::take(&mut self.unwritten);
+        listed.append(&mut self.shared.leases.lock());
+        if listed.is_empty() {
+            return;
+        }
+        listed.sort_unstable_by_key(Arc::as_ptr);
+        listed.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        let written = books::write(&mut self.connection, &listed, is_closing);
+        if written.is_err() {
+            self.unwritten = listed;
+            self.retry_leases = Instant::now() + RETRY;
+        }
+        self.note(written);
+    }
+
+    /// How many rows it wrote.
+    fn write_batch(&mut self) -> usize {
+        let room = BATCH_ROWS.saturating_sub(self.batch.len());
+        self.batch.extend(self.rows.try_iter().take(room));
+        self.next_batch = Instant::now() + BATCH_EVERY;
+        let length = self.batch.len();
+        if length == 0 {
+            return 0;
+        }
+        let written = row::insert(&mut self.connection, &self.batch);
+        if written.is_ok() {
+            self.batch.clear();
+            self.shared.written.fetch_add(length as u64, Ordering::Relaxed);
+            self.shared.waiting.fetch_sub(length as u64, Ordering::Relaxed);
+            if length == BATCH_ROWS {
+                self.next_batch = Instant::now();
+            }
+        } else {
+            self.next_batch = Instant::now() + RETRY;
+        }
+        self.note(written).map_or(0, |()| length)
+    }
+
+    /// Warns once each time that the disk begins to refuse, and tells when it is well again.
+    fn note<T>(&mut self, written: rusqlite::Result<T>) -> Option<T> {
+        match written {
+            Ok(value) => {
+                if std::mem::replace(&mut self.has_warned, false) {
+                    tracing::info!("the records can be written again");
+                }
+                Some(value)
+            }
+            Err(why) => {
+                self.shared.failures.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.has_warned, true) {
+                    tracing::warn!(
+                        %why,
+                        path = %self.settings.path.display(),
+                        "the records cannot be written: calls go on, and so does trying; what does not fit into the queue \
+                         is counted as lost"
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    /// Lets go of what is too old, and of the oldest where the file is too large. A little at a time.
+    pub(super) fn sweep(&mut self) -> rusqlite::Result<()> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let oldest = now.saturating_sub(self.settings.retention).as_millis();
+        books::forget(&self.connection, now.as_millis() as u64)?;
+        let first_kept = (oldest << 80).to_be_bytes();
+        let delete = "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE id < ?1 ORDER BY id LIMIT ?2)";
+        let mut gone = self.connection.execute(delete, params![first_kept, SWEEP_ROWS])? as i64;
+        if self.bytes()? > self.settings.max_bytes {
+            gone += self.connection.execute(delete, params![[0xff_u8; 16], SWEEP_ROWS])? as i64;
+        }
+        let oldest_day = i64::try_from(oldest).unwrap_or(i64::MAX) - DAY_MS;
+        // Sums are small; they are kept for a year at least, for the bills.
+        let year = 366 * DAY_MS;
+        let oldest_day = oldest_day.min(now.as_millis() as i64 - year);
+        self.connection.execute("DELETE FROM days WHERE day_ms < ?1", params![oldest_day])?;
+        if gone >= SWEEP_ROWS {
+            self.next_sweep = Instant::now() + BATCH_EVERY;
+        }
+        Ok(())
+    }
+
+    /// In use; what was deleted is used again.
+    fn bytes(&self) -> rusqlite::Result<u64> {
+        let pragma = |name| self.connection.query_row(name, [], |row| row.get::<_, i64>(0));
+        let pages = pragma("PRAGMA page_count")? - pragma("PRAGMA freelist_count")?;
+        Ok((pages * pragma("PRAGMA page_size")?) as u64)
+    }
+}
+
+/// Opens the database and starts the thread.
+pub(super) fn start(
+    settings: Settings,
+    rows: Receiver<Box<Row>>,
+    shared: Arc<Shared>,
+) -> Result<std::thread::JoinHandle<()>, schema::RecordsError> {
+    let path: PathBuf = settings.path.clone();
+    let writer = Writer::new(settings, schema::open(&path)?, rows, shared);
+    Ok(std::thread::Builder::new().name("records".into()).spawn(move || writer.run())?)
+}

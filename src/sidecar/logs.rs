@@ -1,0 +1,242 @@
+//! The log API, in the shape of Cloudflare's AI Gateway: `…/ai-gateway/gateways/{gateway}/logs`, and `/logs` for short.
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::admin::Admin;
+use crate::readers::records::{Archive, Filter, Record, RecordsError};
+use crate::receipt::CallId;
+
+/// Cloudflare's own paths; account and gateway may be any, for there is one of each here.
+const LONG: &str = "/client/v4/accounts/{account}/ai-gateway/gateways/{gateway}/logs";
+
+pub(super) fn router() -> Router<Admin> {
+    let all = || get(list).delete(delete_all);
+    let one = || get(get_one).patch(patch);
+    Router::new()
+        .route("/logs", all())
+        .route("/logs/{id}", one())
+        .route("/logs/{id}/request", get(no_bodies))
+        .route("/logs/{id}/response", get(no_bodies))
+        .route(LONG, all())
+        .route(&format!("{LONG}/{{id}}"), one())
+        .route(&format!("{LONG}/{{id}}/request"), get(no_bodies))
+        .route(&format!("{LONG}/{{id}}/response"), get(no_bodies))
+}
+
+/// What the list takes after the `?`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wanted {
+    page: Option<usize>,
+    per_page: Option<usize>,
+    model: Option<String>,
+    key: Option<String>,
+    outcome: Option<String>,
+    status: Option<u16>,
+    event_id: Option<String>,
+    /// RFC 3339.
+    start_date: Option<jiff::Timestamp>,
+    /// RFC 3339.
+    end_date: Option<jiff::Timestamp>,
+    /// The id of the last record of the page before: faster than a page's number.
+    before: Option<String>,
+}
+
+/// The parts of the path. Only the id matters.
+#[derive(Deserialize)]
+struct Place {
+    id: String,
+}
+
+/// What a caller thinks of an answer.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Verdict {
+    feedback: Option<i64>,
+    score: Option<i64>,
+    metadata: Option<serde_json::Map<String, Value>>,
+}
+
+const PER_PAGE: (usize, usize) = (20, 50);
+/// Far pages are read by `before`.
+const MAX_SKIPPED: usize = 10_000;
+
+async fn list(
+    State(admin): State<Admin>,
+    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Query(wanted) = match wanted {
+        Ok(wanted) => wanted,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, 7001, &why.body_text()),
+    };
+    let per_page = wanted.per_page.unwrap_or(PER_PAGE.0).clamp(1, PER_PAGE.1);
+    let page = wanted.page.unwrap_or(1).max(1);
+    let skipped = (page - 1).saturating_mul(per_page);
+    if skipped > MAX_SKIPPED {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            7001,
+            "that page is too far: give `before`, the id of the last record seen",
+        );
+    }
+    let filter = match wanted.filter() {
+        Ok(filter) => filter,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, 7001, why),
+    };
+    ask(&admin, move |archive| {
+        let rows = archive.list(&filter, skipped + per_page)?;
+        let rows: Vec<_> = rows.into_iter().skip(skipped).map(shape).collect();
+        let info = json!({"page": page, "per_page": per_page, "count": rows.len()});
+        Ok(Json(json!({"success": true, "errors": [], "messages": [], "result": rows, "result_info": info}))
+            .into_response())
+    })
+    .await
+}
+
+async fn get_one(State(admin): State<Admin>, Path(place): Path<Place>) -> Response {
+    let Some(id) = CallId::parse(&place.id) else { return not_found() };
+    ask(&admin, move |archive| Ok(archive.get(id)?.map_or_else(not_found, |record| good(shape(record))))).await
+}
+
+async fn patch(
+    State(admin): State<Admin>,
+    Path(place): Path<Place>,
+    verdict: Result<Json<Verdict>, axum::extract::rejection::JsonRejection>,
+) -> Response {
+    let Json(verdict) = match verdict {
+        Ok(verdict) => verdict,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, 7001, &why.body_text()),
+    };
+    let is_flat = |value: &Value| value.is_string() || value.is_number() || value.is_boolean();
+    if verdict.feedback.is_some_and(|feedback| !(-1..=1).contains(&feedback)) {
+        return refuse(StatusCode::BAD_REQUEST, 7001, "feedback is -1, 0 or 1");
+    }
+    if verdict.score.is_some_and(|score| !(0..=100).contains(&score)) {
+        return refuse(StatusCode::BAD_REQUEST, 7001, "score is a whole number from 0 to 100");
+    }
+    if verdict.metadata.as_ref().is_some_and(|map| map.len() > 5 || !map.values().all(is_flat)) {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            7001,
+            "metadata is a flat object of at most 5 strings, numbers or booleans",
+        );
+    }
+    let Some(id) = CallId::parse(&place.id) else { return not_found() };
+    let metadata = verdict.metadata.map(|map| Value::Object(map).to_string());
+    ask(&admin, move |archive| {
+        let is_there = archive.judge(id, verdict.feedback, verdict.score, metadata.as_deref())?;
+        Ok(if is_there { good(json!({})) } else { not_found() })
+    })
+    .await
+}
+
+async fn delete_all(
+    State(admin): State<Admin>,
+    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let filter = wanted.map_err(|why| why.body_text()).and_then(|Query(w)| w.filter().map_err(str::to_owned));
+    match filter {
+        Ok(filter) => {
+            ask(&admin, move |archive| archive.delete(&filter).map(|rows| good(json!({"deleted": rows})))).await
+        }
+        Err(why) => refuse(StatusCode::BAD_REQUEST, 7001, &why),
+    }
+}
+
+async fn no_bodies() -> Response {
+    refuse(StatusCode::NOT_FOUND, 7002, "bodies are not kept")
+}
+
+impl Wanted {
+    fn filter(self) -> Result<Filter, &'static str> {
+        let before = match self.before.as_deref().map(CallId::parse) {
+            Some(None) => return Err("`before` is no record's id"),
+            known => known.flatten(),
+        };
+        let millis = |at: jiff::Timestamp| u64::try_from(at.as_millisecond()).unwrap_or(0);
+        let mut filter = Filter::default();
+        filter.model = self.model;
+        filter.key = self.key;
+        filter.outcome = self.outcome;
+        filter.status = self.status;
+        filter.event_id = self.event_id;
+        filter.since_ms = self.start_date.map(millis);
+        filter.until_ms = self.end_date.map(millis);
+        filter.before = before;
+        Ok(filter)
+    }
+}
+
+/// A record as Cloudflare's API has it, and what is ours beside.
+fn shape(record: Record) -> Value {
+    let created =
+        jiff::Timestamp::from_millisecond(record.received_ms).map_or_else(|_| String::new(), |at| at.to_string());
+    json!({
+        "id": record.id,
+        "created_at": created,
+        "provider": "workers-ai",
+        "model": record.model,
+        "success": matches!(&*record.outcome, "ok" | "cache_hit"),
+        "cached": record.outcome == "cache_hit",
+        "status_code": record.status,
+        "path": record.route,
+        "tokens_in": record.input_tokens,
+        "tokens_out": record.output_tokens,
+        "cost": record.usd,
+        "duration": record.duration_ms,
+        "metadata": record.metadata,
+        "feedback": record.feedback,
+        "score": record.score,
+        "neurons": record.neurons,
+        "cost_source": record.source,
+        "outcome": record.outcome,
+        "refused": record.refused,
+        "key": record.key,
+        "account": record.account,
+        "asked": record.asked,
+        "stream": record.stream,
+        "tokens_cached": record.cached_input_tokens,
+        "cache_status": record.cache,
+        "attempts": record.attempts,
+        "vendor_code": record.vendor_code,
+        "vendor_id": record.vendor_id,
+        "event_id": record.event_id,
+        "waited": record.waited_ms,
+        "upstream": record.upstream_ms,
+    })
+}
+
+/// Asks the database on a thread that may block.
+async fn ask(
+    admin: &Admin,
+    question: impl FnOnce(&Archive) -> Result<Response, RecordsError> + Send + 'static,
+) -> Response {
+    let Some(path) = admin.records_path.clone() else {
+        return refuse(StatusCode::NOT_FOUND, 7002, "no records are kept: set [records] path");
+    };
+    let answer = tokio::task::spawn_blocking(move || Archive::open(&path).and_then(|archive| question(&archive))).await;
+    match answer {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(error)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, 7500, &error.to_string()),
+        Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, 7500, "the question could not be answered"),
+    }
+}
+
+fn good(result: Value) -> Response {
+    Json(json!({"success": true, "errors": [], "messages": [], "result": result})).into_response()
+}
+
+fn not_found() -> Response {
+    refuse(StatusCode::NOT_FOUND, 7002, "there is no such record")
+}
+
+fn refuse(status: StatusCode, code: u32, message: &str) -> Response {
+    let errors = json!([{"code": code, "message": format!("tollgate: {message}")}]);
+    (status, Json(json!({"success": false, "errors": errors, "messages": [], "result": null}))).into_response()
+}

@@ -1,0 +1,159 @@
+//! What the sidecar keeps of money: the records, the budgets, the clients' keys, and how they are set.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use super::config::{Config, ConfigError};
+use crate::catalogue::Catalogue;
+use crate::layers::budget::{self, Budgets, Plan};
+use crate::layers::identify::keys::Keys;
+use crate::readers::records::{self, Records as Database, RecordsError};
+
+/// `[account]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Account {
+    /// `free` stops at the free allocation, `paid` never does, `auto` goes on until the vendor refuses.
+    pub plan: Plan,
+}
+
+/// `[reservations]`: what all `[[budgets]]` have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Reservations {
+    /// How long a call may wait for room that only calls still running take up; `0s` is not at all.
+    #[serde(with = "super::duration")]
+    pub max_wait: Duration,
+    /// How many calls may wait in one bucket.
+    pub max_waiting: usize,
+    /// How many buckets a budget that is split may have; further values share one.
+    pub max_buckets: usize,
+    /// Admit a call that would be refused with a lower `max_tokens`, if that fits.
+    pub clamp_max_tokens: bool,
+    /// But not with less than this.
+    pub min_tokens: u32,
+}
+
+/// `[records]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Records {
+    /// The database; an empty one is none. `tollgate serve` keeps `tollgate.db` where none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Where they cannot be kept, go on without them, and say so.
+    #[serde(skip)]
+    pub may_be_missing: bool,
+    /// Older records go.
+    #[serde(with = "super::duration")]
+    pub retention: Duration,
+    /// The oldest records go where the database is larger.
+    pub max_size: ByteSize,
+    /// Records that may wait to be written.
+    pub queue: usize,
+}
+
+/// What is open while the sidecar runs.
+pub(super) struct Spending {
+    pub(super) records: Option<Arc<Database>>,
+    pub(super) budgets: Arc<Budgets>,
+    pub(super) keys: Keys,
+}
+
+// === impl Reservations, Records ===
+
+impl Default for Reservations {
+    fn default() -> Self {
+        let budget::Settings { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, .. } =
+            budget::Settings::default();
+        Self { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens }
+    }
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        let records::Settings { retention, max_bytes, queue, .. } = records::Settings::default();
+        Self { path: None, may_be_missing: false, retention, max_size: ByteSize::b(max_bytes), queue }
+    }
+}
+
+impl Records {
+    /// Where they are kept, if they are.
+    pub fn path(&self) -> Option<&PathBuf> {
+        self.path.as_ref().filter(|path| !path.as_os_str().is_empty())
+    }
+
+    fn open(&self) -> Result<Option<Arc<Database>>, RecordsError> {
+        let Some(path) = self.path() else { return Ok(None) };
+        let mut settings = records::Settings::default();
+        settings.path.clone_from(path);
+        settings.retention = self.retention;
+        settings.max_bytes = self.max_size.as_u64();
+        settings.queue = self.queue;
+        match Database::open(settings) {
+            Err(why) if self.may_be_missing => {
+                tracing::warn!(%why, "going on without records: what is spent will not survive a restart");
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+}
+
+// === impl Spending ===
+
+impl Spending {
+    /// Checks and opens it all.
+    pub(super) fn open(config: &Config, catalogue: &Catalogue, has_token: bool) -> Result<Self, ConfigError> {
+        let wrong = |place: &str, what: String| ConfigError { place: place.into(), what };
+        let keys = Keys::new(&config.keys).map_err(|error| wrong("[[keys]]", error.to_string()))?;
+        if !keys.is_empty() && !has_token {
+            return Err(wrong(
+                "[[keys]]",
+                "clients with the gate's keys have no token for the vendor: set the variable that [upstream] \
+                 api_token_env names"
+                    .into(),
+            ));
+        }
+        let records = config.records.open().map_err(|error| wrong("[records] path", error.to_string()))?;
+        let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens } =
+            config.reservations.clone();
+        let mut settings = budget::Settings::default();
+        settings.rules = std::iter::once(config.account.plan.rule()).chain(config.budgets.iter().cloned()).collect();
+        settings.max_wait = max_wait;
+        settings.max_waiting = max_waiting;
+        settings.max_buckets = max_buckets;
+        settings.clamp_max_tokens = clamp_max_tokens;
+        settings.min_tokens = min_tokens;
+        settings.ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);
+        let budgets = Budgets::new(settings, catalogue).map_err(|error| wrong("[[budgets]]", error.to_string()))?;
+        Ok(Self { records, budgets: Arc::new(budgets), keys })
+    }
+
+    /// Writes what there is to be written, once no call runs any more.
+    pub(super) fn close(&self) {
+        self.budgets.release();
+        if let Some(records) = &self.records {
+            records.close();
+        }
+    }
+}
+
+impl Drop for Spending {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl std::fmt::Debug for Spending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spending").field("budgets", &self.budgets).field("keys", &self.keys).finish_non_exhaustive()
+    }
+}

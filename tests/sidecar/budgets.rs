@@ -1,0 +1,137 @@
+//! Budgets over real sockets, counted at the vendor: many calls at once, clients who leave, and a killed process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tollgate::layers::budget::{Period, Rule};
+use tollgate::neurons::Neurons;
+use tollgate::receipt::CallId;
+
+use crate::support::{Gate, LLAMA, Process, ask, client, vendor};
+
+fn body(n: u64, max_tokens: u64) -> Value {
+    json!({"prompt": format!("call {n}: tell me more"), "max_tokens": max_tokens, "stream": n.is_multiple_of(2)})
+}
+
+async fn standing(client: &reqwest::Client, admin: &str, budget: &str) -> Value {
+    let reply = client.get(format!("{admin}/budgets")).send().await.unwrap();
+    let reply: Value = serde_json::from_str(&reply.text().await.unwrap()).unwrap();
+    let found = reply["budgets"].as_array().unwrap().iter().find(|row| row["name"] == budget).cloned();
+    found.unwrap_or_else(|| panic!("no {budget} in {reply}"))
+}
+
+#[tokio::test]
+async fn two_thousand_calls_against_a_budget_for_a_hundred_never_overspend() {
+    // 1,024 tokens at 18,252 micro-neurons, and what little the prompt costs.
+    let limit = Neurons::from_whole(1_900);
+    let gate = Gate::with(vendor(), |config| {
+        config.budgets.push(Rule::new("everyone", limit, Period::Month));
+        config.reservations.max_wait = Duration::from_secs(20);
+        config.reservations.max_waiting = 5_000;
+    });
+    let gate = Arc::new(gate);
+    let next = Arc::new(AtomicU64::new(0));
+    let clients = (0..250).map(|_| {
+        let (gate, next) = (gate.clone(), next.clone());
+        tokio::spawn(async move {
+            let mut refused = 0;
+            while let Some(n) = Some(next.fetch_add(1, Ordering::SeqCst)).filter(|n| *n < 2_000) {
+                let asked = gate.post(&format!("/run/{LLAMA}"), &body(n, 1_024)).send();
+                if n.is_multiple_of(13) {
+                    // Leaves, at one moment or another.
+                    let _ = tokio::time::timeout(Duration::from_micros(300 * (n % 40)), asked).await;
+                    continue;
+                }
+                let reply = asked.await.unwrap();
+                refused += u64::from(reply.status() == 429);
+                let _ = reply.bytes().await;
+            }
+            refused
+        })
+    });
+    let mut refused = 0;
+    for client in clients.collect::<Vec<_>>() {
+        refused += client.await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let admin = format!("http://{}", gate.sidecar.admin());
+    let budget = standing(&gate.client, &admin, "everyone").await;
+    let counted = gate.vendor.counts().neurons();
+    let charged = budget["spent_neurons"].as_f64().unwrap();
+    println!("counted {counted} of {limit}, charged {charged}, {refused} refused");
+    assert!(counted <= limit, "{counted} of {limit}");
+    assert!(charged >= 0.95 * limit.as_f64(), "{charged} of {limit}");
+    assert!(charged >= counted.as_f64(), "{charged} charged, {counted} counted");
+    assert_eq!(budget["reserved_neurons"], 0.0);
+    let metrics = gate.metrics().await;
+    for line in ["tollgate_budget_reserved_neurons{budget=\"everyone\"} 0", "tollgate_free_neurons_remaining"] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+}
+
+/// `TOLLGATE_KILLS=50` for the full count.
+#[tokio::test]
+async fn what_was_spent_survives_a_kill() {
+    let kills: u64 = std::env::var("TOLLGATE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tollgate.db");
+    let (vendor, limit, clients) = (vendor(), 5_000.0 * kills as f64, 8u64);
+    let next = Arc::new(AtomicU64::new(0));
+    let budgets = format!("[{{name = \"all\", limit = \"{limit} neurons\", window = \"month\"}}]");
+    let variables = [("TOLLGATE_BUDGETS", &*budgets), ("TOLLGATE_RECORDS_PATH", path.to_str().unwrap())];
+    let (mut counted, mut known, mut settled) = (0.0, 0.0, Vec::new());
+    for kill in 0..=kills {
+        let mut process = Process::serve(&vendor.base_url(), &variables);
+        let spent = standing(&client(), &process.admin, "all").await["spent_neurons"].as_f64().unwrap();
+        let now = vendor.counts().neurons().as_f64();
+        // 256 tokens and the prompt, each.
+        let in_flight = clients as f64 * 5.5;
+        let (more, most) = (spent - known, now - counted + in_flight + limit / 100.0);
+        println!("kill {kill}: {:.1} counted, {more:.1} spent, {most:.1} allowed", now - counted);
+        assert!(spent >= now, "{spent} spent, {now} counted, after kill {kill}");
+        assert!(more <= most, "{more} more spent, {most} allowed, after kill {kill}");
+        (counted, known) = (now, spent);
+        let stop = Arc::new(AtomicBool::new(false));
+        let url = format!("{}/run/{LLAMA}", process.listen);
+        let callers = (0..clients).map(|_| {
+            let (url, stop, next) = (url.clone(), stop.clone(), next.clone());
+            tokio::spawn(async move {
+                let client = client();
+                let mut seen = Vec::new();
+                while !stop.load(Ordering::SeqCst) {
+                    let n = next.fetch_add(1, Ordering::SeqCst);
+                    let Ok(reply) = ask(&client, &url, &body(n, 256)).send().await else { continue };
+                    let id = reply.headers()["cf-aig-log-id"].to_str().unwrap().to_owned();
+                    if reply.bytes().await.is_ok() {
+                        seen.push((id, Instant::now()));
+                    }
+                }
+                seen
+            })
+        });
+        let callers: Vec<_> = callers.collect();
+        tokio::time::sleep(Duration::from_millis(200 + kill * 7919 % 700)).await;
+        let killed = Instant::now();
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+        stop.store(true, Ordering::SeqCst);
+        for caller in callers {
+            let is_old = |at: &Instant| killed.saturating_duration_since(*at) > Duration::from_millis(100);
+            let before = caller.await.unwrap().into_iter().filter(|(_, at)| is_old(at));
+            settled.extend(before.map(|(id, _)| id));
+        }
+    }
+    // The records are all there but those of the last moments.
+    let records = tollgate::readers::records::Archive::open(&path).unwrap();
+    let usage = records.usage(0, 1 << 50, Default::default()).unwrap();
+    let calls: u64 = usage.iter().map(|line| line.calls).sum();
+    let answered = vendor.counts().answered();
+    for id in &settled {
+        let id = CallId::parse(id).unwrap();
+        assert!(records.get(id).unwrap().is_some(), "{id} was settled over 100 ms before a kill and is lost");
+    }
+    println!("{} settled over 100 ms before a kill; {calls} records of {answered} answers", settled.len());
+    assert!(calls > 0 && calls <= answered + kills * clients);
+}
