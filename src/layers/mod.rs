@@ -6,6 +6,7 @@
 pub mod compat;
 pub mod identify;
 pub mod meter;
+pub mod rate_limit;
 
 use std::pin::Pin;
 
