@@ -163,6 +163,16 @@ impl Slot {
     /// One more than the highest place there can be.
     pub const COUNT: usize = 1024;
 
+    /// Its number.
+    pub(crate) fn number(self) -> u16 {
+        self.0
+    }
+
+    /// The place with this number.
+    pub(crate) fn numbered(number: u16) -> Self {
+        Self(number)
+    }
+
     /// As an index, less than [`Slot::COUNT`].
     pub fn index(self) -> usize {
         usize::from(self.0)

@@ -7,6 +7,7 @@ pub mod compat;
 pub mod identify;
 pub mod meter;
 pub mod rate_limit;
+pub mod retry;
 
 use std::pin::Pin;
 

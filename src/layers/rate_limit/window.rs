@@ -65,7 +65,7 @@ impl Rate {
         Duration::from_millis(u64::from(self.per_millis))
     }
 
-    fn nanos(self) -> u64 {
+    pub(super) fn nanos(self) -> u64 {
         u64::from(self.per_millis) * 1_000_000
     }
 
@@ -110,6 +110,19 @@ fn seconds(nanos: u64) -> f32 {
 /// What may be taken at once, of a cap: half of it.
 fn burst(cap: u32) -> f32 {
     cap.div_ceil(2) as f32
+}
+
+// === impl Taken ===
+
+impl Taken {
+    pub(super) fn units(self) -> u32 {
+        self.units
+    }
+
+    /// What remains of it when so much was really used.
+    pub(super) fn less(self, used: u32) -> Self {
+        Self { units: self.units.saturating_sub(used), ..self }
+    }
 }
 
 // === impl Window ===
@@ -182,13 +195,10 @@ impl Window {
         self.closed * rate.part() + self.open
     }
 
-    /// Takes units if they may be taken now. More than the cap is taken as the cap, or it would never pass.
-    pub(super) fn take(&mut self, rate: Rate, cap: u32, units: u32) -> Option<Taken> {
+    /// These units may be taken now. More than the cap counts as the cap, or it would never pass.
+    pub(super) fn is_open(&self, rate: Rate, cap: u32, units: u32) -> bool {
         let units = units.min(cap);
-        if self.held(rate) + units > cap || self.bucket < self.needed(cap, units) {
-            return None;
-        }
-        Some(self.charge(units))
+        self.held(rate) + units <= cap && self.bucket >= self.needed(cap, units)
     }
 
     /// Takes units, be there room or not.
@@ -201,6 +211,12 @@ impl Window {
     /// What the bucket must hold: it never holds more than its burst.
     fn needed(&self, cap: u32, units: u32) -> f32 {
         (units as f32).min(burst(cap))
+    }
+
+    /// Upstream has less room than was thought: no more bursts, and a new rate.
+    pub(super) fn repace(&mut self, rate: Rate, cap: u32, now: u64) {
+        self.bucket = self.bucket.min(0.0);
+        self.fill = self.sustainable(rate, cap, now);
     }
 
     /// Gives back what was not used after all.
@@ -273,13 +289,17 @@ mod tests {
         for (at, asks) in times {
             window.advance(rate, rate.units, START + at);
             for _ in 0..asks {
-                match window.take(rate, rate.units, 1) {
+                match take(&mut window, rate, 1) {
                     Some(_) => passed.push(at),
                     None => break,
                 }
             }
         }
         passed
+    }
+
+    fn take(window: &mut Window, rate: Rate, units: u32) -> Option<Taken> {
+        window.is_open(rate, rate.units, units).then(|| window.charge(units.min(rate.units)))
     }
 
     fn most_in_a_window(times: &[u64], per: u64) -> usize {
@@ -336,7 +356,7 @@ mod tests {
             for weight in weights {
                 at += 700_000_000;
                 window.advance(rate, limit, at);
-                if window.take(rate, limit, weight).is_some() {
+                if take(&mut window, rate, weight).is_some() {
                     passed.push((at, u64::from(weight.min(limit))));
                 }
             }
@@ -351,11 +371,11 @@ mod tests {
     fn what_is_given_back_can_be_taken_again() {
         let rate = Rate::new(20, Duration::from_secs(60));
         let mut window = Window::new(rate, START);
-        let taken: Vec<_> = (0..10).map(|_| window.take(rate, 20, 1).unwrap()).collect();
-        assert_eq!(window.take(rate, 20, 1), None);
+        let taken: Vec<_> = (0..10).map(|_| take(&mut window, rate, 1).unwrap()).collect();
+        assert_eq!(take(&mut window, rate, 1), None);
         window.advance(rate, 20, START + 2_000_000_000);
         taken.into_iter().for_each(|taken| window.give_back(rate, taken));
         assert_eq!(window.held(rate), 0);
-        assert_eq!((0..20).filter(|_| window.take(rate, 20, 1).is_some()).count(), 10);
+        assert_eq!((0..20).filter(|_| take(&mut window, rate, 1).is_some()).count(), 10);
     }
 }

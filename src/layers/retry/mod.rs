@@ -1,0 +1,3 @@
+//! wip
+mod after;
+pub(super) use after::retry_after;
