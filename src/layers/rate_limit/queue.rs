@@ -1,7 +1,7 @@
 //! Who waits, and whose turn it is: fair between keys, first come first served within one.
 //!
 //! The key that had least of late goes first, so that a newcomer's one call does not wait behind another's thousand. Every
-//! eighth turn goes round by the time since a key's last turn, so that a key that had much is slowed and never starved.
+//! thirty-second turn goes to the key whose last one is longest ago, so that a key that had much is slowed and never starved.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -71,7 +71,7 @@ pub(super) enum State {
     Displaced,
 }
 
-const ROUND_EVERY: u64 = 8;
+const ROUND_EVERY: u64 = 32;
 
 // === impl Had ===
 

@@ -1,7 +1,7 @@
 //! What must hold, on the paused clock, against an upstream that enforces a sliding window of its own.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
@@ -10,7 +10,19 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
 
 use super::*;
-use crate::layers::testing::{LLAMA, Sealed, Vendor, call, call_read_by, ok, refusal};
+use crate::catalogue::{Catalogue, Model, Task};
+use crate::layers::testing::{LLAMA, Sealed, Vendor, call_on, ok, refusal};
+use crate::receipt::Readers;
+
+static MODEL: LazyLock<Arc<Model>> = LazyLock::new(|| Catalogue::default().find(LLAMA, Task::Unknown));
+
+fn call() -> Call {
+    call_read_by(Arc::new([]))
+}
+
+fn call_read_by(readers: Readers) -> Call {
+    call_on(readers, MODEL.clone(), "{}")
+}
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -67,7 +79,7 @@ fn layer(requests: u32, change: impl FnOnce(&mut Settings)) -> RateLimitLayer {
 }
 
 fn keyed(key: &str) -> Call {
-    Call { key: Some(key.into()), ..call(LLAMA, "{}") }
+    Call { key: Some(key.into()), ..call() }
 }
 
 async fn flood<S>(service: S, key: Option<&'static str>, until: Instant) -> usize
@@ -76,7 +88,7 @@ where
 {
     let mut answered = 0;
     while Instant::now() < until {
-        let call = key.map_or_else(|| call(LLAMA, "{}"), keyed);
+        let call = key.map_or_else(|| call(), keyed);
         match service.clone().oneshot(call).await {
             Ok(_) => answered += 1,
             Err(_) => sleep(Duration::from_millis(50)).await,
@@ -116,7 +128,7 @@ async fn half_the_limit_passes_at_once_after_idle_time() {
     for limit in [20, 300, 720, 1500, 3000] {
         let layer = layer(limit, |_| {});
         for _ in 0..2 {
-            let burst = (0..limit).take_while(|_| layer.try_take(&call(LLAMA, "{}"))).count();
+            let burst = (0..limit).take_while(|_| layer.try_take(&call())).count();
             assert!(burst >= limit as usize / 2, "{limit}: {burst}");
             sleep(3 * MINUTE).await;
         }
@@ -142,9 +154,10 @@ where
             let (service, key) = (service.clone(), KEYS[turn % KEYS.len()]);
             turn += 1;
             calls.spawn(async move {
-                let asked = Instant::now();
-                let reply = service.oneshot(keyed(key)).await;
-                (asked.elapsed(), reply.is_err())
+                let call = keyed(key);
+                let receipt = call.receipt.clone();
+                let reply = service.oneshot(call).await;
+                (receipt.read(|facts| facts.waited), reply.is_err())
             });
         }
         sleep(Duration::from_millis(400) * asking as u32).await;
@@ -252,10 +265,10 @@ async fn a_permit_that_nobody_takes_goes_to_the_next() {
 async fn a_full_queue_or_no_patience_is_a_429_that_says_when() {
     let refused = async |change: fn(&mut Settings)| {
         let service = layer(2, change).layer(Vendor(|_| async { Ok(ok("{}")) }));
-        service.clone().oneshot(call(LLAMA, "{}")).await.unwrap();
-        let mut waiting = tokio::spawn(service.clone().oneshot(call(LLAMA, "{}")));
+        service.clone().oneshot(call()).await.unwrap();
+        let mut waiting = tokio::spawn(service.clone().oneshot(call()));
         let _ = timeout(Duration::from_millis(1), &mut waiting).await;
-        service.oneshot(call(LLAMA, "{}")).await.unwrap_err()
+        service.oneshot(call()).await.unwrap_err()
     };
     for change in [
         |settings: &mut Settings| settings.max_wait = Duration::ZERO,
@@ -304,7 +317,7 @@ async fn it_learns_from_a_429_and_obeys_retry_after() {
     });
     let layer = layer(300, |_| {});
     let service = layer.layer(vendor);
-    let ask = async || service.clone().oneshot(call(LLAMA, "{}")).await;
+    let ask = async || service.clone().oneshot(call()).await;
     for (code, learns) in [(Some(3040), false), (Some(3036), false), (Some(4006), false), (Some(3021), true)] {
         *answer.lock() = (code, None);
         ask().await.unwrap();
@@ -378,14 +391,15 @@ async fn tokens_are_taken_by_estimate_and_put_right() {
     // Each call is thought to write 256 tokens, so two fill what goes at once; each used 20.
     let mut passed = 0;
     for _ in 0..20 {
-        passed += usize::from(service.clone().oneshot(call_read_by(sealed.readers(), LLAMA, "{}")).await.is_ok());
+        passed += usize::from(service.clone().oneshot(call_read_by(sealed.readers())).await.is_ok());
     }
     assert!(passed > 10, "only {passed} passed: what was not used was not given back");
+    sleep(3 * MINUTE).await;
     let refused = layer.layer(Vendor(|_| async { Ok(refusal(500, None)) }));
     for _ in 0..20 {
-        refused.clone().oneshot(call(LLAMA, "{}")).await.unwrap();
+        refused.clone().oneshot(call()).await.unwrap();
     }
-    let kept: Vec<_> = (0..10).map(|_| call(LLAMA, "{}")).collect();
+    let kept: Vec<_> = (0..10).map(|_| call()).collect();
     assert!(kept.iter().filter(|call| layer.try_take(call)).count() <= 3, "tokens in flight count");
 }
 
@@ -393,12 +407,12 @@ async fn tokens_are_taken_by_estimate_and_put_right() {
 async fn idle_state_goes_away_without_anyone_asking_for_it() {
     let layer = RateLimitLayer::default();
     for n in 0..5000 {
-        layer.try_take(&Call { account: format!("account-{n}").into(), ..call(LLAMA, "{}") });
+        layer.try_take(&Call { account: format!("account-{n}").into(), ..call() });
     }
     assert!(layer.len() >= 5000);
     sleep(3 * MINUTE).await;
     for _ in 0..50_000 {
-        layer.try_take(&call(LLAMA, "{}"));
+        layer.try_take(&call());
     }
     assert!(layer.len() < 50, "{} are left", layer.len());
 }
@@ -408,7 +422,7 @@ async fn the_wait_is_on_the_receipt() {
     let sealed = Sealed::default();
     let service = layer(2, |settings| settings.max_wait = MINUTE).layer(Vendor(|_| async { Ok(ok("{}")) }));
     for _ in 0..2 {
-        service.clone().oneshot(call_read_by(sealed.readers(), LLAMA, "{}")).await.unwrap();
+        service.clone().oneshot(call_read_by(sealed.readers())).await.unwrap();
     }
     let waits: Vec<_> = sealed.0.lock().iter().map(|facts| facts.waited).collect();
     assert_eq!(waits[0], Duration::ZERO);
@@ -426,7 +440,7 @@ fn waiters_on_different_runtimes_wake_each_other() {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let calls = (0..8).map(|_| tokio::spawn(service.clone().oneshot(call(LLAMA, "{}"))));
+                let calls = (0..8).map(|_| tokio::spawn(service.clone().oneshot(call())));
                 for call in calls.collect::<Vec<_>>() {
                     call.await.unwrap().unwrap();
                 }
