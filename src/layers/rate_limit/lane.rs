@@ -228,7 +228,8 @@ impl Lane {
 
     /// Makes sure that the key is known, where there is more than one.
     fn meet(&mut self, ask: Ask, now: u64) {
-        let (window, had, solo) = (self.requests.rate.nanos(), self.requests.window.held(self.requests.rate), self.solo);
+        let (window, solo) = (self.requests.rate.nanos(), self.solo);
+        let had = Had::new(self.requests.window.held(self.requests.rate), now);
         if ask.key == solo && !ask.own.is_any() && self.more.as_ref().is_none_or(|more| more.keys.is_none()) {
             return;
         }
@@ -238,7 +239,7 @@ impl Lane {
             let mut keys = Swept::default();
             let first = if ask.key == solo { ask.own } else { Rates::default() };
             let mut key = Key::new(first, now);
-            key.had.add(had as f32, now, window);
+            key.had = had;
             keys.insert(solo, key, |_| false);
             keys
         });
@@ -269,15 +270,20 @@ impl Lane {
 
     #[cold]
     fn queue_up(&mut self, ask: Ask, bounds: Bounds, cap: u32, now: u64) -> Answer {
+        if self.more.as_ref().is_none_or(|more| more.queue.is_empty()) {
+            self.requests.window.respread(self.requests.rate, cap, now);
+        }
         let opens_at = self.opens_at(ask.key, ask.tokens, cap, now);
         if opens_at > now.saturating_add(bounds.max_wait) {
             return Answer::Refused(self.refusal(Why::TooLong, opens_at, now));
         }
+        let all = Had::new(self.requests.window.held(self.requests.rate), now);
         let more = self.more();
         if !more.queue.make_room(ask.key, bounds.max_queue) {
             return Answer::Refused(self.refusal(Why::Full, opens_at, now));
         }
-        let had = more.key(ask.key).map_or(Had::default(), |key| key.had);
+        // Where no other key has asked, all that was taken was this one's.
+        let had = more.key(ask.key).map_or(all, |key| key.had);
         let waiter = Waiter::new(ask.tokens);
         let ticket = more.queue.push(ask.key, had, waiter.clone());
         self.dispatch(now);
@@ -297,24 +303,35 @@ impl Lane {
         if let Some(more) = &mut self.more {
             more.advance_keys(now);
         }
-        while let Some(more) = &self.more
-            && !more.queue.is_empty()
-            && self.requests.window.is_open(self.requests.rate, cap, 1)
-        {
-            let may = |key: u64, waiter: &Waiter| more.key_is_open(key, waiter.tokens);
-            let Some((ticket, tokens)) = more.queue.next(now, window, may) else { break };
-            if !more.is_open(ticket.key, tokens, now) {
-                break;
-            }
+        while let Some((ticket, tokens)) = self.next(cap, now) {
             let permit = self.charge(ticket.key, tokens, now);
             self.more().queue.grant(ticket, permit, now, window);
         }
         self.next_turn_at(cap, now)
     }
 
+    /// Who has a turn now.
+    fn next(&self, cap: u32, now: u64) -> Option<(Ticket, u32)> {
+        let (rate, requests) = (self.requests.rate, &self.requests.window);
+        let more = self.more.as_ref().filter(|more| !more.queue.is_empty())?;
+        let may = |key: u64, waiter: &Waiter| more.key_is_open(key, waiter.tokens);
+        let next = if requests.is_open(rate, cap, 1) {
+            more.queue.next(now, rate.nanos(), may)
+        } else if requests.lends(rate, cap) {
+            more.queue.next_ahead(now, rate.nanos(), may)
+        } else {
+            None
+        };
+        next.filter(|(ticket, tokens)| more.is_open(ticket.key, *tokens, now))
+    }
+
     fn next_turn_at(&self, cap: u32, now: u64) -> u64 {
-        let requests = self.requests.window.opens_at(self.requests.rate, cap, 1, now);
-        let Some(more) = &self.more else { return requests };
+        let (rate, requests) = (self.requests.rate, &self.requests.window);
+        let Some(more) = &self.more else { return requests.opens_at(rate, cap, 1, now) };
+        let requests = match more.queue.next_ahead(now, rate.nanos(), |_, _| true) {
+            Some(_) => requests.lends_at(rate, cap, now),
+            None => requests.opens_at(rate, cap, 1, now),
+        };
         let heads = if more.has_key_limits || more.tokens.is_some() {
             more.queue.heads().map(|(key, waiter)| more.opens_at(key, waiter.tokens, now)).min().unwrap_or(now)
         } else {

@@ -1,7 +1,8 @@
 //! Who waits, and whose turn it is: fair between keys, first come first served within one.
 //!
-//! The key that had least of late goes first, so that a newcomer's one call does not wait behind another's thousand. Every
-//! thirty-second turn goes to the key whose last one is longest ago, so that a key that had much is slowed and never starved.
+//! The key that had least of late goes first, so that a newcomer's one call does not wait behind another's thousand; it may
+//! even go a little ahead of the pace, at the expense of a key that had more than twice as much. Every
+//! forty-eighth turn goes to the key whose last one is longest ago, so that a key that had much is slowed and never starved.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -71,11 +72,15 @@ pub(super) enum State {
     Displaced,
 }
 
-const ROUND_EVERY: u64 = 32;
+const ROUND_EVERY: u64 = 48;
 
 // === impl Had ===
 
 impl Had {
+    pub(super) fn new(units: u32, as_of: u64) -> Self {
+        Self { units: units as f32, as_of }
+    }
+
     pub(super) fn at(self, now: u64, window: u64) -> f32 {
         let halves = now.saturating_sub(self.as_of) as f32 / (window / 2).max(1) as f32;
         if halves > 64.0 { 0.0 } else { self.units * (-halves).exp2() }
@@ -173,12 +178,31 @@ impl Queue {
         let by_round = self.turns % ROUND_EVERY == ROUND_EVERY - 1;
         let first = heads.min_by(|(a, line_a, _), (b, line_b, _)| {
             let had = |line: &Line| if by_round { 0.0 } else { line.had.at(now, window) };
-            had(line_a)
-                .total_cmp(&had(line_b))
-                .then(line_a.served.cmp(&line_b.served))
-                .then(a.number.cmp(&b.number))
+            had(line_a).total_cmp(&had(line_b)).then(line_a.served.cmp(&line_b.served)).then(a.number.cmp(&b.number))
         });
         first.map(|(ticket, _, waiter)| (ticket, waiter.tokens))
+    }
+
+    /// The key that had least, where another that waits had more than twice as much: it may go ahead of the pace, and the
+    /// other pays for it.
+    pub(super) fn next_ahead(
+        &self,
+        now: u64,
+        window: u64,
+        may: impl Fn(u64, &Waiter) -> bool,
+    ) -> Option<(Ticket, u32)> {
+        if self.keys.len() < 2 {
+            return None;
+        }
+        let had = |line: &Line| line.had.at(now, window);
+        let most = self.keys.values().map(had).max_by(f32::total_cmp)?;
+        let heads = self.keys.iter().filter_map(|(key, line)| {
+            let (number, waiter) = line.waiters.first_key_value()?;
+            may(*key, waiter).then_some((Ticket { key: *key, number: *number }, had(line), waiter.tokens))
+        });
+        let (ticket, least, tokens) =
+            heads.min_by(|(a, had_a, _), (b, had_b, _)| had_a.total_cmp(had_b).then(a.number.cmp(&b.number)))?;
+        (most > 2.0 * (least + 1.0)).then_some((ticket, tokens))
     }
 
     /// Every key's first waiter.

@@ -51,6 +51,8 @@ const CELLS_A_WINDOW: u64 = 45;
 const MARGIN: u64 = 100;
 /// How much faster than the window the bucket fills.
 const HASTE: f32 = 1.02;
+/// The part of a burst that the bucket lends to those who had little.
+const LENT: f32 = 0.125;
 
 // === impl Rate ===
 
@@ -110,6 +112,11 @@ fn seconds(nanos: u64) -> f32 {
 /// What may be taken at once, of a cap: half of it.
 fn burst(cap: u32) -> f32 {
     cap.div_ceil(2) as f32
+}
+
+/// The bucket's level from which it lends one more.
+fn lowest(cap: u32) -> f32 {
+    1.0 - burst(cap) * LENT
 }
 
 // === impl Taken ===
@@ -173,21 +180,34 @@ impl Window {
     /// The highest rate that can be kept up from now on: until each cell leaves, no more than the room there is.
     fn sustainable(&self, rate: Rate, cap: u32, now: u64) -> f32 {
         let mut highest = rate.steady(cap);
-        if self.closed == 0 {
+        let mut held = self.held(rate);
+        if held == 0 {
             return highest;
         }
-        let mut held = self.held(rate);
-        for cell in self.gone + 1..self.cell {
-            let parts = u32::from(self.cells[slot(cell)]);
-            if parts > 0 {
-                let room = (cap + 1).saturating_sub(held);
-                // A cell early, or what leaves with one cell would be spread until the next, and counted a cell longer.
-                let until = rate.leaves(cell).saturating_sub(now + rate.cell_nanos());
-                highest = highest.min(room as f32 / seconds(until.max(1)));
-                held -= parts * rate.part();
+        let mut spread = |cell, held| {
+            let room = (cap + 1).saturating_sub(held);
+            // A cell early, or what leaves with one cell would be spread until the next, and counted a cell longer.
+            let until = rate.leaves(cell).saturating_sub(now + rate.cell_nanos());
+            highest = highest.min(room as f32 / seconds(until.max(1)));
+        };
+        if self.closed > 0 {
+            for cell in self.gone + 1..self.cell {
+                let parts = u32::from(self.cells[slot(cell)]);
+                if parts > 0 {
+                    spread(cell, held);
+                    held -= parts * rate.part();
+                }
             }
         }
+        if self.open > 0 {
+            spread(self.cell, held);
+        }
         highest
+    }
+
+    /// Looks at what is sustainable now and not when the next cell opens: a burst has just been taken, say.
+    pub(super) fn respread(&mut self, rate: Rate, cap: u32, now: u64) {
+        self.fill = self.sustainable(rate, cap, now);
     }
 
     /// What the window holds.
@@ -199,6 +219,11 @@ impl Window {
     pub(super) fn is_open(&self, rate: Rate, cap: u32, units: u32) -> bool {
         let units = units.min(cap);
         self.held(rate) + units <= cap && self.bucket >= self.needed(cap, units)
+    }
+
+    /// One request may be taken ahead of the pace, though never over the limit.
+    pub(super) fn lends(&self, rate: Rate, cap: u32) -> bool {
+        self.held(rate) < cap && self.bucket >= lowest(cap)
     }
 
     /// Takes units, be there room or not.
@@ -236,11 +261,20 @@ impl Window {
     /// When these units can be taken at the earliest, as far as is known now; later it may be sooner.
     pub(super) fn opens_at(&self, rate: Rate, cap: u32, units: u32, now: u64) -> u64 {
         let units = units.min(cap);
-        let missing = self.needed(cap, units) - self.bucket;
+        self.fills_at(rate, self.needed(cap, units), now).max(self.leaves_room(rate, cap, units, now))
+    }
+
+    /// When a request can be taken ahead of the pace.
+    pub(super) fn lends_at(&self, rate: Rate, cap: u32, now: u64) -> u64 {
+        self.fills_at(rate, lowest(cap), now).max(self.leaves_room(rate, cap, 1, now))
+    }
+
+    fn fills_at(&self, rate: Rate, level: f32, now: u64) -> u64 {
+        let missing = level - self.bucket;
         let filled = if missing <= 0.0 { now } else { now.saturating_add((missing / self.fill * 1e9) as u64) };
         // The rate may change when a cell leaves.
         let changes = rate.leaves(self.gone + 1).max(now + 1);
-        filled.min(changes).max(self.leaves_room(rate, cap, units, now))
+        filled.min(changes)
     }
 
     /// When enough has left for these units.
@@ -328,7 +362,10 @@ mod tests {
             assert!(used[..3].iter().all(|used| *used >= 0.97), "{limit}: {used:?}");
             assert!(used.iter().all(|used| *used >= 0.95), "{limit}: {used:?}");
             let longest = passed.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-            assert!(longest as f64 <= 2.6 * MINUTE as f64 / f64::from(limit) + 2.0e9, "{limit}: {longest} ns without a turn");
+            assert!(
+                longest as f64 <= 2.6 * MINUTE as f64 / f64::from(limit) + 2.0e9,
+                "{limit}: {longest} ns without a turn"
+            );
         }
     }
 
