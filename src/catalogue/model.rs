@@ -32,6 +32,8 @@ pub struct Model {
     pub deprecated: Option<String>,
     /// The model to ask instead.
     pub replacement: Option<String>,
+    /// The models to ask in turn where this one cannot answer.
+    pub fallback: Vec<String>,
     /// Where its metrics are counted.
     pub slot: Slot,
     /// How many bytes make a token, learned as replies come in.
@@ -220,6 +222,9 @@ pub struct Entry {
     /// The model to ask instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<String>,
+    /// The models to ask in turn where this one cannot answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Vec<String>>,
 }
 
 /// Picture defaults as the table writes them.
@@ -251,6 +256,7 @@ impl Entry {
             paid_plan_only: self.paid_plan_only.or(other.paid_plan_only),
             deprecated: self.deprecated.or_else(|| other.deprecated.clone()),
             replacement: self.replacement.or_else(|| other.replacement.clone()),
+            fallback: self.fallback.or_else(|| other.fallback.clone()),
         }
     }
 
@@ -270,6 +276,7 @@ impl Entry {
             paid_plan_only: self.paid_plan_only.unwrap_or(false),
             deprecated: self.deprecated,
             replacement: self.replacement,
+            fallback: self.fallback.unwrap_or_default(),
             slot,
             tokens: TokenRatio::default(),
         }

@@ -4,6 +4,7 @@
 //! `Identify` alone is met by an HTTP request. A layer writes what it did on the call's receipt and knows no other layer.
 
 pub mod compat;
+pub mod fallback;
 pub mod identify;
 pub mod meter;
 pub mod rate_limit;
