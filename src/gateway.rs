@@ -4,6 +4,9 @@
 //!  http::Request
 //!    │  Identify    the only door from HTTP; opens the receipt
 //!    │  Compat      outside all that keeps or counts: what a client chokes on, mended last
+//!    │  Fallback    the next model of a chain, where one is gone, full or late after its retries
+//!    │  Retry       what a retry can mend, within a budget; a client's deadline
+//!    │  RateLimit   below the retries: every attempt takes a permit
 //!    │  Meter       every attempt's usage and cost, read off the reply as it passes
 //!    ▼
 //!  Upstream         the vendor's API, or an AI Gateway
@@ -12,12 +15,18 @@
 use tower::{Layer, ServiceBuilder};
 
 use crate::layers::compat::{Compat, CompatLayer};
+use crate::layers::fallback::{Fallback, FallbackLayer};
 use crate::layers::identify::{self, Identify, IdentifyLayer};
 use crate::layers::meter::{Meter, MeterLayer};
+use crate::layers::rate_limit::{RateLimit, RateLimitLayer};
+use crate::layers::retry::{Retry, RetryLayer};
 use crate::upstream::{Target, Upstream};
 
 /// The whole gate around an HTTP client. Cloning shares its state.
-pub type Gateway<C> = Identify<Compat<Meter<Upstream<C>>>, Upstream<C>>;
+pub type Gateway<C> = Identify<Compat<Fallback<Held<C>>>, Upstream<C>>;
+
+/// One model's part of the stack: what a fallback goes through again.
+pub type Held<C> = Retry<RateLimit<Meter<Upstream<C>>>>;
 
 /// How the layers of a stack are set.
 #[derive(Clone, Default)]
@@ -27,14 +36,22 @@ pub struct Settings {
     pub identify: identify::Settings,
     /// Mends for clients.
     pub compat: CompatLayer,
+    /// Retries, with the budgets that every stack made from these settings shares.
+    pub retry: RetryLayer,
+    /// Limits, with the permits that every stack made from these settings shares.
+    pub rate_limit: RateLimitLayer,
 }
 
 /// Stacks the layers upon a client.
 pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Gateway<C> {
     let upstream = Upstream::new(client, target);
+    let catalogue = settings.identify.catalogue.clone();
     ServiceBuilder::new()
         .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
         .layer(settings.compat)
+        .layer(FallbackLayer::new(catalogue))
+        .layer(settings.retry)
+        .layer(settings.rate_limit)
         .layer(MeterLayer::default())
         .into_inner()
         .layer(upstream)

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::limits::{Limits, Retry};
 use crate::catalogue::Entry;
 use crate::upstream::{self, Target};
 
@@ -39,6 +40,10 @@ pub struct Config {
     pub log: Log,
     /// Where calls go.
     pub upstream: Upstream,
+    /// How often models may be called, and how long a call may wait for its turn.
+    pub limits: Limits,
+    /// What is tried again, and how.
+    pub retry: Retry,
     /// For clients that choke on what the vendor sends.
     pub compat: Compat,
     /// Models beyond or over the built-in table, by name.
@@ -120,7 +125,7 @@ pub struct ConfigError {
     pub what: String,
 }
 
-const TABLES: [&str; 3] = ["log", "upstream", "compat"];
+const TABLES: [&str; 5] = ["log", "upstream", "limits", "retry", "compat"];
 const PREFIX: &str = "TOLLGATE_";
 
 // === impl Config ===
@@ -137,6 +142,8 @@ impl Default for Config {
             shutdown_timeout: Duration::from_secs(30),
             log: Log::default(),
             upstream: Upstream::default(),
+            limits: Limits::default(),
+            retry: Retry::default(),
             compat: Compat::default(),
             models: BTreeMap::new(),
         }

@@ -6,6 +6,7 @@
 mod admin;
 pub mod config;
 mod duration;
+pub mod limits;
 mod listen;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use self::listen::Serving;
 use crate::catalogue::Catalogue;
 use crate::gateway;
 use crate::layers::identify;
+use crate::layers::rate_limit::RateLimitLayer;
+use crate::layers::retry::RetryLayer;
 use crate::readers::log::CallLog;
 use crate::readers::metrics::Metrics;
 use crate::receipt::{Reader, Readers};
@@ -81,6 +84,7 @@ impl Sidecar {
         let metrics = Arc::new(Metrics::new()?);
         let readers: Readers = Arc::new([metrics.clone() as Arc<dyn Reader>, Arc::new(CallLog)]);
         let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
+        metrics.watch_limits(plan.stack.rate_limit.clone(), &plan.stack.identify.catalogue)?;
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
         };
@@ -171,6 +175,8 @@ impl Plan {
         let mut stack = gateway::Settings::default();
         stack.identify = door;
         stack.compat.openai_streams = config.compat.openai_streams;
+        stack.retry = RetryLayer::new(config.retry.settings());
+        stack.rate_limit = RateLimitLayer::new(config.limits.settings());
         Ok(Self { config, target, stack, serving })
     }
 

@@ -152,6 +152,7 @@ impl Bound {
     /// Puts right what was taken by estimate.
     fn correct(&mut self, taken: Taken, real: u32, now: u64) {
         self.advance(now);
+        let real = real.min(self.rate.units);
         if real > taken.units() {
             self.window.charge(real - taken.units());
         } else {

@@ -49,6 +49,8 @@ const CELLS: usize = 48;
 const CELLS_A_WINDOW: u64 = 45;
 /// The part of a window by which one call may take longer to reach upstream than another: 1%, 0.6 s of a minute.
 const MARGIN: u64 = 100;
+/// Leaves room for what is charged over it.
+const MOST: u32 = 1 << 30;
 /// How much faster than the window the bucket fills.
 const HASTE: f32 = 1.02;
 /// The part of a burst that the bucket lends to those who had little.
@@ -57,10 +59,10 @@ const LENT: f32 = 0.125;
 // === impl Rate ===
 
 impl Rate {
-    /// Zero counts as one; a time under a second as one.
+    /// Zero counts as one, and so does a time under a second; more than a billion is as good as no limit.
     pub(super) fn new(units: u32, per: Duration) -> Self {
         let millis = u32::try_from(per.as_millis()).unwrap_or(u32::MAX);
-        Self { units: units.max(1), per_millis: millis.max(1000) }
+        Self { units: units.clamp(1, MOST), per_millis: millis.max(1000) }
     }
 
     pub(super) fn per(self) -> Duration {
@@ -195,7 +197,7 @@ impl Window {
                 let parts = u32::from(self.cells[slot(cell)]);
                 if parts > 0 {
                     spread(cell, held);
-                    held -= parts * rate.part();
+                    held = held.saturating_sub(parts * rate.part());
                 }
             }
         }
@@ -212,13 +214,13 @@ impl Window {
 
     /// What the window holds.
     pub(super) fn held(&self, rate: Rate) -> u32 {
-        self.closed * rate.part() + self.open
+        (self.closed * rate.part()).saturating_add(self.open)
     }
 
     /// These units may be taken now. More than the cap counts as the cap, or it would never pass.
     pub(super) fn is_open(&self, rate: Rate, cap: u32, units: u32) -> bool {
         let units = units.min(cap);
-        self.held(rate) + units <= cap && self.bucket >= self.needed(cap, units)
+        self.held(rate).saturating_add(units) <= cap && self.bucket >= self.needed(cap, units)
     }
 
     /// One request may be taken ahead of the pace, though never over the limit.
@@ -228,7 +230,7 @@ impl Window {
 
     /// Takes units, be there room or not.
     pub(super) fn charge(&mut self, units: u32) -> Taken {
-        self.open += units;
+        self.open = self.open.saturating_add(units);
         self.bucket -= units as f32;
         Taken { cell: self.cell, units }
     }
@@ -279,7 +281,7 @@ impl Window {
 
     /// When enough has left for these units.
     fn leaves_room(&self, rate: Rate, cap: u32, units: u32, now: u64) -> u64 {
-        let mut over = (self.held(rate) + units).saturating_sub(cap);
+        let mut over = self.held(rate).saturating_add(units).saturating_sub(cap);
         if over == 0 {
             return now;
         }
