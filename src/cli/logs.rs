@@ -34,14 +34,11 @@ pub(super) struct Logs {
 impl Logs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let archive = open(&self.settings.load(&variables())?)?;
-        let mut filter = Filter::default();
-        filter.model = self.model;
-        filter.key = self.key;
-        filter.outcome = self.outcome;
-        filter.status = self.status;
-        let records = archive.list(&filter, self.limit).map_err(failed)?;
+        let Self { limit, model, key, outcome, status, json, .. } = self;
+        let filter = Filter { model, key, outcome, status, ..Filter::default() };
+        let records = archive.list(&filter, limit).map_err(failed)?;
         let line = |record: &Record| {
-            if self.json { serde_json::to_string(record).map_err(failed) } else { Ok(in_words(record)) }
+            if json { serde_json::to_string(record).map_err(failed) } else { Ok(in_words(record)) }
         };
         let lines = records.iter().map(line).collect::<Result<Vec<_>, _>>()?;
         print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())

@@ -160,16 +160,16 @@ impl Wanted {
             known => known.flatten(),
         };
         let millis = |at: jiff::Timestamp| u64::try_from(at.as_millisecond()).unwrap_or(0);
-        let mut filter = Filter::default();
-        filter.model = self.model;
-        filter.key = self.key;
-        filter.outcome = self.outcome;
-        filter.status = self.status;
-        filter.event_id = self.event_id;
-        filter.since_ms = self.start_date.map(millis);
-        filter.until_ms = self.end_date.map(millis);
-        filter.before = before;
-        Ok(filter)
+        Ok(Filter {
+            model: self.model,
+            key: self.key,
+            outcome: self.outcome,
+            status: self.status,
+            event_id: self.event_id,
+            since_ms: self.start_date.map(millis),
+            until_ms: self.end_date.map(millis),
+            before,
+        })
     }
 }
 

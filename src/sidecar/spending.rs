@@ -92,11 +92,12 @@ impl Records {
 
     fn open(&self) -> Result<Option<Arc<Database>>, RecordsError> {
         let Some(path) = self.path() else { return Ok(None) };
-        let mut settings = records::Settings::default();
-        settings.path.clone_from(path);
-        settings.retention = self.retention;
-        settings.max_bytes = self.max_size.as_u64();
-        settings.queue = self.queue;
+        let settings = records::Settings {
+            path: path.clone(),
+            retention: self.retention,
+            max_bytes: self.max_size.as_u64(),
+            queue: self.queue,
+        };
         match Database::open(settings) {
             Err(why) if self.may_be_missing => {
                 tracing::warn!(%why, "going on without records: what is spent will not survive a restart");
@@ -125,14 +126,16 @@ impl Spending {
         let records = config.records.open().map_err(|error| wrong("[records] path", error.to_string()))?;
         let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens } =
             config.reservations.clone();
-        let mut settings = budget::Settings::default();
-        settings.rules = std::iter::once(config.account.plan.rule()).chain(config.budgets.iter().cloned()).collect();
-        settings.max_wait = max_wait;
-        settings.max_waiting = max_waiting;
-        settings.max_buckets = max_buckets;
-        settings.clamp_max_tokens = clamp_max_tokens;
-        settings.min_tokens = min_tokens;
-        settings.ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);
+        let settings = budget::Settings {
+            rules: std::iter::once(config.account.plan.rule()).chain(config.budgets.iter().cloned()).collect(),
+            max_wait,
+            max_waiting,
+            max_buckets,
+            clamp_max_tokens,
+            min_tokens,
+            ledger: records.clone().map(|records| records as Arc<dyn budget::Ledger>),
+            ..budget::Settings::default()
+        };
         let budgets = Budgets::new(settings, catalogue).map_err(|error| wrong("[[budgets]]", error.to_string()))?;
         Ok(Self { records, budgets: Arc::new(budgets), keys })
     }

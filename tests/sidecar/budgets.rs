@@ -77,7 +77,7 @@ async fn what_was_spent_survives_a_kill() {
     let kills: u64 = std::env::var("TOLLGATE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tollgate.db");
-    let (vendor, limit, clients) = (vendor(), 5_000.0 * kills as f64, 8u64);
+    let (vendor, limit, clients) = (vendor(), 600.0 * kills as f64, 8u64);
     let next = Arc::new(AtomicU64::new(0));
     let budgets = format!("[{{name = \"all\", limit = \"{limit} neurons\", window = \"month\"}}]");
     let variables = [("TOLLGATE_BUDGETS", &*budgets), ("TOLLGATE_RECORDS_PATH", path.to_str().unwrap())];

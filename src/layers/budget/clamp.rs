@@ -8,9 +8,9 @@ use bytes::Bytes;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::budgets::writes_tokens;
 use crate::call::{Ask, Call, Endpoint};
 use crate::catalogue::Unit;
+use crate::estimate::writes_tokens;
 use crate::neurons::Neurons;
 use crate::receipt::Estimate;
 
@@ -31,7 +31,7 @@ pub(super) fn clamp(call: &Call, left: Neurons, min_tokens: u32) -> Option<Call>
 
 fn affordable(call: &Call, left: Neurons) -> Option<u32> {
     let each = call.model.prices.get(Unit::OutputToken).filter(|price| !price.is_zero())?;
-    if !writes_tokens(call) {
+    if !writes_tokens(call.model.task) || call.ask.batch {
         return None;
     }
     let silent = Ask { max_tokens: Some(0), ..(*call.ask).clone() };

@@ -60,6 +60,7 @@ mod clamp;
 mod free;
 mod ledger;
 mod pace;
+mod reservation;
 mod rule;
 mod table;
 #[cfg(test)]
@@ -74,9 +75,10 @@ use tower::{Layer, Service};
 
 pub use self::bucket::Bucket;
 use self::budgets::Refusal;
-pub use self::budgets::{Budgets, Reservation, Settings, Status};
+pub use self::budgets::{Budgets, Settings, Status};
 pub use self::free::{FREE, FREE_A_DAY, Plan};
 pub use self::ledger::{Lease, Ledger};
+pub use self::reservation::Reservation;
 pub use self::rule::{OnExceeded, Rule, RuleError, Split};
 pub use self::window::{Clock, Period, SystemClock};
 use super::{Reply, ReplyFuture};

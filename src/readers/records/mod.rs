@@ -63,7 +63,7 @@ pub struct Settings {
 /// The records, open for writing. A [`Reader`] of receipts, and a [`Ledger`] for budgets.
 pub struct Records {
     path: PathBuf,
-    sender: SyncSender<Box<Row>>,
+    sender: SyncSender<Row>,
     shared: Arc<Shared>,
     thread: Thread,
     joined: Mutex<Option<JoinHandle<()>>>,
@@ -155,7 +155,7 @@ impl Reader for Records {
         }
         // Nobody is woken: the thread looks by itself.
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        if self.sender.try_send(Box::new(Row::of(facts))).is_err() {
+        if self.sender.try_send(Row::of(facts)).is_err() {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }

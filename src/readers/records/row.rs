@@ -9,7 +9,10 @@ use crate::neurons::Neurons;
 use crate::receipt::Facts;
 
 /// What is kept of a receipt. Made on the request's path: it shares what can be shared.
-pub(super) struct Row(Facts);
+pub(super) struct Row(Box<Facts>);
+
+/// What a row of the days is for: the day, the model, the key, the account, the outcome.
+type Place = (i64, Arc<str>, Arc<str>, Arc<str>, &'static str);
 
 /// One row of the days.
 #[derive(Default)]
@@ -36,7 +39,7 @@ const ADD: &str = "INSERT INTO days VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) 
 
 impl Row {
     pub(super) fn of(facts: &Facts) -> Self {
-        Self(facts.clone())
+        Self(Box::new(facts.clone()))
     }
 
     fn received_ms(&self) -> i64 {
@@ -97,9 +100,9 @@ fn whole(neurons: Neurons) -> i64 {
 }
 
 /// Writes records and their sums in one transaction. A record that is there already is not counted twice.
-pub(super) fn insert(connection: &mut Connection, rows: &[Box<Row>]) -> rusqlite::Result<()> {
+pub(super) fn insert(connection: &mut Connection, rows: &[Row]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    let mut sums: HashMap<(i64, Arc<str>, Arc<str>, Arc<str>, &'static str), Sum> = HashMap::new();
+    let mut sums: HashMap<Place, Sum> = HashMap::new();
     let nobody: Arc<str> = Arc::from("");
     for row in rows {
         if row.insert(&transaction)? == 0 {

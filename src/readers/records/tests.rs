@@ -210,7 +210,7 @@ fn a_million_records_are_read_fast() {
             facts.id = CallId::from_bytes((ms << 80 | u128::from(n)).to_be_bytes());
             facts.key = Some(format!("team-{}", n % 50).into());
             facts.outcome = Outcome::ALL[(n % 97 % 8) as usize];
-            Box::new(Row::of(&facts))
+            Row::of(&facts)
         };
         row::insert(&mut connection, &(0..4_000).map(row).collect::<Vec<_>>()).unwrap();
     }

@@ -18,10 +18,10 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     /// Nobody else writes the file while this is held.
     _lock: File,
-    pub(super) rows: Receiver<Box<Row>>,
+    pub(super) rows: Receiver<Row>,
     pub(super) shared: Arc<Shared>,
     /// Taken off the queue and not on the disk yet.
-    batch: Vec<Box<Row>>,
+    batch: Vec<Row>,
     next_batch: Instant,
     next_sweep: Instant,
     /// Leases that could not be written.
@@ -43,7 +43,7 @@ impl Writer {
     pub(super) fn new(
         settings: Settings,
         (connection, lock): (Connection, File),
-        rows: Receiver<Box<Row>>,
+        rows: Receiver<Row>,
         shared: Arc<Shared>,
     ) -> Self {
         let now = Instant::now();
@@ -189,7 +189,7 @@ impl Writer {
 /// Opens the database and starts the thread.
 pub(super) fn start(
     settings: Settings,
-    rows: Receiver<Box<Row>>,
+    rows: Receiver<Row>,
     shared: Arc<Shared>,
 ) -> Result<std::thread::JoinHandle<()>, schema::RecordsError> {
     let path: PathBuf = settings.path.clone();

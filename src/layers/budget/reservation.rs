@@ -1,0 +1,70 @@
+//! What is reserved for one call, and how it is settled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::bucket::Bucket;
+use super::window::Millis;
+use crate::call::Call;
+use crate::neurons::Neurons;
+use crate::receipt::{Facts, Source};
+
+/// What is reserved for a call. It is settled once, and at the latest when the call's receipt is sealed.
+pub struct Reservation {
+    parts: Vec<(Arc<Bucket>, Millis)>,
+    needed: Neurons,
+    model: Arc<str>,
+    /// Attempts of the same call before this reservation, which are others' matter.
+    attempts_before: usize,
+    is_settled: AtomicBool,
+}
+
+// === impl Reservation ===
+
+impl Reservation {
+    pub(super) fn new(parts: Vec<(Arc<Bucket>, Millis)>, needed: Neurons, call: &Call) -> Arc<Self> {
+        let attempts_before = call.receipt.read(|facts| facts.attempts.len());
+        let model = call.model.id.clone();
+        let reservation = Arc::new(Self { parts, needed, model, attempts_before, is_settled: AtomicBool::new(false) });
+        let closing = reservation.clone();
+        call.receipt.on_seal(move |facts| closing.settle(facts));
+        reservation
+    }
+
+    /// What is reserved.
+    pub fn neurons(&self) -> Neurons {
+        self.needed
+    }
+
+    /// Charges what the call cost and frees the rest; once.
+    pub(super) fn settle(&self, facts: &Facts) {
+        if self.is_settled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let cost = self.cost(facts);
+        for (bucket, start) in &self.parts {
+            bucket.settle(*start, self.needed, cost);
+            if !cost.is_zero() {
+                bucket.rule.pace.lock().note(bucket.rule.now(), cost);
+            }
+        }
+    }
+
+    /// What its model cost, and all that was reserved for each attempt that may have run and was never heard of again.
+    fn cost(&self, facts: &Facts) -> Neurons {
+        let mine = facts.attempts.iter().skip(self.attempts_before).filter(|attempt| attempt.model == self.model);
+        let lost: Neurons = mine.filter(|attempt| attempt.may_have_cost).map(|_| self.needed).sum();
+        if facts.model.id != self.model || facts.cost.source == Source::None {
+            return lost;
+        }
+        // Nobody knows how far upstream went on for a client who has left.
+        let cost = facts.cost.neurons;
+        lost + if facts.cost.is_partial { cost.max(self.needed) } else { cost }
+    }
+}
+
+impl std::fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reservation({} for {}, settled: {:?})", self.needed, self.model, self.is_settled)
+    }
+}
