@@ -46,7 +46,7 @@ for wrong, kind in (({"model": "", "messages": messages}, openai.BadRequestError
     except kind as error:
         assert error.message, error
 try:
-    client.chat.completions.create(model=LLAMA, messages=messages, extra_headers={"x-simulate": "4006"})
+    client.chat.completions.create(model=LLAMA, messages=messages, extra_headers={"x-simulate": "4006", "cf-aig-skip-cache": "true"})
     raise AssertionError("429 was expected")
 except openai.RateLimitError as error:
     assert "free allocation" in error.response.text, error.response.text
