@@ -112,7 +112,15 @@ async fn what_was_spent_survives_a_kill() {
             })
         });
         let callers: Vec<_> = callers.collect();
-        tokio::time::sleep(Duration::from_millis(200 + kill * 7919 % 700)).await;
+        // Under load, however slow the machine is.
+        let underway = vendor.counts().answered() + 20;
+        for _ in 0..2000 {
+            if vendor.counts().answered() >= underway {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(kill * 7919 % 700)).await;
         let killed = Instant::now();
         process.child.kill().unwrap();
         process.child.wait().unwrap();
