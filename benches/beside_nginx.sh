@@ -1,19 +1,27 @@
 #!/usr/bin/env bash
-# Measures the sidecar beside nginx's plain proxy_pass: same upstream, same load, same run, and prints the ratio.
+# Measures the sidecar beside nginx: same upstream, same load, same run, and prints the ratio.
 #
-#   benches/beside_nginx.sh [rounds] [seconds] [connections]
+#   benches/beside_nginx.sh [proxy|cache] [rounds] [seconds] [connections]
+#
+# `proxy` is every call passed on, beside nginx's plain proxy_pass; `cache` is every call a hit, beside nginx's proxy_cache.
 #
 # Needs nginx and wrk (Debian: apt-get install nginx-light wrk). Everything is on loopback. The upstream is an nginx that answers
 # with a fixed chat reply; rounds alternate between the two, and the figure is the median of the rounds' ratios, so that a
 # noisy machine weighs on both.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-rounds=${1:-5} seconds=${2:-4} connections=${3:-32}
+mode=${1:-proxy} rounds=${2:-5} seconds=${3:-4} connections=${4:-32}
+case $mode in
+proxy) ttl=0s caching="" zone="" ;;
+cache) ttl=5m zone='proxy_cache_path WORK/cache keys_zone=z:16m;'
+    caching='proxy_cache z; proxy_cache_methods POST; proxy_cache_key "$uri|$request_body|$http_authorization"; proxy_cache_valid 200 5m;' ;;
+*) echo "beside_nginx: $mode is neither proxy nor cache" >&2; exit 2 ;;
+esac
 for tool in nginx wrk cargo; do
     command -v "$tool" >/dev/null || { echo "beside_nginx: $tool is missing; apt-get install nginx-light wrk" >&2; exit 1; }
 done
 cargo build --release --quiet
-work=$(mktemp -d)
+work=$(mktemp -d) && chmod 777 "$work" # nginx's workers are nobody
 trap 'kill $(jobs -p) 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$work"' EXIT
 
 upstream=18081 plain=18082 gate=18083
@@ -32,9 +40,9 @@ EOF
     nginx -p "$work" -c "$work/$1" &
 }
 nginx_conf upstream.conf $upstream "default_type application/json; location / { return 200 '$reply'; }"
-nginx_conf plain.conf $plain "location / { proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_set_header Authorization 'Bearer t'; }" \
-    "upstream up { server 127.0.0.1:$upstream; keepalive 256; keepalive_requests 100000000; }"
-CLOUDFLARE_API_TOKEN=t TOLLGATE_LOG_LEVEL=warn ${TOLLGATE_BENCH_ENV:+env $TOLLGATE_BENCH_ENV} target/release/tollgate serve ${TOLLGATE_BENCH_CONFIG:+--config "$TOLLGATE_BENCH_CONFIG"} \
+nginx_conf plain.conf $plain "location / { $caching proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_set_header Authorization 'Bearer t'; }" \
+    "upstream up { server 127.0.0.1:$upstream; keepalive 256; keepalive_requests 100000000; } ${zone//WORK/$work}"
+CLOUDFLARE_API_TOKEN=t TOLLGATE_LOG_LEVEL=warn TOLLGATE_CACHE_TTL=$ttl ${TOLLGATE_BENCH_ENV:+env $TOLLGATE_BENCH_ENV} target/release/tollgate serve ${TOLLGATE_BENCH_CONFIG:+--config "$TOLLGATE_BENCH_CONFIG"} \
     --listen 127.0.0.1:$gate --admin 127.0.0.1:18084 --upstream http://127.0.0.1:$upstream >/dev/null &
 cat >"$work/post.lua" <<'EOF'
 wrk.method = "POST"
@@ -56,4 +64,4 @@ for round in $(seq "$rounds"); do
     echo "$nginx $tollgate" >>"$work/rates"
     awk -v r="$round" -v n="$nginx" -v t="$tollgate" 'BEGIN {printf "round %d  nginx %8.0f/s  tollgate %8.0f/s  ratio %.2f\n", r, n, t, t / n}'
 done
-awk '{print $2 / $1}' "$work/rates" | sort -n | awk '{a[NR] = $1} END {printf "median ratio %.2f (1.00 is nginx proxy_pass)\n", a[int((NR + 1) / 2)]}'
+awk '{print $2 / $1}' "$work/rates" | sort -n | awk -v mode="$mode" '{a[NR] = $1} END {printf "median ratio %.2f (1.00 is nginx; %s)\n", a[int((NR + 1) / 2)], mode}'

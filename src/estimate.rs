@@ -33,6 +33,12 @@ impl Estimate {
     }
 }
 
+/// The tokens that a call will likely read and write.
+pub fn tokens(call: &Call) -> u64 {
+    let usage = likely(&call.ask, &call.model);
+    usage.input_tokens + usage.output_tokens
+}
+
 /// The picture that a request will get from a model.
 pub fn image(ask: &Ask, model: &Model) -> Option<ImageUsage> {
     if model.task != Task::TextToImage {

@@ -32,6 +32,8 @@ pub struct Model {
     pub deprecated: Option<String>,
     /// The model to ask instead.
     pub replacement: Option<String>,
+    /// The models to ask in turn where this one cannot answer.
+    pub fallback: Vec<String>,
     /// Where its metrics are counted.
     pub slot: Slot,
     /// How many bytes make a token, learned as replies come in.
@@ -163,6 +165,16 @@ impl Slot {
     /// One more than the highest place there can be.
     pub const COUNT: usize = 1024;
 
+    /// Its number.
+    pub(crate) fn number(self) -> u16 {
+        self.0
+    }
+
+    /// The place with this number.
+    pub(crate) fn numbered(number: u16) -> Self {
+        Self(number)
+    }
+
     /// As an index, less than [`Slot::COUNT`].
     pub fn index(self) -> usize {
         usize::from(self.0)
@@ -210,6 +222,9 @@ pub struct Entry {
     /// The model to ask instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<String>,
+    /// The models to ask in turn where this one cannot answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Vec<String>>,
 }
 
 /// Picture defaults as the table writes them.
@@ -241,6 +256,7 @@ impl Entry {
             paid_plan_only: self.paid_plan_only.or(other.paid_plan_only),
             deprecated: self.deprecated.or_else(|| other.deprecated.clone()),
             replacement: self.replacement.or_else(|| other.replacement.clone()),
+            fallback: self.fallback.or_else(|| other.fallback.clone()),
         }
     }
 
@@ -260,6 +276,7 @@ impl Entry {
             paid_plan_only: self.paid_plan_only.unwrap_or(false),
             deprecated: self.deprecated,
             replacement: self.replacement,
+            fallback: self.fallback.unwrap_or_default(),
             slot,
             tokens: TokenRatio::default(),
         }

@@ -50,6 +50,7 @@ fn to_json(model: &Model) -> serde_json::Value {
         "paid_plan_only": model.paid_plan_only,
         "deprecated": model.deprecated,
         "replacement": model.replacement,
+        "fallback": model.fallback,
     })
 }
 

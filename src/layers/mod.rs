@@ -6,8 +6,11 @@
 pub mod budget;
 pub mod cache;
 pub mod compat;
+pub mod fallback;
 pub mod identify;
 pub mod meter;
+pub mod rate_limit;
+pub mod retry;
 
 use std::pin::Pin;
 

@@ -14,7 +14,7 @@ use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::body::Body;
 use crate::call::{Ask, Call, Endpoint, Head, Options};
-use crate::catalogue::{Catalogue, Task, Text};
+use crate::catalogue::{Catalogue, Model, Task, Text};
 use crate::receipt::{Facts, Reader, Readers, Receipt};
 use crate::vendor_error::VendorError;
 
@@ -43,7 +43,11 @@ pub(crate) fn call(model: &str, body: &str) -> Call {
 
 /// A native call with this body, as JSON text, for account `acc`.
 pub(crate) fn call_read_by(readers: Readers, model: &str, body: &str) -> Call {
-    let model = Catalogue::default().find(model, Task::TextGeneration);
+    call_on(readers, Catalogue::default().find(model, Task::TextGeneration), body)
+}
+
+/// The same for a model that is at hand.
+pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
     let receipt = Receipt::open(readers, model.clone());
     Call {
         account: "acc".into(),

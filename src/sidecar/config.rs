@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::limits::{Limits, Retry};
 use super::spending::{Account, Records, Reservations};
 use crate::catalogue::Entry;
 use crate::layers::budget::Rule;
@@ -43,6 +44,10 @@ pub struct Config {
     pub log: Log,
     /// Where calls go.
     pub upstream: Upstream,
+    /// How often models may be called, and how long a call may wait for its turn.
+    pub limits: Limits,
+    /// What is tried again, and how.
+    pub retry: Retry,
     /// For clients that choke on what the vendor sends.
     pub compat: Compat,
     /// What repeats are answered from.
@@ -169,7 +174,8 @@ pub struct ConfigError {
     pub what: String,
 }
 
-const TABLES: [&str; 7] = ["log", "upstream", "compat", "cache", "account", "reservations", "records"];
+const TABLES: [&str; 9] =
+    ["log", "upstream", "limits", "retry", "compat", "cache", "account", "reservations", "records"];
 const PREFIX: &str = "TOLLGATE_";
 
 // === impl Config ===
@@ -186,6 +192,8 @@ impl Default for Config {
             shutdown_timeout: Duration::from_secs(30),
             log: Log::default(),
             upstream: Upstream::default(),
+            limits: Limits::default(),
+            retry: Retry::default(),
             compat: Compat::default(),
             cache: Cache::default(),
             account: Account::default(),

@@ -6,6 +6,7 @@
 mod admin;
 pub mod config;
 mod duration;
+pub mod limits;
 mod listen;
 mod logs;
 pub mod spending;
@@ -31,6 +32,8 @@ use crate::layers::budget::BudgetLayer;
 use crate::layers::cache::CacheLayer;
 use crate::layers::compat::CompatLayer;
 use crate::layers::identify;
+use crate::layers::rate_limit::RateLimitLayer;
+use crate::layers::retry::RetryLayer;
 use crate::readers::log::CallLog;
 use crate::readers::metrics::Metrics;
 use crate::readers::metrics::budgets::BudgetMetrics;
@@ -95,6 +98,7 @@ impl Sidecar {
         let readers = own.into_iter().chain(readers).collect();
         let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
         metrics.register(Box::new(BudgetMetrics::new(plan.spending.budgets.clone())?))?;
+        metrics.watch_limits(plan.stack.rate_limit.clone(), &plan.stack.identify.catalogue)?;
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
         };
@@ -208,6 +212,8 @@ impl Plan {
             compat,
             cache: CacheLayer::new(config.cache.settings()),
             budget: BudgetLayer::new(spending.budgets.clone()),
+            retry: RetryLayer::new(config.retry.settings()),
+            rate_limit: RateLimitLayer::new(config.limits.settings()),
         };
         Ok(Self { config, target, stack, spending, serving })
     }

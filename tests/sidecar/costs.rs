@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
-use tollgate::receipt::{Facts, Source};
+use tollgate::receipt::{Facts, Outcome, Source};
 
 use crate::support::{GEMMA, Gate, LLAMA};
 
@@ -92,6 +92,7 @@ async fn every_priced_model_costs_what_the_page_says_to_the_micro_neuron() {
         let got = facts.cost.neurons.micro() as i64;
         // gemma-4's cached input has a price that no page tells; no other model's table differs from the page.
         assert_eq!(got, want, "{id}: {:?}", facts.usage);
+        assert_eq!(facts.outcome, Outcome::Ok, "{id}");
         assert_eq!(got as u64, gate.vendor.counts().models[id].neurons.micro(), "{id} at the vendor");
         assert!((facts.cost.usd() - got as f64 / 1e6 * 0.000_011).abs() < 1e-9);
         let told: f64 = headers["x-tollgate-neurons"].to_str().unwrap().parse().unwrap();

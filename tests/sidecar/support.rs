@@ -56,8 +56,17 @@ pub fn vendor() -> Running {
     simulator::start(settings).unwrap()
 }
 
+/// One attempt a call and no rate limits: a test that is about them asks for them.
+fn unlimited() -> String {
+    let mut text = String::from("[retry]\nmax_attempts = 1\n");
+    for model in tollgate::catalogue::Catalogue::default().models() {
+        text += &format!("[limits.models.{:?}]\nrequests = 10000000\n", model.id);
+    }
+    text
+}
+
 pub fn config(upstream: &str) -> Config {
-    let mut config = Config::default();
+    let mut config = Config::parse(&unlimited(), "test").unwrap();
     config.listen = ([127, 0, 0, 1], 0).into();
     config.admin = ([127, 0, 0, 1], 0).into();
     config.workers = 2;
@@ -119,6 +128,7 @@ pub fn ask(client: &reqwest::Client, url: &str, body: &Value) -> reqwest::Reques
 /// The `tollgate` command as a process, with a config of its own.
 pub struct Process {
     pub child: Child,
+    _config: tempfile::NamedTempFile,
     pub listen: String,
     pub admin: String,
 }
@@ -132,8 +142,11 @@ pub fn command() -> Command {
 impl Process {
     /// `tollgate serve` before this upstream, when it listens.
     pub fn serve(upstream: &str, variables: &[(&str, &str)]) -> Self {
+        let mut config = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut config, unlimited().as_bytes()).unwrap();
         let mut child = command()
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", upstream])
+            .env("TOLLGATE_CONFIG", config.path())
             .envs(variables.iter().copied())
             .env("CLOUDFLARE_ACCOUNT_ID", "acc")
             .stdout(Stdio::piped())
@@ -146,7 +159,7 @@ impl Process {
             let rest = line.split(after).nth(1).unwrap_or_else(|| panic!("no address in {line:?}"));
             rest.split([',', '\n']).next().unwrap().trim().to_owned()
         };
-        Self { listen: address("listening on "), admin: address("admin on "), child }
+        Self { listen: address("listening on "), admin: address("admin on "), child, _config: config }
     }
 
     pub fn terminate(&self) {

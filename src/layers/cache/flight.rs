@@ -212,12 +212,15 @@ impl Flight {
         };
         self.waiting.register(cx.waker());
         let waker = Waker::from(self.waiting.clone());
-        let polled = std::task::ready!(Pin::new(body).poll_frame(&mut Context::from_waker(&waker)));
+        let polled = std::task::ready!(Pin::new(&mut *body).poll_frame(&mut Context::from_waker(&waker)));
+        // A server that knows the length asks for no more after the last byte.
+        let is_last = body.is_end_stream();
         let (piece, paid) = match polled {
             Some(Ok(frame)) => {
                 let bytes = frame.into_data().unwrap_or_default();
                 state.record(&bytes);
-                (Some(Ok(bytes)), None)
+                let paid = if is_last { self.land(&mut state, head) } else { None };
+                (Some(Ok(bytes)), paid)
             }
             Some(Err(error)) => {
                 let why: Arc<str> = error.to_string().into();
@@ -230,6 +233,13 @@ impl Flight {
         drop(paid);
         self.waiting.wake_by_ref();
         Poll::Ready(piece)
+    }
+
+    /// Whether nothing comes after `at`, and what it cost.
+    fn is_over(&self, at: u64) -> Option<Neurons> {
+        let state = self.state.lock();
+        let is_read = at == state.let_go + state.recorded.len() as u64;
+        (is_read && matches!(state.phase, Phase::Over(_, Ending::Whole(_) | Ending::Passed))).then_some(state.cost)
     }
 
     fn land(&self, state: &mut State, head: Arc<response::Parts>) -> Option<Receipt> {
@@ -275,6 +285,16 @@ impl State {
 
 // === impl Seat ===
 
+impl Seat {
+    /// After the last byte.
+    fn close(&mut self) {
+        if let Some(cost) = self.flight.is_over(self.at) {
+            self.over = true;
+            self.rider.take().inspect(|rider| rider.note(|facts| facts.saved = cost));
+        }
+    }
+}
+
 impl HttpBody for Seat {
     type Data = Bytes;
     type Error = BoxError;
@@ -290,6 +310,7 @@ impl HttpBody for Seat {
                 Some(Ok(bytes)) if bytes.is_empty() => {}
                 Some(Ok(bytes)) => {
                     self.at += bytes.len() as u64;
+                    self.close();
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
                 Some(Err(lost)) => {
@@ -298,8 +319,7 @@ impl HttpBody for Seat {
                 }
                 None => {
                     self.over = true;
-                    let cost = self.flight.state.lock().cost;
-                    self.rider.take().inspect(|rider| rider.note(|facts| facts.saved = cost));
+                    self.close();
                     return Poll::Ready(None);
                 }
             }

@@ -4,6 +4,7 @@
 //! a key or a prompt. Handles are resolved once a model, so that a call looks no label up.
 
 pub mod budgets;
+mod standing;
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +14,9 @@ use prometheus::{
     IntGauge, Opts, Registry, TextEncoder,
 };
 
-use crate::catalogue::{Model, Slot};
+use self::standing::Standing;
+use crate::catalogue::{Catalogue, Model, Slot};
+use crate::layers::rate_limit::RateLimitLayer;
 use crate::receipt::{Attempt, CacheStatus, Facts, Outcome, Reader, Source};
 
 /// The gate's metrics, in a registry of their own.
@@ -121,6 +124,11 @@ impl Metrics {
     /// Adds a collector of the sidecar's, such as one that looks at queues when it is asked.
     pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
         self.registry.register(collector)
+    }
+
+    /// Adds how models stand with their limits, looked at whenever it is asked: what is left, who waits, the pace.
+    pub fn watch_limits(&self, limits: RateLimitLayer, catalogue: &Catalogue) -> Result<(), prometheus::Error> {
+        self.register(Box::new(Standing::new(limits, catalogue)?))
     }
 
     /// Everything, in Prometheus' text format.

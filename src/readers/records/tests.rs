@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::call::Call;
@@ -189,46 +189,4 @@ async fn calls_go_on_while_the_ledger_cannot_write_and_the_limit_holds() {
     assert!(budgets.reserve(&call(LLAMA, "{}")).await.is_err());
     other.execute_batch("COMMIT").unwrap();
     drop(open);
-}
-
-/// `cargo test --release --lib a_million_records -- --ignored --nocapture`
-#[test]
-#[ignore = "takes a minute"]
-fn a_million_records_are_read_fast() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut connection, _lock) = schema::open(&directory.path().join("tollgate.db")).unwrap();
-    let catalogue = Catalogue::default();
-    let models = catalogue.models();
-    let now = SystemTime::now();
-    for batch in 0..250u64 {
-        let row = |n: u64| {
-            let receipt = Receipt::open(Arc::new([]), models[(n % 40) as usize].clone());
-            let mut facts = receipt.read(Clone::clone);
-            let age = Duration::from_millis(2_592 * (1_000_000 - (batch * 4_000 + n)));
-            facts.received_at = now - age;
-            let ms = facts.received_at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
-            facts.id = CallId::from_bytes((ms << 80 | u128::from(n)).to_be_bytes());
-            facts.key = Some(format!("team-{}", n % 50).into());
-            facts.outcome = Outcome::ALL[(n % 97 % 8) as usize];
-            Row::of(&facts)
-        };
-        row::insert(&mut connection, &(0..4_000).map(row).collect::<Vec<_>>()).unwrap();
-    }
-    let archive = Archive::open(&directory.path().join("tollgate.db")).unwrap();
-    let began = Instant::now();
-    let usage = archive.usage(0, u64::MAX >> 1, Group::Model).unwrap();
-    println!("usage of a month by model: {:?}, {} lines", began.elapsed(), usage.len());
-    assert!(began.elapsed() < Duration::from_secs(1));
-    let key = Some("team-7".to_owned());
-    for filter in [
-        Filter::default(),
-        Filter { key: key.clone(), ..Filter::default() },
-        Filter { model: Some(models[3].id.to_string()), outcome: Some("timeout".into()), ..Filter::default() },
-        Filter { key, outcome: Some("aborted".into()), status: Some(500), ..Filter::default() },
-    ] {
-        let began = Instant::now();
-        let page = archive.list(&filter, 50).unwrap();
-        println!("a page of {}: {:?} for {filter:?}", page.len(), began.elapsed());
-        assert!(began.elapsed() < Duration::from_millis(50), "{filter:?}");
-    }
 }

@@ -1,0 +1,303 @@
+//! Holds every attempt to its model's rate limit.
+//!
+//! The vendor limits requests per account and model. A call under the limit passes at once; one over it waits for its turn,
+//! at most [`Settings::max_wait`] and in a queue of at most [`Settings::max_queue`], or is refused with 429 and `retry-after`
+//! ([`Error::RateLimited`]). No stretch of the limit's time ever sees more than the limit; up to half of it may go at once,
+//! and the rest is spread, so that there is always a turn soon. A model may be held to tokens as well: they are taken by
+//! estimate and put right when the receipt is sealed.
+//!
+//! Turns are **fair between keys**, first come first served within one: the key that had least of late goes first. Where the
+//! queue is full, the newest call of the key that has most waiting makes room for a key that has fewer. Who stops waiting
+//! leaves the queue at once, and its permit, if it just got one, goes to the next.
+//!
+//! It **learns**: a rate-limit 429 from upstream while we are under the limit means that others use the account too. The
+//! model's pace drops at once and climbs back gently; a `retry-after` holds the whole model.
+//!
+//! # How it differs from `tower::limit`
+//! `RateLimit` there holds one service to a fixed window, which lets twice the limit through around its edge, and waits
+//! without a bound; `ConcurrencyLimit` counts calls in flight.
+//!
+//! # What it does not do
+//! It does not retry, and it counts no money: see [`retry`](super::retry). It stands below the retries, so that every attempt
+//! takes a permit. State is this process's own: two gates for one account learn of each other by upstream's 429s only.
+//!
+//! # Example
+//! ```
+//! use tollgate::catalogue::Limit;
+//! use tollgate::layers::rate_limit::{Quota, RateLimitLayer, Settings};
+//! use tower::ServiceBuilder;
+//!
+//! let mut settings = Settings::default();
+//! settings.max_wait = std::time::Duration::from_secs(2);
+//! let quota = Quota { requests: Some(Limit::a_minute(120)), ..Quota::default() };
+//! settings.models.insert("@cf/meta/llama-3.2-1b-instruct".into(), quota);
+//! let layer = RateLimitLayer::new(settings);
+//! let _stack = ServiceBuilder::new().layer(layer.clone());
+//! assert!(layer.snapshot().is_empty(), "no model was asked yet");
+//! ```
+
+mod lane;
+mod limits;
+mod pace;
+mod place;
+mod queue;
+mod swept;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::StatusCode;
+use tower::{Layer, Service};
+
+use self::lane::{Answer, Permit, Refusal, Why};
+use self::limits::{Limits, Request, Shared};
+use self::place::Place;
+use super::retry::retry_after;
+use super::{Reply, ReplyFuture};
+use crate::Error;
+use crate::call::Call;
+use crate::catalogue::{Limit, Slot};
+use crate::receipt::Source;
+use crate::vendor_error::VendorError;
+
+/// How calls are held to their limits. The limits themselves are the catalogue's, unless changed here.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// How long a call may wait for its turn; zero refuses at once.
+    pub max_wait: Duration,
+    /// How many calls may wait for one model of one account.
+    pub max_queue: usize,
+    /// Other limits for models, by name.
+    pub models: HashMap<String, Quota>,
+    /// Limits of keys, by name, on each model, besides the model's own.
+    pub keys: HashMap<String, Quota>,
+}
+
+/// What a model or a key may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Requests a time; `None` leaves the catalogue's limit.
+    pub requests: Option<Limit>,
+    /// Input and output tokens a time; `None` leaves them free.
+    pub tokens: Option<Limit>,
+}
+
+/// Applies [`RateLimit`]. Clones share their state, on whatever runtime they are.
+#[derive(Clone, Debug)]
+pub struct RateLimitLayer {
+    limits: Shared,
+}
+
+/// Gives each call its permit first: see the [module](self).
+#[derive(Clone, Debug)]
+pub struct RateLimit<S> {
+    inner: S,
+    limits: Shared,
+}
+
+/// How a model stands. Where several accounts are served, that of the account that has least.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ModelStanding {
+    /// The model; unlisted ones share one.
+    pub slot: Slot,
+    /// Its limit, in requests a window.
+    pub limit: u32,
+    /// What is left of it in the window that ends now.
+    pub remaining: u32,
+    /// Calls that wait, of all accounts.
+    pub waiting: usize,
+    /// The share of the limit that upstream was last found to have room for: 1 is all.
+    pub pace: f64,
+}
+
+/// An upstream that asks for more is not believed.
+const LONGEST_HOLD: Duration = Duration::from_secs(3600);
+
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_wait: Duration::from_secs(10),
+            max_queue: 1000,
+            models: HashMap::default(),
+            keys: HashMap::default(),
+        }
+    }
+}
+
+// === impl RateLimitLayer ===
+
+impl Default for RateLimitLayer {
+    fn default() -> Self {
+        Self::new(Settings::default())
+    }
+}
+
+impl RateLimitLayer {
+    /// With no permit taken yet.
+    pub fn new(settings: Settings) -> Self {
+        Self { limits: Arc::new(Limits::new(settings)) }
+    }
+
+    /// How every model that was ever asked stands, for metrics. Idle state is forgotten on the way.
+    pub fn snapshot(&self) -> Vec<ModelStanding> {
+        self.limits.snapshot()
+    }
+
+    /// How many pairs of account and model have state.
+    pub fn len(&self) -> usize {
+        self.limits.len()
+    }
+
+    /// No state is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes a permit if there is one now, without waiting: for callers that pace by other means, and for benches.
+    pub fn try_take(&self, call: &Call) -> bool {
+        match self.limits.ask(self.limits.request(call), &call.model) {
+            Answer::Granted(_) => true,
+            Answer::Queued(ticket, waiter) => {
+                self.limits.leave(self.limits.request(call).lane, ticket, &waiter);
+                false
+            }
+            Answer::Refused(_) => false,
+        }
+    }
+}
+
+impl<S> Layer<S> for RateLimitLayer {
+    type Service = RateLimit<S>;
+
+    fn layer(&self, inner: S) -> RateLimit<S> {
+        RateLimit { inner, limits: self.limits.clone() }
+    }
+}
+
+// === impl RateLimit ===
+
+impl<S> Service<Call> for RateLimit<S>
+where
+    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Reply;
+    type Error = Error;
+    type Future = ReplyFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> ReplyFuture {
+        let request = self.limits.request(&call);
+        match self.limits.ask(request, &call.model) {
+            Answer::Granted(permit) => {
+                let attempt = Attempt::new(&self.limits, request, permit, &call);
+                let reply = self.inner.call(call);
+                Box::pin(async move { attempt.end(reply.await) })
+            }
+            Answer::Queued(ticket, waiter) => {
+                let place = Place::new(self.limits.clone(), request.lane, ticket, waiter);
+                let inner = self.inner.clone();
+                // What was ready is what must be called.
+                let inner = std::mem::replace(&mut self.inner, inner);
+                Box::pin(wait(inner, self.limits.clone(), request, place, call))
+            }
+            Answer::Refused(refusal) => {
+                let error = refuse(&call, Some(refusal), &self.limits);
+                Box::pin(std::future::ready(Err(error)))
+            }
+        }
+    }
+}
+
+async fn wait<S>(mut inner: S, limits: Shared, request: Request, place: Place, call: Call) -> Result<Reply, Error>
+where
+    S: Service<Call, Response = Reply, Error = Error>,
+{
+    let began = tokio::time::Instant::now();
+    let turn = place.turn().await;
+    call.receipt.note(|facts| facts.waited += began.elapsed());
+    let permit = turn.map_err(|refusal| refuse(&call, refusal, &limits))?;
+    let attempt = Attempt::new(&limits, request, permit, &call);
+    attempt.end(inner.call(call).await)
+}
+
+fn refuse(call: &Call, refusal: Option<Refusal>, limits: &Limits) -> Error {
+    let id = &call.model.id;
+    let Some(refusal) = refusal else {
+        let retry_after = Duration::from_nanos(limits.max_wait()).max(Duration::from_secs(1));
+        return Error::RateLimited { what: format!("no turn came for {id}"), retry_after, limit: None };
+    };
+    let Refusal { units, per, waiting, retry_after, .. } = refusal;
+    let max_wait = Duration::from_nanos(limits.max_wait()).as_secs_f64();
+    let why = match refusal.why {
+        Why::TooLong => format!("and the next turn is further off than max_wait ({max_wait} s)"),
+        Why::Waited => format!("and no turn came within max_wait ({max_wait} s)"),
+        Why::Full => format!("and {waiting} calls wait for it already (max_queue)"),
+    };
+    let limit = match per.as_secs() {
+        60 => format!("{units} requests a minute"),
+        seconds => format!("{units} requests in {seconds} s"),
+    };
+    let what = format!("the limit of {id}, {limit}, is used up, {why}");
+    Error::RateLimited { what, retry_after, limit: Some((units, per, refusal.left)) }
+}
+
+/// An attempt that has its permit: what its reply teaches.
+struct Attempt {
+    limits: Shared,
+    lane: u64,
+    /// Where tokens are counted: the permit they are on, and the call that will tell how many it used.
+    counted: Option<(Permit, crate::receipt::Receipt)>,
+}
+
+impl Attempt {
+    fn new(limits: &Shared, request: Request, permit: Permit, call: &Call) -> Self {
+        let counted = permit.counts_tokens().then(|| (permit, call.receipt.clone()));
+        Self { limits: limits.clone(), lane: request.lane, counted }
+    }
+
+    fn end(self, reply: Result<Reply, Error>) -> Result<Reply, Error> {
+        let vendor_error = reply.as_ref().ok().and_then(|reply| reply.extensions().get::<VendorError>());
+        if let (Some(error), Ok(reply)) = (vendor_error, &reply)
+            && is_over_rate(error)
+        {
+            let retry_after = retry_after(reply.headers()).map(|after| after.min(LONGEST_HOLD));
+            self.limits.refused_upstream(self.lane, retry_after);
+        }
+        let answered = reply.is_ok() && vendor_error.is_none();
+        let Self { limits, lane, counted } = self;
+        match counted {
+            Some((permit, receipt)) if answered => receipt.on_seal(move |facts| {
+                let usage = &facts.usage;
+                // An estimate of what flowed is no better than the one that was taken.
+                if facts.cost.source > Source::Estimated {
+                    limits.correct(lane, permit, usage.input_tokens + usage.output_tokens);
+                }
+            }),
+            Some((permit, _)) => limits.correct(lane, permit, 0),
+            None => {}
+        }
+        reply
+    }
+}
+
+/// Upstream says that calls come too fast: not that it is full, and not that the day's neurons are gone.
+fn is_over_rate(error: &VendorError) -> bool {
+    match error.code {
+        Some(3021) => true,
+        Some(3036 | 4006 | 3040) => false,
+        _ => error.status == StatusCode::TOO_MANY_REQUESTS,
+    }
+}

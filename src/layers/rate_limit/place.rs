@@ -1,0 +1,84 @@
+//! A place in the queue, held by whoever waits. Dropping it gives it up.
+
+use std::sync::Arc;
+
+use tokio::time::sleep_until;
+
+use super::lane::{Permit, Refusal, Why};
+use super::limits::Shared;
+use super::queue::{State, Ticket, Waiter};
+
+/// One waiter's place, and its permit once it has one and has not taken it.
+pub(super) struct Place {
+    limits: Shared,
+    lane: u64,
+    ticket: Ticket,
+    waiter: Arc<Waiter>,
+    until: u64,
+    is_left: bool,
+}
+
+impl Place {
+    pub(super) fn new(limits: Shared, lane: u64, ticket: Ticket, waiter: Arc<Waiter>) -> Self {
+        let until = limits.now().saturating_add(limits.max_wait());
+        Self { limits, lane, ticket, waiter, until, is_left: false }
+    }
+
+    /// Waits for the permit. One of those who wait for a lane watches the clock for all of them, and passes that on when it
+    /// goes; so there is no task to keep, and none to outlive them.
+    pub(super) async fn turn(mut self) -> Result<Permit, Option<Refusal>> {
+        loop {
+            if let State::Granted = self.waiter.state()
+                && let Some(permit) = self.waiter.take_permit()
+            {
+                self.is_left = true;
+                return Ok(permit);
+            }
+            if self.waiter.state() == State::Displaced {
+                self.is_left = true;
+                let refusal = self.limits.refuse_waiter(self.lane);
+                return Err(refusal.map(|refusal| Refusal { why: Why::Full, ..refusal }));
+            }
+            if self.limits.now() >= self.until {
+                return self.give_up();
+            }
+            let mut wake_at = self.until;
+            if self.waiter.state() == State::Driving {
+                let next = self.limits.with(self.lane, |lane, now| lane.dispatch(now));
+                // The turn may have been our own.
+                if self.waiter.state() == State::Granted {
+                    continue;
+                }
+                wake_at = wake_at.min(next.unwrap_or(self.until));
+            }
+            let changed = self.waiter.changed.notified();
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(self.limits.instant(wake_at)) => {}
+            }
+        }
+    }
+
+    /// The time is up, unless the permit came just now.
+    fn give_up(mut self) -> Result<Permit, Option<Refusal>> {
+        let (ticket, waiter) = (self.ticket, self.waiter.clone());
+        self.is_left = true;
+        let refusal = self.limits.with(self.lane, |lane, now| {
+            if let Some(permit) = waiter.take_permit() {
+                return Ok(permit);
+            }
+            let refusal = lane.refuse_waiter(now);
+            lane.leave(ticket, &waiter, now);
+            Err(Some(refusal))
+        });
+        refusal.unwrap_or(Err(None))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_left {
+            self.limits.leave(self.lane, self.ticket, &self.waiter);
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! A sliding window, paced: never more than the limit in any window, half of it at once, the rest spread evenly.
+//!
+//! Time is cut into cells; a cell's permits count until the last of them that could be in it is a whole window old, and a
+//! margin older, for upstream sees a call some time after its permit was given. So the window never lets through more than
+//! its limit, however it is asked. A token bucket of half the limit in front of it keeps a burst from spending the window
+//! at once, which would leave everyone without a turn until it has passed. The bucket fills at the highest rate that can be
+//! kept up from now on: the limit's own where nothing was taken, less while a burst is still in the window.
+
+use std::time::Duration;
+
+/// So many units (requests or tokens) in any stretch of this length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
+    pub(super) units: u32,
+    per_millis: u32,
+}
+
+/// What was taken lately. Times are nanoseconds on the layer's own clock.
+#[derive(Clone, Debug)]
+pub(super) struct Window {
+    /// What closed cells hold, in parts of [`Rate::part`].
+    cells: [u16; CELLS],
+    /// The cell that is open.
+    cell: u32,
+    /// This cell and all before it have left the window.
+    gone: u32,
+    /// Taken in the open cell.
+    open: u32,
+    /// Parts in all closed cells.
+    closed: u32,
+    /// What may be taken at once; negative after more was taken than it held.
+    bucket: f32,
+    /// Units a second that fill the bucket.
+    fill: f32,
+    /// When the bucket was last filled.
+    filled: u64,
+}
+
+/// Where something was taken, to give it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    cell: u32,
+    units: u32,
+}
+
+/// Slots in the ring: a window, the open cell, and the cell that is half gone.
+const CELLS: usize = 48;
+/// Cells in a window.
+const CELLS_A_WINDOW: u64 = 45;
+/// The part of a window by which one call may take longer to reach upstream than another: 1%, 0.6 s of a minute.
+const MARGIN: u64 = 100;
+/// Leaves room for what is charged over it.
+const MOST: u32 = 1 << 30;
+/// How much faster than the window the bucket fills.
+const HASTE: f32 = 1.02;
+/// The part of a burst that the bucket lends to those who had little.
+const LENT: f32 = 0.125;
+
+// === impl Rate ===
+
+impl Rate {
+    /// Zero counts as one, and so does a time under a second; more than a billion is as good as no limit.
+    pub(super) fn new(units: u32, per: Duration) -> Self {
+        let millis = u32::try_from(per.as_millis()).unwrap_or(u32::MAX);
+        Self { units: units.clamp(1, MOST), per_millis: millis.max(1000) }
+    }
+
+    pub(super) fn per(self) -> Duration {
+        Duration::from_millis(u64::from(self.per_millis))
+    }
+
+    pub(super) fn nanos(self) -> u64 {
+        u64::from(self.per_millis) * 1_000_000
+    }
+
+    fn margin(self) -> u64 {
+        self.nanos() / MARGIN
+    }
+
+    fn cell_nanos(self) -> u64 {
+        self.nanos() / CELLS_A_WINDOW
+    }
+
+    /// Which cell a time is in.
+    fn cell(self, now: u64) -> u32 {
+        (now / self.cell_nanos()) as u32
+    }
+
+    /// The last cell that has left the window by this time.
+    fn gone(self, now: u64) -> u32 {
+        ((now.saturating_sub(self.nanos() + self.margin()) / self.cell_nanos()) as u32).saturating_sub(1)
+    }
+
+    /// When a cell leaves.
+    fn leaves(self, cell: u32) -> u64 {
+        (u64::from(cell) + 1) * self.cell_nanos() + self.nanos() + self.margin()
+    }
+
+    /// What one count of a closed cell stands for, so that it fits its 16 bits.
+    fn part(self) -> u32 {
+        self.units.div_ceil(u32::from(u16::MAX))
+    }
+
+    /// A little more than the rate that can go on for ever under this cap: what holds a flood up should be the window alone.
+    fn steady(self, cap: u32) -> f32 {
+        (cap as f32 + 1.0) * HASTE / seconds(self.nanos())
+    }
+}
+
+fn seconds(nanos: u64) -> f32 {
+    nanos as f32 / 1e9
+}
+
+/// What may be taken at once, of a cap: half of it.
+fn burst(cap: u32) -> f32 {
+    cap.div_ceil(2) as f32
+}
+
+/// The bucket's level from which it lends one more.
+fn lowest(cap: u32) -> f32 {
+    1.0 - burst(cap) * LENT
+}
+
+// === impl Taken ===
+
+impl Taken {
+    pub(super) fn units(self) -> u32 {
+        self.units
+    }
+
+    /// What remains of it when so much was really used.
+    pub(super) fn less(self, used: u32) -> Self {
+        Self { units: self.units.saturating_sub(used), ..self }
+    }
+}
+
+// === impl Window ===
+
+impl Window {
+    /// Empty.
+    pub(super) fn new(rate: Rate, now: u64) -> Self {
+        let (cell, gone) = (rate.cell(now), rate.gone(now));
+        let (bucket, fill) = (burst(rate.units), rate.steady(rate.units));
+        Self { cells: [0; CELLS], cell, gone, open: 0, closed: 0, bucket, fill, filled: now }
+    }
+
+    /// Lets time pass. `cap` is what the window may hold now: the rate's units, or fewer while upstream has no room for them.
+    pub(super) fn advance(&mut self, rate: Rate, cap: u32, now: u64) {
+        let (cell, gone) = (rate.cell(now).max(self.cell), rate.gone(now).max(self.gone));
+        self.fill(cap, now);
+        if cell == self.cell && gone == self.gone {
+            return;
+        }
+        if cell > self.cell {
+            let parts = self.open.div_ceil(rate.part());
+            self.cells[slot(self.cell)] = u16::try_from(parts).unwrap_or(u16::MAX);
+            self.closed += u32::from(self.cells[slot(self.cell)]);
+            (self.open, self.cell) = (0, cell);
+        }
+        self.expire(gone);
+        self.fill = self.sustainable(rate, cap, now);
+    }
+
+    fn fill(&mut self, cap: u32, now: u64) {
+        let filled = self.bucket + self.fill * seconds(now.saturating_sub(self.filled));
+        self.bucket = filled.min(burst(cap));
+        self.filled = self.filled.max(now);
+    }
+
+    fn expire(&mut self, gone: u32) {
+        if self.closed == 0 || (gone - self.gone) as usize >= CELLS {
+            self.cells = [0; CELLS];
+            self.closed = 0;
+        } else {
+            for cell in self.gone + 1..=gone {
+                self.closed -= u32::from(std::mem::take(&mut self.cells[slot(cell)]));
+            }
+        }
+        self.gone = gone;
+    }
+
+    /// The highest rate that can be kept up from now on: until each cell leaves, no more than the room there is.
+    fn sustainable(&self, rate: Rate, cap: u32, now: u64) -> f32 {
+        let mut highest = rate.steady(cap);
+        let mut held = self.held(rate);
+        if held == 0 {
+            return highest;
+        }
+        let mut spread = |cell, held| {
+            let room = (cap + 1).saturating_sub(held);
+            // A cell early, or what leaves with one cell would be spread until the next, and counted a cell longer.
+            let until = rate.leaves(cell).saturating_sub(now + rate.cell_nanos());
+            highest = highest.min(room as f32 / seconds(until.max(1)));
+        };
+        if self.closed > 0 {
+            for cell in self.gone + 1..self.cell {
+                let parts = u32::from(self.cells[slot(cell)]);
+                if parts > 0 {
+                    spread(cell, held);
+                    held = held.saturating_sub(parts * rate.part());
+                }
+            }
+        }
+        if self.open > 0 {
+            spread(self.cell, held);
+        }
+        highest
+    }
+
+    /// Looks at what is sustainable now and not when the next cell opens: a burst has just been taken, say.
+    pub(super) fn respread(&mut self, rate: Rate, cap: u32, now: u64) {
+        self.fill = self.sustainable(rate, cap, now);
+    }
+
+    /// What the window holds.
+    pub(super) fn held(&self, rate: Rate) -> u32 {
+        (self.closed * rate.part()).saturating_add(self.open)
+    }
+
+    /// These units may be taken now. More than the cap counts as the cap, or it would never pass.
+    pub(super) fn is_open(&self, rate: Rate, cap: u32, units: u32) -> bool {
+        let units = units.min(cap);
+        self.held(rate).saturating_add(units) <= cap && self.bucket >= self.needed(cap, units)
+    }
+
+    /// One request may be taken ahead of the pace, though never over the limit.
+    pub(super) fn lends(&self, rate: Rate, cap: u32) -> bool {
+        self.held(rate) < cap && self.bucket >= lowest(cap)
+    }
+
+    /// Takes units, be there room or not.
+    pub(super) fn charge(&mut self, units: u32) -> Taken {
+        self.open = self.open.saturating_add(units);
+        self.bucket -= units as f32;
+        Taken { cell: self.cell, units }
+    }
+
+    /// What the bucket must hold: it never holds more than its burst.
+    fn needed(&self, cap: u32, units: u32) -> f32 {
+        (units as f32).min(burst(cap))
+    }
+
+    /// Upstream has less room than was thought: no more bursts, and a new rate.
+    pub(super) fn repace(&mut self, rate: Rate, cap: u32, now: u64) {
+        self.bucket = self.bucket.min(0.0);
+        self.fill = self.sustainable(rate, cap, now);
+    }
+
+    /// Gives back what was not used after all.
+    pub(super) fn give_back(&mut self, rate: Rate, taken: Taken) {
+        self.bucket += taken.units as f32;
+        if taken.cell == self.cell {
+            self.open = self.open.saturating_sub(taken.units);
+        } else if taken.cell > self.gone && taken.cell < self.cell {
+            let cell = &mut self.cells[slot(taken.cell)];
+            // Whole parts only: a window that thinks it is fuller than it is keeps its promise.
+            let parts = u16::try_from(taken.units / rate.part()).unwrap_or(u16::MAX).min(*cell);
+            *cell -= parts;
+            self.closed -= u32::from(parts);
+        }
+    }
+
+    /// When these units can be taken at the earliest, as far as is known now; later it may be sooner.
+    pub(super) fn opens_at(&self, rate: Rate, cap: u32, units: u32, now: u64) -> u64 {
+        let units = units.min(cap);
+        self.fills_at(rate, self.needed(cap, units), now).max(self.leaves_room(rate, cap, units, now))
+    }
+
+    /// When a request can be taken ahead of the pace.
+    pub(super) fn lends_at(&self, rate: Rate, cap: u32, now: u64) -> u64 {
+        self.fills_at(rate, lowest(cap), now).max(self.leaves_room(rate, cap, 1, now))
+    }
+
+    fn fills_at(&self, rate: Rate, level: f32, now: u64) -> u64 {
+        let missing = level - self.bucket;
+        let filled = if missing <= 0.0 { now } else { now.saturating_add((missing / self.fill * 1e9) as u64) };
+        // The rate may change when a cell leaves.
+        let changes = rate.leaves(self.gone + 1).max(now + 1);
+        filled.min(changes)
+    }
+
+    /// When enough has left for these units.
+    fn leaves_room(&self, rate: Rate, cap: u32, units: u32, now: u64) -> u64 {
+        let mut over = self.held(rate).saturating_add(units).saturating_sub(cap);
+        if over == 0 {
+            return now;
+        }
+        for cell in self.gone + 1..self.cell {
+            over = over.saturating_sub(u32::from(self.cells[slot(cell)]) * rate.part());
+            if over == 0 {
+                return rate.leaves(cell);
+            }
+        }
+        rate.leaves(self.cell)
+    }
+
+    /// Units a second, as things are.
+    pub(super) fn flow(&self, rate: Rate, cap: u32) -> f32 {
+        self.fill.clamp(rate.steady(cap) / 4.0, rate.steady(cap))
+    }
+
+    /// Nothing in it: it may be forgotten.
+    pub(super) fn is_idle(&self, cap: u32) -> bool {
+        self.open == 0 && self.closed == 0 && self.bucket >= burst(cap)
+    }
+}
+
+fn slot(cell: u32) -> usize {
+    cell as usize % CELLS
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: u64 = 1 << 50;
+    const MINUTE: u64 = 60_000_000_000;
+
+    /// Everything that passes while it is asked at each of these times, in nanoseconds from the start.
+    fn flood(rate: Rate, times: impl Iterator<Item = (u64, u32)>) -> Vec<u64> {
+        let mut window = Window::new(rate, START);
+        let mut passed = Vec::new();
+        for (at, asks) in times {
+            window.advance(rate, rate.units, START + at);
+            for _ in 0..asks {
+                match take(&mut window, rate, 1) {
+                    Some(_) => passed.push(at),
+                    None => break,
+                }
+            }
+        }
+        passed
+    }
+
+    fn take(window: &mut Window, rate: Rate, units: u32) -> Option<Taken> {
+        window.is_open(rate, rate.units, units).then(|| window.charge(units.min(rate.units)))
+    }
+
+    fn most_in_a_window(times: &[u64], per: u64) -> usize {
+        let mut from = 0;
+        let count = |(to, at): (usize, &u64)| {
+            while at - times[from] >= per {
+                from += 1;
+            }
+            to - from + 1
+        };
+        times.iter().enumerate().map(count).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn a_flood_uses_each_window_and_overshoots_none() {
+        for limit in [20, 50, 150, 300, 400, 720, 1500, 2000, 3000] {
+            let rate = Rate::new(limit, Duration::from_secs(60));
+            let passed = flood(rate, (0..MINUTE * 10).step_by(5_000_000).map(|at| (at, u32::MAX)));
+            let at_once = passed.iter().filter(|at| **at == 0).count();
+            assert!(at_once >= limit as usize / 2, "{limit}: only {at_once} at once");
+            let most = most_in_a_window(&passed, MINUTE);
+            assert!(most <= limit as usize, "{limit}: {most} in one window");
+            let used: Vec<_> = (0..10)
+                .map(|window| passed.iter().filter(|at| **at / MINUTE == window).count() as f64 / f64::from(limit))
+                .collect();
+            assert!(used[..3].iter().all(|used| *used >= 0.97), "{limit}: {used:?}");
+            assert!(used.iter().all(|used| *used >= 0.95), "{limit}: {used:?}");
+            let longest = passed.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+            assert!(
+                longest as f64 <= 2.6 * MINUTE as f64 / f64::from(limit) + 2.0e9,
+                "{limit}: {longest} ns without a turn"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_is_ever_overshot(
+            limit in 1_u32..400,
+            seconds in 1_u64..100,
+            asks in prop::collection::vec((0_u64..20_000, 0_u32..300), 1..200),
+        ) {
+            let rate = Rate::new(limit, Duration::from_secs(seconds));
+            let mut at = 0;
+            let times = asks.into_iter().map(|(pause, asks)| { at += pause * 1_000_000; (at, asks) });
+            let passed = flood(rate, times.collect::<Vec<_>>().into_iter());
+            let per = seconds * 1_000_000_000;
+            // The margin counts as well: what takes 1% longer on its way does no harm.
+            prop_assert!(most_in_a_window(&passed, per + per / MARGIN) <= limit as usize);
+        }
+
+        #[test]
+        fn weights_never_overshoot(limit in 100_000_u32..20_000_000, weights in prop::collection::vec(0_u32..200_000, 1..300)) {
+            let rate = Rate::new(limit, Duration::from_secs(60));
+            let mut window = Window::new(rate, START);
+            let (mut passed, mut at) = (Vec::new(), START);
+            for weight in weights {
+                at += 700_000_000;
+                window.advance(rate, limit, at);
+                if take(&mut window, rate, weight).is_some() {
+                    passed.push((at, u64::from(weight.min(limit))));
+                }
+            }
+            for (end, _) in &passed {
+                let sum: u64 = passed.iter().filter(|(at, _)| at <= end && end - at < MINUTE).map(|(_, w)| w).sum();
+                prop_assert!(sum <= u64::from(limit));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let rate = Rate::new(20, Duration::from_secs(60));
+        let mut window = Window::new(rate, START);
+        let taken: Vec<_> = (0..10).map(|_| take(&mut window, rate, 1).unwrap()).collect();
+        assert_eq!(take(&mut window, rate, 1), None);
+        window.advance(rate, 20, START + 2_000_000_000);
+        taken.into_iter().for_each(|taken| window.give_back(rate, taken));
+        assert_eq!(window.held(rate), 0);
+        assert_eq!((0..20).filter(|_| take(&mut window, rate, 1).is_some()).count(), 10);
+    }
+}

@@ -1,0 +1,115 @@
+//! The day's free neurons: once an account has used them up, nothing but midnight helps, and the gate says so itself.
+//!
+//! The vendor's word (3036, and 4006 on the wire) is believed until 00:00 UTC. It has been wrong, and a plan can change, so
+//! now and then one call goes through to find out; any other answer than the same refusal ends the hold.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+/// Which accounts are held, and until when.
+#[derive(Debug)]
+pub struct Allocation {
+    held: Mutex<HashMap<Arc<str>, Hold>>,
+    /// How many, so that the usual case takes no lock.
+    count: AtomicUsize,
+    probe_every: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    until: SystemTime,
+    probe_at: SystemTime,
+}
+
+/// What an account's call may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pass {
+    /// Go on.
+    Free,
+    /// Go on, and find out whether the hold still holds.
+    Probe,
+    /// It would be refused; this long until midnight.
+    Held(Duration),
+}
+
+const DAY_SECONDS: u64 = 24 * 3600;
+
+impl Allocation {
+    /// With nobody held, and a probe this often for those who will be.
+    pub fn new(probe_every: Duration) -> Self {
+        Self { held: Mutex::default(), count: AtomicUsize::new(0), probe_every }
+    }
+
+    /// What a call of this account may do.
+    pub fn pass(&self, account: &str, now: SystemTime) -> Pass {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return Pass::Free;
+        }
+        let mut held = self.held.lock();
+        let Some(hold) = held.get_mut(account) else { return Pass::Free };
+        if hold.until <= now {
+            held.remove(account);
+            self.count.store(held.len(), Ordering::Relaxed);
+            return Pass::Free;
+        }
+        if hold.probe_at <= now {
+            hold.probe_at = now + self.probe_every;
+            return Pass::Probe;
+        }
+        Pass::Held(hold.until.duration_since(now).unwrap_or_default())
+    }
+
+    /// The vendor says that the account's neurons are used up; this long until midnight.
+    pub fn used_up(&self, account: &Arc<str>, now: SystemTime) -> Duration {
+        let left = until_midnight(now);
+        let mut held = self.held.lock();
+        held.retain(|_, hold| hold.until > now);
+        let hold = Hold { until: now + left, probe_at: now + self.probe_every };
+        held.insert(account.clone(), hold);
+        self.count.store(held.len(), Ordering::Relaxed);
+        left
+    }
+
+    /// The vendor answered a call of the account otherwise.
+    pub fn works(&self, account: &str) {
+        if self.count.load(Ordering::Relaxed) > 0 {
+            let mut held = self.held.lock();
+            held.remove(account);
+            self.count.store(held.len(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The time until 00:00 UTC: between nothing and a day, and never nothing.
+pub fn until_midnight(now: SystemTime) -> Duration {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let today = Duration::new(since.as_secs() % DAY_SECONDS, since.subsec_nanos());
+    Duration::from_secs(DAY_SECONDS) - today
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_held_until_midnight_and_probed_now_and_then() {
+        let allocation = Allocation::new(Duration::from_secs(300));
+        let minutes = |minutes: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * DAY_SECONDS + minutes * 60);
+        let account: Arc<str> = "acc".into();
+        assert_eq!(allocation.pass("acc", minutes(0)), Pass::Free);
+        assert_eq!(allocation.used_up(&account, minutes(23 * 60)), Duration::from_secs(3600));
+        assert_eq!(allocation.pass("acc", minutes(23 * 60 + 1)), Pass::Held(Duration::from_secs(59 * 60)));
+        assert_eq!(allocation.pass("other", minutes(23 * 60 + 1)), Pass::Free);
+        assert_eq!(allocation.pass("acc", minutes(23 * 60 + 5)), Pass::Probe);
+        assert_eq!(allocation.pass("acc", minutes(23 * 60 + 5)), Pass::Held(Duration::from_secs(55 * 60)));
+        assert_eq!(allocation.pass("acc", minutes(24 * 60)), Pass::Free);
+        allocation.used_up(&account, minutes(0));
+        allocation.works("acc");
+        assert_eq!(allocation.pass("acc", minutes(1)), Pass::Free);
+    }
+}

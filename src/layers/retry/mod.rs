@@ -1,0 +1,266 @@
+//! Tries again what a retry can mend, and nothing else.
+//!
+//! Which failures those are is the [vendor's error table](policy): out of capacity, a rate limit, a timeout, a passing 5xx, a
+//! connection that broke. Between attempts there is a [pause](Pause), at least as long as the vendor's `retry-after`. All
+//! retries of a model come out of a [budget] that is filled by the retries that help, so that an outage is not
+//! multiplied. A stream that opens with an error is a failure like any other; once a reply is handed on, nothing is retried.
+//! A client's `cf-aig-max-attempts`, `-retry-delay` and `-backoff` go before the settings; `-request-timeout` is its deadline
+//! for the reply's first byte, which no attempt and no pause outlasts.
+//!
+//! A client gets the vendor's last reply as it came. Where a retry of its own would be in vain, `x-should-retry: false`
+//! is added. When the vendor says that the **day's free neurons** are used up, calls of that account are
+//! [answered here](allocation) until 00:00 UTC, with [`Error::FreeNeuronsUsedUp`].
+//!
+//! # How it differs from `tower::retry`
+//! Its budget is a share of all calls, which is spent as soon as half of them fail, be retries of use or not. This one asks
+//! whether they help.
+//!
+//! # What it does not do
+//! It holds no limit: each attempt takes its own permit [below](super::rate_limit). It asks no other model: see
+//! [`fallback`](super::fallback).
+//!
+//! # Example
+//! ```
+//! use tollgate::layers::retry::{RetryLayer, Settings};
+//! use tower::ServiceBuilder;
+//!
+//! let mut settings = Settings::default();
+//! settings.max_attempts = 7;
+//! settings.pause.delay = std::time::Duration::from_millis(200);
+//! let _stack = ServiceBuilder::new().layer(RetryLayer::new(settings));
+//! ```
+
+mod after;
+pub mod allocation;
+pub mod backoff;
+pub mod budget;
+pub mod policy;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderValue, header};
+use tokio::time::{Instant, sleep, timeout_at};
+use tower::{Layer, Service};
+
+pub(super) use self::after::retry_after;
+use self::allocation::{Allocation, Pass};
+pub use self::backoff::Pause;
+use self::budget::Budget;
+use self::policy::{Failure, Verdict, verdict};
+use super::{Reply, ReplyFuture};
+use crate::Error;
+use crate::call::Call;
+use crate::catalogue::Slot;
+use crate::vendor_error::VendorError;
+
+/// How calls are tried again.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Attempts a call, the first one among them; 1 is no retry.
+    pub max_attempts: u32,
+    /// The pause between them.
+    pub pause: Pause,
+    /// How often an account whose free neurons are used up is tried all the same.
+    pub probe_every: Duration,
+}
+
+/// Applies [`Retry`]. Clones share their budgets.
+#[derive(Clone, Debug)]
+pub struct RetryLayer {
+    shared: Arc<Shared>,
+}
+
+/// Tries calls as often as it helps: see the [module](self).
+#[derive(Clone, Debug)]
+pub struct Retry<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    budgets: Box<[Budget]>,
+    allocation: Allocation,
+    clock: fn() -> SystemTime,
+}
+
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_attempts: 4, pause: Pause::default(), probe_every: Duration::from_secs(300) }
+    }
+}
+
+// === impl RetryLayer ===
+
+impl Default for RetryLayer {
+    fn default() -> Self {
+        Self::new(Settings::default())
+    }
+}
+
+impl RetryLayer {
+    /// With full budgets.
+    pub fn new(settings: Settings) -> Self {
+        Self::with_clock(settings, SystemTime::now)
+    }
+
+    /// The same by another wall clock, which tells when the vendor's day ends.
+    pub fn with_clock(settings: Settings, clock: fn() -> SystemTime) -> Self {
+        let budgets = (0..Slot::COUNT).map(|_| Budget::default()).collect();
+        let allocation = Allocation::new(settings.probe_every);
+        Self { shared: Arc::new(Shared { settings, budgets, allocation, clock }) }
+    }
+}
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Retry<S> {
+        Retry { inner, shared: self.shared.clone() }
+    }
+}
+
+// === impl Retry ===
+
+impl<S> Service<Call> for Retry<S>
+where
+    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Reply;
+    type Error = Error;
+    type Future = ReplyFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> ReplyFuture {
+        let shared = self.shared.clone();
+        if let Pass::Held(retry_after) = shared.allocation.pass(&call.account, (shared.clock)()) {
+            return Box::pin(std::future::ready(Err(Error::FreeNeuronsUsedUp { retry_after })));
+        }
+        let inner = self.inner.clone();
+        // What was ready is what must be called.
+        let inner = std::mem::replace(&mut self.inner, inner);
+        Box::pin(shared.try_call(inner, call))
+    }
+}
+
+impl Shared {
+    async fn try_call<S>(self: Arc<Self>, mut inner: S, call: Call) -> Result<Reply, Error>
+    where
+        S: Service<Call, Response = Reply, Error = Error>,
+    {
+        let deadline = Deadline::of(&call);
+        let max_attempts = call.options.max_attempts.unwrap_or(self.settings.max_attempts);
+        let mut attempt = 0;
+        loop {
+            let reply = deadline.hold(inner.call(call.clone())).await;
+            let Some(failure) = failure(&reply) else {
+                self.budget(&call).answered(attempt > 0);
+                self.allocation.works(&call.account);
+                return reply;
+            };
+            let verdict = verdict(failure);
+            attempt += 1;
+            let pause = match verdict {
+                Verdict::Retry(_) if attempt < max_attempts => self.pause(&call, &reply, attempt - 1, deadline),
+                _ => None,
+            };
+            let (Verdict::Retry(why), Some(pause)) = (verdict, pause) else {
+                return self.give_up(&call, reply, verdict);
+            };
+            if !self.budget(&call).take() {
+                return reply;
+            }
+            note_retry(&call, why, pause);
+            drop(reply);
+            sleep(pause).await;
+            std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
+        }
+    }
+
+    fn budget(&self, call: &Call) -> &Budget {
+        &self.budgets[call.model.slot.index() % Slot::COUNT]
+    }
+
+    /// How long until the next attempt; `None` where it would be too long.
+    fn pause(&self, call: &Call, reply: &Result<Reply, Error>, n: u32, deadline: Deadline) -> Option<Duration> {
+        let options = &call.options;
+        let default = self.settings.pause;
+        let pause = Pause {
+            delay: options.retry_delay.unwrap_or(default.delay),
+            backoff: options.backoff.unwrap_or(default.backoff),
+            // A caller's own pause may be longer than ours may grow.
+            max_delay: default.max_delay.max(options.retry_delay.unwrap_or_default()),
+        };
+        let asked = reply.as_ref().ok().and_then(|reply| retry_after(reply.headers())).unwrap_or_default();
+        let length = pause.before(n, fastrand::f64()).max(asked);
+        (asked <= pause.max_delay && deadline.allows(length)).then_some(length)
+    }
+
+    /// The last reply, and what a client should make of it.
+    fn give_up(&self, call: &Call, mut reply: Result<Reply, Error>, verdict: Verdict) -> Result<Reply, Error> {
+        let used_up = verdict == Verdict::UsedUp;
+        let until_midnight = used_up.then(|| self.allocation.used_up(&call.account, (self.clock)()));
+        let Ok(answer) = &mut reply else { return reply };
+        if used_up || verdict == Verdict::Never && is_retried_by_clients(answer) {
+            answer.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+        if let Some(left) = until_midnight {
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(left.as_secs().max(1)));
+        }
+        reply
+    }
+}
+
+fn failure(reply: &Result<Reply, Error>) -> Option<Failure<'_>> {
+    match reply {
+        Ok(reply) => reply.extensions().get::<VendorError>().map(Failure::Vendor),
+        Err(error) => Some(Failure::Gate(error)),
+    }
+}
+
+/// OpenAI's SDKs retry these by themselves unless told not to.
+fn is_retried_by_clients(reply: &Reply) -> bool {
+    matches!(reply.status().as_u16(), 408 | 409 | 429 | 500..)
+}
+
+fn note_retry(call: &Call, why: &'static str, pause: Duration) {
+    call.receipt.note(|facts| {
+        facts.waited += pause;
+        if let Some(attempt) = facts.attempts.last_mut() {
+            attempt.retried = Some(why);
+        }
+    });
+}
+
+/// Until when the client wants a reply to begin.
+#[derive(Clone, Copy, Debug)]
+struct Deadline(Option<(Instant, Duration)>);
+
+impl Deadline {
+    fn of(call: &Call) -> Self {
+        Self(call.options.request_timeout.map(|after| (Instant::now() + after, after)))
+    }
+
+    fn allows(self, pause: Duration) -> bool {
+        self.0.is_none_or(|(at, _)| Instant::now() + pause < at)
+    }
+
+    /// The reply, if it is here in time.
+    async fn hold(self, reply: impl Future<Output = Result<Reply, Error>>) -> Result<Reply, Error> {
+        let Some((at, after)) = self.0 else { return reply.await };
+        let late = Error::Timeout { after, setting: "cf-aig-request-timeout" };
+        timeout_at(at, reply).await.unwrap_or(Err(late))
+    }
+}

@@ -1,0 +1,124 @@
+//! What a retry can mend: the vendor's error table (errors page, 2026-09-17, and the wire), by code, then by status.
+
+use crate::Error;
+use crate::vendor_error::VendorError;
+
+/// How an attempt failed.
+#[derive(Clone, Copy, Debug)]
+pub enum Failure<'a> {
+    /// The vendor said no.
+    Vendor(&'a VendorError),
+    /// There was no answer, or the gate itself refused.
+    Gate(&'a Error),
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Try again; why, as a metric's label.
+    Retry(&'static str),
+    /// The same call will fail again.
+    Never,
+    /// The day's free neurons are used up: no call of the account will do before 00:00 UTC.
+    UsedUp,
+}
+
+/// The verdict on a failure. Where the vendor gives a code, that decides: text alone has misled others, and so has a status.
+pub fn verdict(failure: Failure<'_>) -> Verdict {
+    match failure {
+        Failure::Vendor(error) => error.code.and_then(by_code).unwrap_or_else(|| by_status(error.status.as_u16())),
+        Failure::Gate(Error::Unreachable { .. }) => Verdict::Retry("unreachable"),
+        Failure::Gate(Error::Timeout { .. }) => Verdict::Retry("timeout"),
+        Failure::Gate(_) => Verdict::Never,
+    }
+}
+
+fn by_code(code: u32) -> Option<Verdict> {
+    Some(match code {
+        3036 | 4006 => Verdict::UsedUp,
+        3021 => Verdict::Retry("rate_limited"),
+        3040 => Verdict::Retry("out_of_capacity"),
+        3007 => Verdict::Retry("timeout"),
+        // Our own client that leaves takes this layer's work with it, so this was someone else.
+        3008 => Verdict::Retry("aborted"),
+        // It ran for 240 s, and will again.
+        3046 => Verdict::Never,
+        3003 | 3006 | 3023 | 3030 | 3039 | 3041 | 3042 => Verdict::Never,
+        5004 | 5005 | 5006 | 5007 | 5012 | 5016 | 5018 | 5019 | 5035 | 7000 | 7003 | 10000 => Verdict::Never,
+        _ => return None,
+    })
+}
+
+fn by_status(status: u16) -> Verdict {
+    match status {
+        // A stream that opened well and began with an error.
+        200..=299 => Verdict::Retry("stream_error"),
+        408 => Verdict::Retry("timeout"),
+        429 => Verdict::Retry("rate_limited"),
+        500..=599 => Verdict::Retry("server_error"),
+        _ => Verdict::Never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn of(status: u16, code: Option<u32>) -> Verdict {
+        let status = StatusCode::from_u16(status).unwrap();
+        verdict(Failure::Vendor(&VendorError { status, code, message: "quota exceeded, retry".into() }))
+    }
+
+    #[test]
+    fn every_row_of_the_error_table() {
+        for (status, codes, expected) in [
+            (400, &[5007, 5004, 5006, 3003, 3039, 3030][..], Verdict::Never),
+            (401, &[10000], Verdict::Never),
+            (403, &[5016, 5018, 3041, 3023, 5035], Verdict::Never),
+            (404, &[3042, 7003, 7000], Verdict::Never),
+            (405, &[5005, 5019], Verdict::Never),
+            (408, &[3007], Verdict::Retry("timeout")),
+            (408, &[3046], Verdict::Never),
+            (408, &[3008], Verdict::Retry("aborted")),
+            (413, &[3006], Verdict::Never),
+            (422, &[5012], Verdict::Never),
+            (429, &[3036, 4006], Verdict::UsedUp),
+            (429, &[3021, 9999], Verdict::Retry("rate_limited")),
+            (429, &[3040], Verdict::Retry("out_of_capacity")),
+            (200, &[3040], Verdict::Retry("out_of_capacity")),
+            (200, &[4006], Verdict::UsedUp),
+            (200, &[5006], Verdict::Never),
+        ] {
+            for code in codes {
+                assert_eq!(of(status, Some(*code)), expected, "{status} {code}");
+            }
+        }
+        for (status, expected) in [
+            (400, Verdict::Never),
+            (402, Verdict::Never),
+            (408, Verdict::Retry("timeout")),
+            (410, Verdict::Never),
+            (429, Verdict::Retry("rate_limited")),
+            (500, Verdict::Retry("server_error")),
+            (502, Verdict::Retry("server_error")),
+            (503, Verdict::Retry("server_error")),
+            (524, Verdict::Retry("server_error")),
+            (200, Verdict::Retry("stream_error")),
+        ] {
+            assert_eq!(of(status, None), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_gates_own_refusals_are_final_and_the_networks_are_not() {
+        let of = |error: Error| verdict(Failure::Gate(&error));
+        assert_eq!(of(Error::Unreachable { host: String::new(), why: String::new() }), Verdict::Retry("unreachable"));
+        let after = std::time::Duration::from_secs(1);
+        assert_eq!(of(Error::Timeout { after, setting: "" }), Verdict::Retry("timeout"));
+        assert_eq!(of(Error::RateLimited { what: String::new(), retry_after: after, limit: None }), Verdict::Never);
+        assert_eq!(of(Error::Malformed(String::new())), Verdict::Never);
+    }
+}
