@@ -19,9 +19,12 @@ CREATE TABLE IF NOT EXISTS records (
   first_byte_us INTEGER, duration_us INTEGER NOT NULL, reply_bytes INTEGER NOT NULL, metadata TEXT, event_id TEXT,
   vendor_id TEXT, feedback INTEGER, score INTEGER, note TEXT
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS records_by_model ON records (model, id);
-CREATE INDEX IF NOT EXISTS records_by_key ON records (key, id) WHERE key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS records_by_model ON records (model, outcome, id);
+CREATE INDEX IF NOT EXISTS records_of_model ON records (model, id);
+CREATE INDEX IF NOT EXISTS records_by_key ON records (key, outcome, id) WHERE key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS records_of_key ON records (key, id) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS records_by_outcome ON records (outcome, id);
+CREATE INDEX IF NOT EXISTS records_by_status ON records (status, id);
 CREATE INDEX IF NOT EXISTS records_by_event ON records (event_id, id) WHERE event_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS days (
   day_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, outcome TEXT NOT NULL,
