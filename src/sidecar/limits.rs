@@ -88,12 +88,12 @@ impl Limits {
     pub fn settings(&self) -> rate_limit::Settings {
         let quotas =
             |all: &BTreeMap<String, Quota>| all.iter().map(|(name, quota)| (name.clone(), quota.as_taken())).collect();
-        let mut settings = rate_limit::Settings::default();
-        settings.max_wait = self.max_wait;
-        settings.max_queue = self.max_queue;
-        settings.models = quotas(&self.models);
-        settings.keys = quotas(&self.keys);
-        settings
+        rate_limit::Settings {
+            max_wait: self.max_wait,
+            max_queue: self.max_queue,
+            models: quotas(&self.models),
+            keys: quotas(&self.keys),
+        }
     }
 }
 
@@ -123,10 +123,11 @@ impl Default for Retry {
 impl Retry {
     /// As the layer takes them.
     pub fn settings(&self) -> retry::Settings {
-        let mut settings = retry::Settings::default();
-        settings.max_attempts = self.max_attempts.get();
-        settings.pause = retry::Pause { delay: self.delay, backoff: self.backoff, max_delay: self.max_delay };
-        settings
+        retry::Settings {
+            max_attempts: self.max_attempts.get(),
+            pause: retry::Pause { delay: self.delay, backoff: self.backoff, max_delay: self.max_delay },
+            ..retry::Settings::default()
+        }
     }
 }
 

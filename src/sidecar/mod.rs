@@ -23,6 +23,7 @@ use self::config::{Config, ConfigError, Variables};
 use self::listen::Serving;
 use crate::catalogue::Catalogue;
 use crate::gateway;
+use crate::layers::compat::CompatLayer;
 use crate::layers::identify;
 use crate::layers::rate_limit::RateLimitLayer;
 use crate::layers::retry::RetryLayer;
@@ -172,11 +173,12 @@ impl Plan {
             head_timeout: config.client_timeout,
             shutdown_timeout: config.shutdown_timeout,
         };
-        let mut stack = gateway::Settings::default();
-        stack.identify = door;
-        stack.compat.openai_streams = config.compat.openai_streams;
-        stack.retry = RetryLayer::new(config.retry.settings());
-        stack.rate_limit = RateLimitLayer::new(config.limits.settings());
+        let stack = gateway::Settings {
+            identify: door,
+            compat: CompatLayer { openai_streams: config.compat.openai_streams },
+            retry: RetryLayer::new(config.retry.settings()),
+            rate_limit: RateLimitLayer::new(config.limits.settings()),
+        };
         Ok(Self { config, target, stack, serving })
     }
 

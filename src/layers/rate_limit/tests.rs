@@ -88,7 +88,7 @@ where
 {
     let mut answered = 0;
     while Instant::now() < until {
-        let call = key.map_or_else(|| call(), keyed);
+        let call = key.map_or_else(call, keyed);
         match service.clone().oneshot(call).await {
             Ok(_) => answered += 1,
             Err(_) => sleep(Duration::from_millis(50)).await,
