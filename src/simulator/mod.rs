@@ -10,6 +10,7 @@
 //! # What it does not do
 //! It thinks nothing: its words are drawn from a list, its pictures are all the same. It keeps nothing across a restart.
 
+mod batch;
 mod books;
 mod dice;
 mod fault;

@@ -14,6 +14,7 @@ use hyper_util::server::conn::auto::Builder;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::batch::Batches;
 use super::books::Books;
 use super::fault::{Fault, Faults, Form, Trouble};
 use super::media::{self, Media};
@@ -36,6 +37,7 @@ pub(super) struct State {
     catalogue: Catalogue,
     windows: Windows,
     pub(super) books: Books,
+    batches: Batches,
     pub(super) faults: Faults,
     seen: Mutex<VecDeque<Seen>>,
     /// The last prompt of each conversation, by `x-session-affinity`.
@@ -146,6 +148,7 @@ impl State {
             settings,
             catalogue: Catalogue::default(),
             books: Books::default(),
+            batches: Batches::default(),
             faults: Faults::default(),
             seen: Mutex::default(),
             prefixes: Mutex::default(),
@@ -225,11 +228,25 @@ impl State {
 
     async fn run(&self, job: Job<'_>) -> Response<Body> {
         tokio::time::sleep(job.pace.first).await;
+        if job.call.uri.query().is_some_and(|query| query.contains("queueRequest=true")) {
+            return self.batch(&job);
+        }
         let mut reply = if writes_tokens(job.model.task) { self.text(&job).await } else { self.other(&job) };
         if let Ok(id) = HeaderValue::from_str(&job.call.id) {
             reply.headers_mut().insert("cf-ai-req-id", id);
         }
         reply
+    }
+
+    fn batch(&self, job: &Job<'_>) -> Response<Body> {
+        if let Some(id) = job.prompt.json["request_id"].as_str() {
+            let polled =
+                self.batches.poll(id).unwrap_or_else(|| envelope(json!({"status": "unknown", "request_id": id})));
+            return json_reply(&polled);
+        }
+        let (queued, usage) = self.batches.queue(job.prompt, job.model, &job.call.id);
+        self.books.charge(&job.route.account, job.model, &usage);
+        json_reply(&queued)
     }
 
     fn other(&self, job: &Job<'_>) -> Response<Body> {

@@ -61,6 +61,18 @@ async fn increments_sum_to_the_closing_total() {
 }
 
 #[tokio::test]
+async fn a_batch_is_queued_and_polled() {
+    let running = quick();
+    let path = "run/@cf/meta/llama-3.2-1b-instruct?queueRequest=true";
+    let (status, _, text) = post(&running, path, &[], json!({"requests": [{"prompt": "a"}, {"prompt": "b"}]})).await;
+    let queued: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &queued["result"]["status"]), (200, &json!("queued")));
+    let (_, _, text) = post(&running, path, &[], json!({"request_id": queued["result"]["request_id"]})).await;
+    let polled: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(polled["result"]["responses"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn every_listed_model_answers() {
     let running = quick();
     let catalogue = crate::catalogue::Catalogue::default();
