@@ -9,6 +9,11 @@
 //!  http::Request
 //!    │  Identify     which account, model, task: a `Call` from here on, with an open `Receipt`
 //!    │  Compat       mends for clients that choke on what the vendor sends
+//!    │  Cache        repeats cost nothing; twins in flight share one call
+//!    │  Fallback     the next model of a chain, where one cannot answer
+//!    │  Budget       reserves before the call, settles after
+//!    │  Retry        what a retry can mend, within a budget
+//!    │  RateLimit    a permit for every attempt
 //!    │  Meter        usage and cost, read off the reply as it passes
 //!    ▼
 //!  Upstream          the vendor's API, or an AI Gateway
@@ -39,7 +44,7 @@
 //! ```
 //!
 //! # Features
-//! `sidecar` (on by default) is the binary with all it needs: config, listeners, command line, simulator. Library users take
+//! `sidecar` (on by default) is the binary with all it needs: config, listeners, command line, records, simulator. Library users take
 //! `default-features = false`.
 //!
 //! # What it does not do

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use governor::{Quota, RateLimiter};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -29,6 +31,8 @@ pub(super) struct Serving {
     pub(super) shutdown_timeout: Duration,
 }
 
+/// How often the log is told that connections cannot be accepted.
+const COMPLAINTS: Quota = Quota::per_minute(NonZeroU32::MIN);
 /// Connections that the kernel holds while the worker is busy.
 const BACKLOG: i32 = 1024;
 /// More header lines, or a longer head, is no request but an attack; hyper answers 431.
@@ -68,6 +72,7 @@ where
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let graceful = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(serving.max_connections));
+    let complaints = RateLimiter::direct(COMPLAINTS);
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -85,8 +90,10 @@ where
         let (stream, place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of file descriptors, say: others may end meanwhile.
-                tracing::warn!(%error, "a connection could not be accepted");
+                // Out of file descriptors, say: others may end meanwhile. The log is not to be filled with it.
+                if complaints.check().is_ok() {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
