@@ -41,6 +41,15 @@ pub struct Call {
     pub model_in_body: Option<Range<usize>>,
     /// What is written about it.
     pub receipt: Receipt,
+    /// Who answers for what it costs, where anyone does.
+    pub allowance: Option<Arc<dyn Allowance>>,
+}
+
+/// Answers for what a call costs: a budget's reservation.
+pub trait Allowance: Send + Sync + std::fmt::Debug {
+    /// An attempt went out and was never heard of again, so it may have cost all that was put aside for the call. True
+    /// where as much is put aside again, and the call may be tried once more.
+    fn again(&self) -> bool;
 }
 
 /// The form of a request, which is also the form of its reply and of its errors.

@@ -92,6 +92,8 @@ pub enum Error {
         host: String,
         /// What happened.
         why: String,
+        /// The request had gone out: it may have run, and may have cost.
+        was_sent: bool,
     },
     /// Upstream did not answer in time.
     #[error("no answer from upstream within {:.1} s; raise {setting} if the model needs longer", .after.as_secs_f64())]
@@ -124,6 +126,11 @@ impl Error {
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
+    }
+
+    /// The request had gone out when this happened: upstream may have run it, and nobody will say what it cost.
+    pub fn may_have_cost(&self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::Unreachable { was_sent: true, .. })
     }
 
     /// A name for programs, the same for good.

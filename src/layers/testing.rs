@@ -61,6 +61,7 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
         body: Bytes::copy_from_slice(body.as_bytes()),
         model_in_body: None,
         receipt,
+        allowance: None,
     }
 }
 

@@ -68,7 +68,11 @@ impl Service<Request<Body>> for Client {
                 Ok(request) => client.execute(request).await,
                 Err(error) => Err(error),
             };
-            let reply = reply.map_err(|error| Error::Unreachable { host, why: causes(&error) })?;
+            let reply = reply.map_err(|error| {
+                // A request that could not be made, or for which no connection stood, has not gone out.
+                let was_sent = !error.is_connect() && !error.is_builder();
+                Error::Unreachable { host, why: causes(&error), was_sent }
+            })?;
             Ok(Response::from(reply).map(|body| Body::stream(body.map_err(Into::<crate::body::BoxError>::into))))
         })
     }

@@ -88,7 +88,7 @@ impl Pool {
     }
 
     async fn connect(&self, uri: &Uri) -> Result<SendRequest<Body>, Error> {
-        let unreachable = |why: String| Error::Unreachable { host: host(uri), why };
+        let unreachable = |why: String| Error::Unreachable { host: host(uri), why, was_sent: false };
         let connecting = self.connector.clone().oneshot(uri.clone());
         let stream = match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(Ok(stream)) => stream,
@@ -179,7 +179,7 @@ fn host(uri: &Uri) -> String {
 }
 
 fn broken(uri: &Uri, error: &hyper::Error) -> Error {
-    Error::Unreachable { host: host(uri), why: causes(error) }
+    Error::Unreachable { host: host(uri), why: causes(error), was_sent: true }
 }
 
 impl Service<Request<Body>> for Pool {

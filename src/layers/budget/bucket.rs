@@ -223,6 +223,24 @@ impl Bucket {
     }
 }
 
+/// Reserves in all of these, at once and without waiting, or in none. They are locked in their order, which is the rules'.
+/// Gives the window of each.
+pub(super) fn reserve_in_all<'a>(
+    buckets: impl Iterator<Item = &'a Arc<Bucket>> + Clone,
+    needed: Neurons,
+) -> Option<Vec<Millis>> {
+    let mut states: Vec<_> = buckets.clone().map(|bucket| bucket.lock(bucket.rule.now())).collect();
+    let has_room = |(bucket, state): (&Arc<Bucket>, &MutexGuard<'_, State>)| {
+        !state.retired && state.verdict(&bucket.rule, needed, u64::MAX, true) == Verdict::Room
+    };
+    if !buckets.clone().zip(&states).all(has_room) {
+        return None;
+    }
+    let starts = states.iter_mut().map(|state| state.reserve(needed)).collect();
+    buckets.zip(&states).for_each(|(bucket, state)| bucket.list(state));
+    Some(starts)
+}
+
 impl std::fmt::Debug for Bucket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = self.state.lock();

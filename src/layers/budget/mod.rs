@@ -13,8 +13,9 @@
 //! # What is promised
 //! - The sum of what is spent and reserved never passes the limit, as long as no call costs more than its upper estimate.
 //!   A model without a price cannot be estimated: it passes while the budget is not used up, and is charged when it is known.
-//! - An attempt that may have run but was never heard of again (given up by the client, timed out), and a stream that was
-//!   cut off, are charged what was reserved for them: upstream may have gone on to the end. The receipt tells what flowed.
+//! - An attempt that may have run but was never heard of again (given up by the client, timed out, its connection reset after
+//!   it was sent), and a stream that was cut off, are charged what was reserved for them: upstream may have gone on to the
+//!   end. The receipt tells what flowed. Such an attempt is tried again only if there is room for as much again.
 //! - With a [`Ledger`], what was spent survives `kill -9`; no call waits for a disk unless a lease has run out.
 //! - Buckets are bounded: see [`Settings::max_buckets`]. Idle ones go.
 //!
@@ -83,7 +84,7 @@ pub use self::rule::{OnExceeded, Rule, RuleError, Split};
 pub use self::window::{Clock, Period, SystemClock};
 use super::{Reply, ReplyFuture};
 use crate::Error;
-use crate::call::Call;
+use crate::call::{Allowance, Call};
 use crate::vendor_error::VendorError;
 
 /// Applies [`Budget`].
@@ -131,12 +132,13 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Call) -> ReplyFuture {
+    fn call(&mut self, mut call: Call) -> ReplyFuture {
         let Some(budgets) = &self.budgets else { return Box::pin(self.inner.call(call)) };
         match budgets.reserve_now(&call) {
             Some(Ok(None)) => Box::pin(self.inner.call(call)),
             Some(Ok(Some(reservation))) => {
                 let receipt = call.receipt.clone();
+                call.allowance = Some(reservation.clone());
                 let reply = self.inner.call(call);
                 Box::pin(async move {
                     let reply = reply.await;
@@ -191,6 +193,7 @@ where
         }
     };
     let receipt = call.receipt.clone();
+    call.allowance = reservation.clone().map(|reservation| reservation as Arc<dyn Allowance>);
     let reply = inner.call(call).await;
     if let Some(reservation) = reservation {
         settle_failed(&reply, &reservation, &receipt);

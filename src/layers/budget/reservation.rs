@@ -1,21 +1,26 @@
 //! What is reserved for one call, and how it is settled.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::bucket::Bucket;
+use parking_lot::Mutex;
+
+use super::bucket::{self, Bucket};
 use super::window::Millis;
-use crate::call::Call;
+use crate::call::{Allowance, Call};
 use crate::neurons::Neurons;
 use crate::receipt::{Facts, Source};
 
 /// What is reserved for a call. It is settled once, and at the latest when the call's receipt is sealed.
 pub struct Reservation {
-    parts: Vec<(Arc<Bucket>, Millis)>,
+    /// The buckets, in the rules' order, and the window of each.
+    parts: Mutex<Vec<(Arc<Bucket>, Millis)>>,
     needed: Neurons,
     model: Arc<str>,
     /// Attempts of the same call before this reservation, which are others' matter.
     attempts_before: usize,
+    /// Attempts that were never heard of again and are charged already.
+    charged: AtomicUsize,
     is_settled: AtomicBool,
 }
 
@@ -25,7 +30,14 @@ impl Reservation {
     pub(super) fn new(parts: Vec<(Arc<Bucket>, Millis)>, needed: Neurons, call: &Call) -> Arc<Self> {
         let attempts_before = call.receipt.read(|facts| facts.attempts.len());
         let model = call.model.id.clone();
-        let reservation = Arc::new(Self { parts, needed, model, attempts_before, is_settled: AtomicBool::new(false) });
+        let reservation = Arc::new(Self {
+            parts: Mutex::new(parts),
+            needed,
+            model,
+            attempts_before,
+            charged: AtomicUsize::new(0),
+            is_settled: AtomicBool::new(false),
+        });
         let closing = reservation.clone();
         call.receipt.on_seal(move |facts| closing.settle(facts));
         reservation
@@ -42,7 +54,7 @@ impl Reservation {
             return;
         }
         let cost = self.cost(facts);
-        for (bucket, start) in &self.parts {
+        for (bucket, start) in &*self.parts.lock() {
             bucket.settle(*start, self.needed, cost);
             if !cost.is_zero() {
                 bucket.rule.pace.lock().note(bucket.rule.now(), cost);
@@ -53,13 +65,28 @@ impl Reservation {
     /// What its model cost, and all that was reserved for each attempt that may have run and was never heard of again.
     fn cost(&self, facts: &Facts) -> Neurons {
         let mine = facts.attempts.iter().skip(self.attempts_before).filter(|attempt| attempt.model == self.model);
-        let lost: Neurons = mine.filter(|attempt| attempt.may_have_cost).map(|_| self.needed).sum();
+        let lost = mine.filter(|attempt| attempt.may_have_cost).skip(self.charged.load(Ordering::Acquire));
+        let lost: Neurons = lost.map(|_| self.needed).sum();
         if facts.model.id != self.model || facts.cost.source == Source::None {
             return lost;
         }
         // Nobody knows how far upstream went on for a client who has left.
         let cost = facts.cost.neurons;
         lost + if facts.cost.is_partial { cost.max(self.needed) } else { cost }
+    }
+}
+
+impl Allowance for Reservation {
+    fn again(&self) -> bool {
+        let mut parts = self.parts.lock();
+        let Some(starts) = bucket::reserve_in_all(parts.iter().map(|(bucket, _)| bucket), self.needed) else {
+            return false;
+        };
+        for ((bucket, start), next) in parts.iter_mut().zip(starts) {
+            bucket.settle(std::mem::replace(start, next), self.needed, self.needed);
+        }
+        self.charged.fetch_add(1, Ordering::AcqRel);
+        true
     }
 }
 

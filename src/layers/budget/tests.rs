@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use tower::ServiceExt;
+use tower::{ServiceBuilder, ServiceExt};
 
 use super::*;
 use crate::catalogue::Catalogue;
+use crate::layers::meter::MeterLayer;
+use crate::layers::retry::RetryLayer;
 use crate::layers::testing::{LLAMA, Sealed, Vendor, call, call_read_by, ok, refusal};
 use crate::neurons::Neurons;
 use crate::receipt::{Cost, Estimate, Facts, Metadatum, Reader, Receipt, Source};
@@ -112,7 +114,7 @@ async fn a_client_who_leaves_a_waiting_call_frees_what_was_reserved() {
 #[tokio::test]
 async fn an_attempt_given_up_on_its_way_is_charged_in_full() {
     let budgets = budgets(vec![everyone(times(upper(), 3))], |_| {});
-    let meter = crate::layers::meter::MeterLayer::default();
+    let meter = MeterLayer::default();
     let vendor = Vendor(|_: Call| pending::<Result<Reply, Error>>());
     let stack = BudgetLayer::new(budgets.clone()).layer(meter.layer(vendor));
     let mut waiting = Box::pin(stack.oneshot(call(LLAMA, "{}")));
@@ -120,6 +122,39 @@ async fn an_attempt_given_up_on_its_way_is_charged_in_full() {
     drop(waiting);
     assert_eq!(budgets.status()[0].spent, upper());
     assert_nothing_is_reserved(&budgets);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_attempt_is_tried_again_only_with_room_for_both_and_both_are_paid() {
+    let lost = || Error::Unreachable { host: "h".into(), why: "reset".into(), was_sent: true };
+    let unsent = || Error::Unreachable { host: "h".into(), why: "refused".into(), was_sent: false };
+    // What the limit is, how often the first attempts fail and how: attempts, and how many of them are paid in full.
+    for (limit, failing, error, attempts, paid) in [
+        (1, 1, &lost as &dyn Fn() -> Error, 1, 1),
+        (2, 1, &lost, 2, 1),
+        (2, 9, &lost, 2, 2),
+        (9, 9, &lost, 4, 4),
+        (1, 1, &unsent, 2, 0),
+        (1, 9, &unsent, 4, 0),
+    ] {
+        let budgets = budgets(vec![everyone(times(upper(), limit))], |_| {});
+        let answers: Vec<_> = (0..9).map(|n| (n < failing).then(error)).collect();
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = count.clone();
+        let vendor = Vendor(move |call: Call| {
+            let answer = answers[counted.fetch_add(1, Ordering::SeqCst) as usize].clone();
+            async move {
+                drop(call);
+                answer.map_or_else(|| Ok(ok("{}")), Err)
+            }
+        });
+        let below = ServiceBuilder::new().layer(RetryLayer::default()).layer(MeterLayer::default()).service(vendor);
+        let _ = BudgetLayer::new(budgets.clone()).layer(below).oneshot(call(LLAMA, "{}")).await;
+        let status = &budgets.status()[0];
+        let in_full = status.spent.micro() / upper().micro();
+        assert_eq!((count.load(Ordering::SeqCst), in_full), (attempts, paid), "limit {limit}: {}", status.spent);
+        assert_nothing_is_reserved(&budgets);
+    }
 }
 
 #[tokio::test]
@@ -309,16 +344,21 @@ fn a_sliding_window_never_holds_more_than_the_limit() {
 
 /// Counts at the upstream, and after each call's receipt, as the budgets must.
 #[derive(Default)]
-struct Spent(AtomicU64);
+struct Spent {
+    all: AtomicU64,
+    by_user: parking_lot::Mutex<std::collections::HashMap<String, Neurons>>,
+}
 
 impl Reader for Spent {
     fn sealed(&self, facts: &Facts) {
-        self.0.fetch_add(facts.cost.neurons.micro(), Ordering::SeqCst);
+        self.all.fetch_add(facts.cost.neurons.micro(), Ordering::SeqCst);
+        let user = format!("{:?}", facts.metadata.first());
+        *self.by_user.lock().entry(user).or_insert(Neurons::ZERO) += facts.cost.neurons;
     }
 }
 
-/// Calls from four threads, some of which leave; returns what the vendor counted at most, and at the end.
-fn storm(budgets: &Arc<Budgets>, calls: u64, users: u32) -> Neurons {
+/// Calls from four threads, some of which leave; returns what the vendor counted, and of the user who spent most.
+fn storm(budgets: &Arc<Budgets>, calls: u64, users: u32) -> (Neurons, Neurons) {
     let spent = Arc::new(Spent::default());
     let (next, usual) = (AtomicU64::new(0), call(LLAMA, "{}"));
     std::thread::scope(|scope| {
@@ -354,7 +394,8 @@ fn storm(budgets: &Arc<Budgets>, calls: u64, users: u32) -> Neurons {
             });
         }
     });
-    Neurons::from_micro(spent.0.load(Ordering::SeqCst))
+    let most = spent.by_user.lock().values().max().copied().unwrap_or_default();
+    (Neurons::from_micro(spent.all.load(Ordering::SeqCst)), most)
 }
 
 #[test]
@@ -364,7 +405,7 @@ fn two_thousand_calls_at_once_never_overspend_and_use_the_budget_up() {
         settings.max_wait = Duration::from_secs(10);
         settings.max_waiting = 5_000;
     });
-    let spent = storm(&budgets, 2_000, 1);
+    let (spent, _) = storm(&budgets, 2_000, 1);
     println!("spent {spent} of {limit}: {:.2}%", 100.0 * spent.as_f64() / limit.as_f64());
     assert!(spent <= limit, "{spent} of {limit}");
     assert!(spent.micro() * 100 >= limit.micro() * 95, "{spent} of {limit}");
@@ -379,11 +420,16 @@ fn ten_thousand_buckets_hold_each_for_itself() {
         settings.max_wait = Duration::from_secs(10);
         settings.max_waiting = 50_000;
     });
-    let spent = storm(&budgets, 40_000, 10_000);
+    let (spent, most) = storm(&budgets, 40_000, 10_000);
     let status = budgets.status();
     println!("spent {spent} of {}; {} buckets", times(upper(), 15_000), status[0].buckets);
     assert_eq!(status[0].buckets, 10_001);
     assert!(status[0].spent == spent && status[1].spent == spent, "{status:?}");
     assert!(spent <= times(upper(), 15_000));
+    assert!(
+        !most.is_zero() && most <= times(upper(), 2),
+        "one user's bucket holds {}, and {most} were spent",
+        times(upper(), 2)
+    );
     assert_nothing_is_reserved(&budgets);
 }

@@ -51,7 +51,11 @@ where
     if !head.status.is_success() {
         return Ok(Reply::from_parts(head, body));
     }
-    let broken = |why| Error::Unreachable { host: "upstream".into(), why: format!("the reply broke off: {why}") };
+    let broken = |why| Error::Unreachable {
+        host: "upstream".into(),
+        why: format!("the reply broke off: {why}"),
+        was_sent: true,
+    };
     let body = body.collect().await.map_err(broken)?.to_bytes();
     let Some(read) = items.read(&body, missing.len()) else {
         // No form that is known: it is the caller's, as it came.

@@ -442,6 +442,7 @@ fn make_call(
         body,
         model_in_body,
         receipt: receipt.clone(),
+        allowance: None,
     })
 }
 

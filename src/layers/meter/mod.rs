@@ -126,13 +126,11 @@ where
         Box::pin(async move {
             let sent = Sent { call: &asked, at: sent, is_noted: false };
             let reply = reply.await;
-            let was_answered = reply.is_ok();
             let read = match reply {
                 Ok(reply) => read(reply, &asked).await,
                 Err(error) => Err(error),
             };
-            // A reply that breaks off was being made; one that is late may still be.
-            sent.note(&read, read.is_err() && was_answered || matches!(read, Err(Error::Timeout { .. })));
+            sent.note(&read);
             read
         })
     }
@@ -146,8 +144,9 @@ struct Sent<'a> {
 }
 
 impl Sent<'_> {
-    fn note(mut self, read: &Result<Reply, Error>, may_have_cost: bool) {
+    fn note(mut self, read: &Result<Reply, Error>) {
         self.is_noted = true;
+        let may_have_cost = read.as_ref().is_err_and(|error| error.may_have_cost());
         note_attempt(self.call, read.as_ref().ok(), self.at, may_have_cost);
     }
 }
@@ -263,7 +262,7 @@ async fn read_stream(head: response::Parts, body: Body, word: HeadWord, call: &C
 
 /// The reply broke off before any of it was handed on: for the caller there was none.
 fn broken(why: &crate::body::BoxError) -> Error {
-    Error::Unreachable { host: "upstream".into(), why: format!("the reply broke off: {why}") }
+    Error::Unreachable { host: "upstream".into(), why: format!("the reply broke off: {why}"), was_sent: true }
 }
 
 /// Tells the cost where it is known before the body is handed on.

@@ -179,7 +179,7 @@ impl Shared {
             let (Verdict::Retry(why), Some(pause)) = (verdict, pause) else {
                 return self.give_up(&call, reply, verdict);
             };
-            if !self.budget(&call).take() {
+            if !may_pay(&call, &reply) || !self.budget(&call).take() {
                 return reply;
             }
             note_retry(&call, why, pause);
@@ -228,6 +228,12 @@ fn failure(reply: &Result<Reply, Error>) -> Option<Failure<'_>> {
         Ok(reply) => reply.extensions().get::<VendorError>().map(Failure::Vendor),
         Err(error) => Some(Failure::Gate(error)),
     }
+}
+
+/// What may have cost is paid for once more before it is tried once more.
+fn may_pay(call: &Call, reply: &Result<Reply, Error>) -> bool {
+    let may_have_cost = reply.as_ref().is_err_and(|error| error.may_have_cost());
+    !may_have_cost || call.allowance.as_ref().is_none_or(|allowance| allowance.again())
 }
 
 /// OpenAI's SDKs retry these by themselves unless told not to.

@@ -115,7 +115,10 @@ mod tests {
     #[test]
     fn the_gates_own_refusals_are_final_and_the_networks_are_not() {
         let of = |error: Error| verdict(Failure::Gate(&error));
-        assert_eq!(of(Error::Unreachable { host: String::new(), why: String::new() }), Verdict::Retry("unreachable"));
+        assert_eq!(
+            of(Error::Unreachable { host: String::new(), why: String::new(), was_sent: false }),
+            Verdict::Retry("unreachable")
+        );
         let after = std::time::Duration::from_secs(1);
         assert_eq!(of(Error::Timeout { after, setting: "" }), Verdict::Retry("timeout"));
         assert_eq!(of(Error::RateLimited { what: String::new(), retry_after: after, limit: None }), Verdict::Never);

@@ -82,7 +82,7 @@ async fn each_row_of_the_table_is_tried_as_often_as_it_says_and_handed_on_as_it_
 #[tokio::test(start_paused = true)]
 async fn what_the_network_breaks_is_tried_again_and_what_we_refuse_is_not() {
     for (error, tries) in [
-        (Error::Unreachable { host: "h".into(), why: "reset".into() }, 4),
+        (Error::Unreachable { host: "h".into(), why: "reset".into(), was_sent: true }, 4),
         (times_out(), 4),
         (Error::RateLimited { what: "w".into(), retry_after: Duration::ZERO, limit: None }, 1),
         (Error::Unavailable("stopping".into()), 1),
