@@ -65,6 +65,7 @@ pub mod gateway;
 mod headers;
 pub mod layers;
 pub mod neurons;
+pub mod payload;
 pub mod readers;
 pub mod receipt;
 #[cfg(feature = "sidecar")]

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::call::Endpoint;
 use crate::catalogue::Model;
 use crate::neurons::Neurons;
+use crate::payload::Payload;
 use crate::usage::Usage;
 
 /// Reads sealed receipts: metrics, records, a budget that settles, or your own.
@@ -111,6 +112,8 @@ pub struct Facts {
     pub duration: Duration,
     /// Bytes of the reply's body that were handed to the client.
     pub reply_bytes: u64,
+    /// The bodies, where they are kept.
+    pub payload: Option<Box<Payload>>,
 }
 
 /// A call's name: 32 hexadecimal digits, ordered by time.
@@ -325,6 +328,7 @@ impl Facts {
             first_byte: None,
             duration: Duration::ZERO,
             reply_bytes: 0,
+            payload: None,
         }
     }
 

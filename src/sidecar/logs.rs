@@ -1,14 +1,15 @@
 //! The log API, in the shape of Cloudflare's AI Gateway: `…/ai-gateway/gateways/{gateway}/logs`, and `/logs` for short.
 
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::http::{StatusCode, header};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::admin::Admin;
+use crate::payload::{Part, Payload};
 use crate::readers::records::{Archive, Filter, Record, RecordsError};
 use crate::receipt::CallId;
 
@@ -21,12 +22,12 @@ pub(super) fn router() -> Router<Admin> {
     Router::new()
         .route("/logs", all())
         .route("/logs/{id}", one())
-        .route("/logs/{id}/request", get(no_bodies))
-        .route("/logs/{id}/response", get(no_bodies))
+        .route("/logs/{id}/request", get(request_body))
+        .route("/logs/{id}/response", get(response_body))
         .route(LONG, all())
         .route(&format!("{LONG}/{{id}}"), one())
-        .route(&format!("{LONG}/{{id}}/request"), get(no_bodies))
-        .route(&format!("{LONG}/{{id}}/response"), get(no_bodies))
+        .route(&format!("{LONG}/{{id}}/request"), get(request_body))
+        .route(&format!("{LONG}/{{id}}/response"), get(response_body))
 }
 
 /// What the list takes after the `?`.
@@ -40,6 +41,8 @@ struct Wanted {
     outcome: Option<String>,
     status: Option<u16>,
     event_id: Option<String>,
+    success: Option<bool>,
+    cached: Option<bool>,
     /// RFC 3339.
     start_date: Option<jiff::Timestamp>,
     /// RFC 3339.
@@ -66,6 +69,8 @@ struct Verdict {
 const PER_PAGE: (usize, usize) = (20, 50);
 /// Far pages are read by `before`.
 const MAX_SKIPPED: usize = 10_000;
+/// A total that is larger is not counted to its end.
+const MAX_COUNTED: usize = 10_000;
 
 async fn list(
     State(admin): State<Admin>,
@@ -92,7 +97,14 @@ async fn list(
     ask(&admin, move |archive| {
         let rows = archive.list(&filter, skipped + per_page)?;
         let rows: Vec<_> = rows.into_iter().skip(skipped).map(shape).collect();
-        let info = json!({"page": page, "per_page": per_page, "count": rows.len()});
+        let total = archive.count(&Filter { before: None, ..filter }, MAX_COUNTED)?;
+        let info = json!({
+            "page": page,
+            "per_page": per_page,
+            "count": rows.len(),
+            "total_count": total,
+            "total_is_at_least": total == MAX_COUNTED,
+        });
         Ok(Json(json!({"success": true, "errors": [], "messages": [], "result": rows, "result_info": info}))
             .into_response())
     })
@@ -149,9 +161,37 @@ async fn delete_all(
     }
 }
 
-async fn no_bodies() -> Response {
-    refuse(StatusCode::NOT_FOUND, 7002, "bodies are not kept")
+async fn request_body(state: State<Admin>, place: Path<Place>) -> Response {
+    body(state, place, |payload| payload.request).await
 }
+
+async fn response_body(state: State<Admin>, place: Path<Place>) -> Response {
+    body(state, place, |payload| payload.response).await
+}
+
+/// A body as it was, as far as it was kept. It is somebody's own words: a browser is told to run none of it.
+async fn body(State(admin): State<Admin>, Path(place): Path<Place>, part: fn(Payload) -> Part) -> Response {
+    let Some(id) = CallId::parse(&place.id) else { return not_found() };
+    ask(&admin, move |archive| {
+        let Some(part) = archive.payload(id)?.map(part) else {
+            let is_there = archive.get(id)?.is_some();
+            return Ok(if is_there { refuse(StatusCode::NOT_FOUND, 7002, NOT_KEPT) } else { not_found() });
+        };
+        let whole = part.length;
+        let cut = part.is_cut().then(|| [("x-tollgate-cut-from-bytes", whole.to_string())]);
+        let kind = Some(part.content_type).filter(|kind| !kind.is_empty());
+        let headers = [
+            (header::CONTENT_TYPE, kind.unwrap_or_else(|| "application/octet-stream".into())),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff".into()),
+            (header::CONTENT_SECURITY_POLICY, "sandbox".into()),
+        ];
+        Ok((headers, cut.map(AppendHeaders), part.bytes).into_response())
+    })
+    .await
+}
+
+const NOT_KEPT: &str = "this call's bodies were not kept: set [records] payloads = true, or send \
+    cf-aig-collect-log-payload: true with the call";
 
 impl Wanted {
     fn filter(self) -> Result<Filter, &'static str> {
@@ -166,6 +206,8 @@ impl Wanted {
             outcome: self.outcome,
             status: self.status,
             event_id: self.event_id,
+            success: self.success,
+            cached: self.cached,
             since_ms: self.start_date.map(millis),
             until_ms: self.end_date.map(millis),
             before,

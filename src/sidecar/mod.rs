@@ -37,6 +37,7 @@ use crate::layers::retry::RetryLayer;
 use crate::readers::log::CallLog;
 use crate::readers::metrics::Metrics;
 use crate::readers::metrics::budgets::BudgetMetrics;
+use crate::readers::metrics::records::RecordsMetrics;
 use crate::receipt::Reader;
 use crate::upstream::Target;
 use crate::upstream::pool::Pool;
@@ -98,6 +99,9 @@ impl Sidecar {
         let readers = own.into_iter().chain(readers).collect();
         let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
         metrics.register(Box::new(BudgetMetrics::new(plan.spending.budgets.clone())?))?;
+        if let Some(records) = &plan.spending.records {
+            metrics.register(Box::new(RecordsMetrics::new(records.clone())?))?;
+        }
         metrics.watch_limits(plan.stack.rate_limit.clone(), &plan.stack.identify.catalogue)?;
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
@@ -198,6 +202,7 @@ impl Plan {
             body_timeout: config.client_timeout,
             has_token: target.has_token(),
             keys: spending.keys.clone(),
+            payloads: config.records.payloads(),
             readers: readers.into(),
         };
         let serving = Serving {

@@ -11,6 +11,7 @@ use super::config::{Config, ConfigError};
 use crate::catalogue::Catalogue;
 use crate::layers::budget::{self, Budgets, Plan};
 use crate::layers::identify::keys::Keys;
+use crate::payload::{Keep, Payloads};
 use crate::readers::records::{self, Records as Database, RecordsError};
 
 /// `[account]`
@@ -58,6 +59,11 @@ pub struct Records {
     pub max_size: ByteSize,
     /// Records that may wait to be written.
     pub queue: usize,
+    /// Keep the bodies of each call, but for those that say `cf-aig-collect-log-payload: false`; else only where a call
+    /// says `true`.
+    pub payloads: bool,
+    /// Of each body at most this; `0B` keeps none, whatever a call asks for.
+    pub max_payload: ByteSize,
 }
 
 /// What is open while the sidecar runs.
@@ -80,7 +86,15 @@ impl Default for Reservations {
 impl Default for Records {
     fn default() -> Self {
         let records::Settings { retention, max_bytes, queue, .. } = records::Settings::default();
-        Self { path: None, may_be_missing: false, retention, max_size: ByteSize::b(max_bytes), queue }
+        Self {
+            path: None,
+            may_be_missing: false,
+            retention,
+            max_size: ByteSize::b(max_bytes),
+            queue,
+            payloads: false,
+            max_payload: ByteSize::b(Payloads::default().max_bytes as u64),
+        }
     }
 }
 
@@ -90,6 +104,17 @@ impl Records {
         self.path.as_ref().filter(|path| !path.as_os_str().is_empty())
     }
 
+    /// Which bodies are kept.
+    pub fn payloads(&self) -> Payloads {
+        let max_bytes = usize::try_from(self.max_payload.as_u64()).unwrap_or(usize::MAX);
+        let keep = match self.payloads {
+            _ if self.path().is_none() || max_bytes == 0 => Keep::Never,
+            true => Keep::Always,
+            false => Keep::WhenAsked,
+        };
+        Payloads { keep, max_bytes }
+    }
+
     fn open(&self) -> Result<Option<Arc<Database>>, RecordsError> {
         let Some(path) = self.path() else { return Ok(None) };
         let settings = records::Settings {
@@ -97,6 +122,7 @@ impl Records {
             retention: self.retention,
             max_bytes: self.max_size.as_u64(),
             queue: self.queue,
+            ..records::Settings::default()
         };
         match Database::open(settings) {
             Err(why) if self.may_be_missing => {

@@ -66,6 +66,7 @@ use crate::body::{Body, BoxError};
 use crate::call::{Ask, Call, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Task};
 use crate::headers::{CF_AIG_LOG_ID, strip_hop_by_hop};
+use crate::payload::{Copying, Payload, Payloads};
 use crate::receipt::{CallId, Outcome, Readers, Receipt};
 use crate::vendor_error::VendorError;
 
@@ -84,6 +85,8 @@ pub struct Settings {
     pub has_token: bool,
     /// Clients' own keys. With any, a client needs one, and its Authorization is not the vendor's.
     pub keys: Keys,
+    /// Which bodies are kept on the receipt, for its readers.
+    pub payloads: Payloads,
     /// Who reads the receipts.
     pub readers: Readers,
 }
@@ -125,6 +128,7 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(30),
             has_token: false,
             keys: Keys::default(),
+            payloads: Payloads::default(),
             readers: Arc::new([]),
         }
     }
@@ -251,7 +255,7 @@ where
         Ok(call) => ask(inner, call).await,
         Err(error) => Err(error),
     };
-    hand_over(reply, receipt, endpoint)
+    hand_over(reply, receipt, endpoint, &settings.payloads)
 }
 
 async fn ask<S>(mut inner: S, call: Call) -> Result<Reply, Error>
@@ -285,16 +289,20 @@ where
                 .into(),
         ));
     }
-    let wishes = Wishes::read(headers)?;
+    let options = Wishes::read(headers)?.map(|wishes| noted(wishes, receipt));
     let body = read_body(settings, headers, body).await?;
+    keep_request(&settings.payloads, headers, &body, receipt);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let reading = read(&body, content_type, arrived.target.endpoint)?;
     let mut call = make_call(settings, account, arrived, body, reading, receipt)?;
+    if let Some(options) = options.filter(|options| *options != Options::default()) {
+        call.options = Arc::new(options);
+    }
     if let Some(client) = client {
         client.may_ask(&call.model.id)?;
         call.key = Some(client.name());
     }
-    Ok(with_wishes(call, wishes))
+    Ok(call)
 }
 
 fn account(settings: &Settings, target: &Target<'_>) -> Result<Arc<str>, Error> {
@@ -454,21 +462,38 @@ fn guess(endpoint: Endpoint, ask: &Ask) -> Task {
     }
 }
 
-fn with_wishes(mut call: Call, wishes: Option<Wishes>) -> Call {
-    let Some(Wishes { options, metadata, event_id, collect }) = wishes else { return call };
-    if options != Options::default() {
-        call.options = Arc::new(options);
-    }
-    call.receipt.note(|facts| {
+/// What is known of a call before its body is here stands on its receipt also if that body is no good.
+fn noted(wishes: Wishes, receipt: &Receipt) -> Options {
+    let Wishes { options, metadata, event_id, collect } = wishes;
+    receipt.note(|facts| {
         facts.metadata = metadata.into();
         facts.event_id = event_id.map(Into::into);
         facts.collect = collect;
     });
-    call
+    options
+}
+
+fn keep_request(payloads: &Payloads, headers: &HeaderMap, body: &Bytes, receipt: &Receipt) {
+    if payloads.wants(receipt.read(|facts| facts.collect)) {
+        let mut copying = payloads.copying(headers);
+        copying.push(body);
+        let payload = Payload { request: copying.finish(), ..Payload::default() };
+        receipt.note(|facts| facts.payload = Some(Box::new(payload)));
+    }
+}
+
+fn keep_response(payloads: &Payloads, headers: &HeaderMap, receipt: &Receipt) -> Option<Copying> {
+    let is_kept = receipt.read(|facts| facts.payload.is_some());
+    is_kept.then(|| payloads.copying(headers))
 }
 
 /// Writes the end of the story on the receipt and sends the reply off with it.
-fn hand_over(reply: Result<Reply, Error>, receipt: Receipt, endpoint: Endpoint) -> Response<ReplyBody> {
+fn hand_over(
+    reply: Result<Reply, Error>,
+    receipt: Receipt,
+    endpoint: Endpoint,
+    payloads: &Payloads,
+) -> Response<ReplyBody> {
     let (mut reply, outcome) = match reply {
         Ok(reply) => {
             let outcome = outcome(&reply, &receipt);
@@ -486,7 +511,8 @@ fn hand_over(reply: Result<Reply, Error>, receipt: Receipt, endpoint: Endpoint) 
         facts.id
     });
     write_id(reply.headers_mut(), id);
-    reply.map(|body| ReplyBody::new(body, receipt, outcome))
+    let copying = keep_response(payloads, reply.headers(), &receipt);
+    reply.map(|body| ReplyBody::new(body, receipt, outcome, copying))
 }
 
 fn write_id(headers: &mut HeaderMap, id: CallId) {

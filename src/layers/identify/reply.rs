@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::body::{Body, BoxError};
+use crate::payload::Copying;
 use crate::receipt::{Outcome, Receipt};
 
 /// The body that a client gets. When its last byte has left, the call's outcome is known; a body that is dropped before
@@ -17,11 +18,13 @@ pub struct ReplyBody {
     receipt: Option<Receipt>,
     outcome: Outcome,
     bytes: u64,
+    copying: Option<Box<Copying>>,
 }
 
 impl ReplyBody {
-    pub(super) fn new(inner: Body, receipt: Receipt, outcome: Outcome) -> Self {
-        let mut body = Self { inner, receipt: Some(receipt), outcome, bytes: 0 };
+    pub(super) fn new(inner: Body, receipt: Receipt, outcome: Outcome, copying: Option<Copying>) -> Self {
+        let copying = copying.map(Box::new);
+        let mut body = Self { inner, receipt: Some(receipt), outcome, bytes: 0, copying };
         if body.inner.is_end_stream() {
             body.close(outcome);
         }
@@ -30,14 +33,18 @@ impl ReplyBody {
 
     /// A reply that is no call's: passed through, or refused before a call was known.
     pub(super) fn unmetered(inner: Body) -> Self {
-        Self { inner, receipt: None, outcome: Outcome::Ok, bytes: 0 }
+        Self { inner, receipt: None, outcome: Outcome::Ok, bytes: 0, copying: None }
     }
 
     fn close(&mut self, outcome: Outcome) {
         if let Some(receipt) = self.receipt.take() {
+            let copied = self.copying.take().map(|copying| copying.finish());
             receipt.note(|facts| {
                 facts.reply_bytes = self.bytes;
                 facts.outcome = outcome;
+                if let (Some(payload), Some(part)) = (&mut facts.payload, copied) {
+                    payload.response = part;
+                }
             });
         }
     }
@@ -51,7 +58,12 @@ impl http_body::Body for ReplyBody {
         let polled = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &polled {
             Some(Ok(frame)) => {
-                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(data) = frame.data_ref() {
+                    self.bytes += data.len() as u64;
+                    if let Some(copying) = &mut self.copying {
+                        copying.push(data);
+                    }
+                }
                 // A server that knows the length does not ask again after the last byte.
                 if self.inner.is_end_stream() {
                     let outcome = self.outcome;

@@ -4,6 +4,8 @@
 //! a key or a prompt. Handles are resolved once a model, so that a call looks no label up.
 
 pub mod budgets;
+#[cfg(feature = "sidecar")]
+pub mod records;
 mod standing;
 
 use std::sync::{Arc, OnceLock};

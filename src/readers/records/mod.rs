@@ -4,10 +4,12 @@
 //! what is there some twenty-five times a second, in one transaction with the daily sums that usage is read from. A locked
 //! database or a full disk holds no call up and loses none: the thread warns once, keeps trying, and what the queue cannot
 //! hold is [counted](Stats::lost). Records go when they are older than [`Settings::retention`], and the oldest when there
-//! are more than [`Settings::max_bytes`] of them.
+//! are more than [`Settings::max_bytes`] of them. Bodies are kept where the receipt has them, see
+//! [`Payloads`](crate::payload::Payloads); where more of them wait than [`Settings::max_waiting_payload_bytes`], records
+//! are kept without.
 //!
 //! # What it does not do
-//! It keeps no bodies, and no key or token: a receipt has none. `synchronous` is `normal`: a killed process loses what was
+//! It keeps no key or token: a receipt has none. `synchronous` is `normal`: a killed process loses what was
 //! settled in the last 100 ms, a machine that loses power may lose some seconds more.
 //!
 //! # Example
@@ -33,10 +35,10 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{JoinHandle, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -58,11 +60,14 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Records that may wait to be written; further ones are lost, and counted.
     pub queue: usize,
+    /// What their bodies together may weigh in memory.
+    pub max_waiting_payload_bytes: usize,
 }
 
 /// The records, open for writing. A [`Reader`] of receipts, and a [`Ledger`] for budgets.
 pub struct Records {
     path: PathBuf,
+    max_waiting_payload_bytes: usize,
     sender: SyncSender<Row>,
     shared: Arc<Shared>,
     thread: Thread,
@@ -79,8 +84,12 @@ pub struct Stats {
     pub waiting: u64,
     /// Records that the queue had no room for.
     pub lost: u64,
+    /// Bodies that there was no room for; their records were kept without.
+    pub payloads_lost: u64,
     /// Writes that failed; each is tried again.
     pub failures: u64,
+    /// For how long there have been records that could not be written.
+    pub lag: Duration,
 }
 
 /// What the callers and the thread share.
@@ -90,6 +99,10 @@ struct Shared {
     waiting: AtomicU64,
     lost: AtomicU64,
     failures: AtomicU64,
+    payloads_lost: AtomicU64,
+    waiting_payload_bytes: AtomicUsize,
+    /// Since when writing fails.
+    failing_since: Mutex<Option<Instant>>,
     stop: AtomicBool,
     /// Buckets whose leases are to be written.
     leases: Mutex<Vec<Arc<Bucket>>>,
@@ -104,6 +117,7 @@ impl Default for Settings {
             retention: Duration::from_secs(30 * 24 * 3600),
             max_bytes: 8 << 30,
             queue: 65_536,
+            max_waiting_payload_bytes: 64 << 20,
         }
     }
 }
@@ -116,9 +130,11 @@ impl Records {
         let (sender, rows) = sync_channel(settings.queue.max(1));
         let shared = Arc::new(Shared::default());
         let path = settings.path.clone();
+        let max_waiting_payload_bytes = settings.max_waiting_payload_bytes;
         let joined = writer::start(settings, rows, shared.clone())?;
         let thread = joined.thread().clone();
-        Ok(Arc::new(Self { path, sender, shared, thread, joined: Mutex::new(Some(joined)) }))
+        let joined = Mutex::new(Some(joined));
+        Ok(Arc::new(Self { path, max_waiting_payload_bytes, sender, shared, thread, joined }))
     }
 
     /// How the writing goes.
@@ -127,7 +143,9 @@ impl Records {
             written: self.shared.written.load(Ordering::Relaxed),
             waiting: self.shared.waiting.load(Ordering::Relaxed),
             lost: self.shared.lost.load(Ordering::Relaxed),
+            payloads_lost: self.shared.payloads_lost.load(Ordering::Relaxed),
             failures: self.shared.failures.load(Ordering::Relaxed),
+            lag: self.shared.failing_since.lock().map_or(Duration::ZERO, |since| since.elapsed()),
         }
     }
 
@@ -155,10 +173,29 @@ impl Reader for Records {
         }
         // Nobody is woken: the thread looks by itself.
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        if self.sender.try_send(Row::of(facts)).is_err() {
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        let mut row = Row::of(facts);
+        let payload_bytes = row.payload_bytes();
+        if payload_bytes > 0 && !self.shared.make_room(payload_bytes, self.max_waiting_payload_bytes) {
+            row.drop_payload();
+            self.shared.payloads_lost.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Err(TrySendError::Full(row) | TrySendError::Disconnected(row)) = self.sender.try_send(row) {
+            self.shared.left(1, row.payload_bytes());
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl Shared {
+    fn make_room(&self, payload_bytes: usize, most: usize) -> bool {
+        let add = |waiting: usize| waiting.checked_add(payload_bytes).filter(|sum| *sum <= most);
+        self.waiting_payload_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    /// So many rows with such bodies wait no more.
+    fn left(&self, rows: u64, payload_bytes: usize) {
+        self.waiting.fetch_sub(rows, Ordering::Relaxed);
+        self.waiting_payload_bytes.fetch_sub(payload_bytes, Ordering::Relaxed);
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::schema::{self, RecordsError};
 use crate::neurons::Neurons;
+use crate::payload::{Part, Payload};
 use crate::receipt::CallId;
 
 /// The records, open for reading beside whoever writes them.
@@ -62,6 +63,10 @@ pub struct Filter {
     pub status: Option<u16>,
     /// The caller's own id.
     pub event_id: Option<String>,
+    /// Answered, from the cache or not; or not answered.
+    pub success: Option<bool>,
+    /// Answered from the cache; or not.
+    pub cached: Option<bool>,
     /// Received at or after, in milliseconds since 1970.
     pub since_ms: Option<u64>,
     /// Received before, in milliseconds since 1970.
@@ -185,6 +190,28 @@ impl Archive {
         self.told(self.connection.query_row(&sql, params![id.to_bytes()], record).optional())
     }
 
+    /// How many records fit; counts no further than `most`.
+    pub fn count(&self, filter: &Filter, most: usize) -> Result<usize, RecordsError> {
+        let (conditions, mut values) = filter.conditions();
+        values.push(Value::Integer(most as i64));
+        let sql = format!("SELECT count(*) FROM (SELECT 1 FROM records WHERE {conditions} LIMIT ?)");
+        let count = self.connection.query_row(&sql, params_from_iter(values), |row| row.get::<_, i64>(0));
+        self.told(count.map(|count| count as usize))
+    }
+
+    /// A call's bodies, where they were kept.
+    pub fn payload(&self, id: CallId) -> Result<Option<Payload>, RecordsError> {
+        let sql = "SELECT request_type, request, request_bytes, response_type, response, response_bytes FROM payloads \
+            WHERE id = ?1";
+        let part = |row: &Row<'_>, n| {
+            let bytes: Vec<u8> = row.get(n + 1)?;
+            let length = row.get::<_, i64>(n + 2)? as u64;
+            Ok::<_, rusqlite::Error>(Part { content_type: row.get(n)?, bytes: bytes.into(), length })
+        };
+        let payload = |row: &Row<'_>| Ok(Payload { request: part(row, 0)?, response: part(row, 3)? });
+        self.told(self.connection.query_row(sql, params![id.to_bytes()], payload).optional())
+    }
+
     /// Deletes what fits, and says how many that were. Sums stay.
     pub fn delete(&self, filter: &Filter) -> Result<usize, RecordsError> {
         let (conditions, values) = filter.conditions();
@@ -268,6 +295,8 @@ impl Filter {
             ("key = ?", text(&self.key)),
             ("outcome = ?", text(&self.outcome)),
             ("event_id = ?", text(&self.event_id)),
+            ("(outcome IN ('ok', 'cache_hit')) = ?", self.success.map(|is_so| Value::Integer(is_so.into()))),
+            ("(outcome = 'cache_hit') = ?", self.cached.map(|is_so| Value::Integer(is_so.into()))),
             ("status = ?", self.status.map(|status| Value::Integer(status.into()))),
             ("id >= ?", moment(self.since_ms)),
             ("id < ?", moment(self.until_ms)),

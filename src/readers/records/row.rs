@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 
 use crate::neurons::Neurons;
+use crate::payload::Payload;
 use crate::receipt::Facts;
 
 /// What is kept of a receipt. Made on the request's path: it shares what can be shared.
@@ -31,6 +32,8 @@ const INSERT: &str = "INSERT OR IGNORE INTO records VALUES \
     (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,\
     NULL,NULL,NULL)";
 
+const KEEP: &str = "INSERT OR IGNORE INTO payloads VALUES (?1,?2,?3,?4,?5,?6,?7)";
+
 const ADD: &str = "INSERT INTO days VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) \
     ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, input_tokens = input_tokens + excluded.input_tokens, \
     cached_input_tokens = cached_input_tokens + excluded.cached_input_tokens, \
@@ -40,6 +43,15 @@ const ADD: &str = "INSERT INTO days VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) 
 impl Row {
     pub(super) fn of(facts: &Facts) -> Self {
         Self(Box::new(facts.clone()))
+    }
+
+    /// What its bodies weigh, in bytes.
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.0.payload.as_ref().map_or(0, |payload| payload.kept_bytes())
+    }
+
+    pub(super) fn drop_payload(&mut self) {
+        self.0.payload = None;
     }
 
     fn received_ms(&self) -> i64 {
@@ -107,6 +119,18 @@ pub(super) fn insert(connection: &mut Connection, rows: &[Row]) -> rusqlite::Res
     for row in rows {
         if row.insert(&transaction)? == 0 {
             continue;
+        }
+        if let Some(payload) = &row.0.payload {
+            let Payload { request, response } = &**payload;
+            transaction.prepare_cached(KEEP)?.execute(params![
+                id_bytes(&row.0),
+                request.content_type,
+                &request.bytes[..],
+                request.length as i64,
+                response.content_type,
+                &response.bytes[..],
+                response.length as i64,
+            ])?;
         }
         let (facts, received) = (&row.0, row.received_ms());
         let key = facts.key.clone().unwrap_or_else(|| nobody.clone());

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 
 /// A record a call, in the order of time, for that is the order of their ids. Money is micro-neurons, times are
 /// microseconds, moments are milliseconds since 1970, UTC. `days` has the same figures summed up, so that a month's usage
-/// reads hundreds of rows and not millions. `leases` is the budgets' own.
+/// reads hundreds of rows and not millions. `payloads` has bodies where they are kept. `leases` is the budgets' own.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS records (
   id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, key TEXT, account TEXT NOT NULL, asked TEXT NOT NULL,
@@ -36,6 +36,12 @@ CREATE TABLE IF NOT EXISTS leases (
   budget TEXT NOT NULL, bucket TEXT NOT NULL, start_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
   spent INTEGER NOT NULL, upto INTEGER NOT NULL, PRIMARY KEY (budget, bucket, start_ms)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS payloads (
+  id BLOB PRIMARY KEY, request_type TEXT NOT NULL, request BLOB NOT NULL, request_bytes INTEGER NOT NULL,
+  response_type TEXT NOT NULL, response BLOB NOT NULL, response_bytes INTEGER NOT NULL
+);
+CREATE TRIGGER IF NOT EXISTS records_take_payloads_along AFTER DELETE ON records
+  BEGIN DELETE FROM payloads WHERE id = old.id; END;
 PRAGMA user_version = 1;
 ";
 

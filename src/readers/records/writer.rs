@@ -120,9 +120,9 @@ impl Writer {
         }
         let written = row::insert(&mut self.connection, &self.batch);
         if written.is_ok() {
-            self.batch.clear();
+            let payload_bytes = self.batch.drain(..).map(|row| row.payload_bytes()).sum();
             self.shared.written.fetch_add(length as u64, Ordering::Relaxed);
-            self.shared.waiting.fetch_sub(length as u64, Ordering::Relaxed);
+            self.shared.left(length as u64, payload_bytes);
             if length == BATCH_ROWS {
                 self.next_batch = Instant::now();
             }
@@ -136,6 +136,7 @@ impl Writer {
     fn note<T>(&mut self, written: rusqlite::Result<T>) -> Option<T> {
         match written {
             Ok(value) => {
+                *self.shared.failing_since.lock() = None;
                 if std::mem::replace(&mut self.has_warned, false) {
                     tracing::info!("the records can be written again");
                 }
@@ -143,6 +144,7 @@ impl Writer {
             }
             Err(why) => {
                 self.shared.failures.fetch_add(1, Ordering::Relaxed);
+                self.shared.failing_since.lock().get_or_insert_with(Instant::now);
                 if !std::mem::replace(&mut self.has_warned, true) {
                     tracing::warn!(
                         %why,
