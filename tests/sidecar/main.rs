@@ -12,6 +12,7 @@ mod estimates;
 mod keys;
 mod memory;
 mod process;
+mod records;
 mod scripted;
 mod sdk;
 mod streams;

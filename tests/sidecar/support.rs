@@ -134,17 +134,28 @@ pub struct Process {
 }
 
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-    command.env_clear().current_dir(std::env::temp_dir()).env("TOLLGATE_RECORDS_PATH", "");
+    command_under(&[])
+}
+
+/// The same, started by another program with its arguments.
+fn command_under(starter: &[&str]) -> Command {
+    let words: Vec<_> = starter.iter().copied().chain([env!("CARGO_BIN_EXE_tollgate")]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(std::env::temp_dir()).env("TOLLGATE_RECORDS_PATH", "");
     command
 }
 
 impl Process {
     /// `tollgate serve` before this upstream, when it listens.
     pub fn serve(upstream: &str, variables: &[(&str, &str)]) -> Self {
+        Self::serve_under(&[], upstream, variables)
+    }
+
+    pub fn serve_under(starter: &[&str], upstream: &str, variables: &[(&str, &str)]) -> Self {
         let mut config = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut config, unlimited().as_bytes()).unwrap();
-        let mut child = command()
+        let mut child = command_under(starter)
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", upstream])
             .env("TOLLGATE_CONFIG", config.path())
             .envs(variables.iter().copied())

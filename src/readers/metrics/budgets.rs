@@ -14,6 +14,7 @@ pub struct BudgetMetrics {
     limit: GaugeVec,
     spent: GaugeVec,
     reserved: GaugeVec,
+    left: GaugeVec,
     rejected: IntCounterVec,
     free_remaining: Gauge,
     free_lasts: Gauge,
@@ -31,6 +32,10 @@ impl BudgetMetrics {
             )?,
             spent: gauge("tollgate_budget_spent_neurons", "Spent in this window, all buckets together.")?,
             reserved: gauge("tollgate_budget_reserved_neurons", "Reserved by calls that run, all buckets together.")?,
+            left: gauge(
+                "tollgate_budget_left_neurons",
+                "What the bucket that has least left has left in this window.",
+            )?,
             rejected: IntCounterVec::new(
                 Opts::new("tollgate_budget_rejected_total", "Calls that a budget had no room for."),
                 &["budget"],
@@ -46,8 +51,8 @@ impl BudgetMetrics {
         })
     }
 
-    fn collectors(&self) -> [&dyn Collector; 6] {
-        [&self.limit, &self.spent, &self.reserved, &self.rejected, &self.free_remaining, &self.free_lasts]
+    fn collectors(&self) -> [&dyn Collector; 7] {
+        [&self.limit, &self.spent, &self.reserved, &self.left, &self.rejected, &self.free_remaining, &self.free_lasts]
     }
 }
 
@@ -62,6 +67,7 @@ impl Collector for BudgetMetrics {
             self.limit.with_label_values(&labels).set(status.limit.as_f64());
             self.spent.with_label_values(&labels).set(status.spent.as_f64());
             self.reserved.with_label_values(&labels).set(status.reserved.as_f64());
+            self.left.with_label_values(&labels).set(status.left.as_f64());
             let rejected = self.rejected.with_label_values(&labels);
             rejected.inc_by(status.rejected.saturating_sub(rejected.get()));
             if status.name == FREE {
