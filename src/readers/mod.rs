@@ -2,5 +2,6 @@
 
 pub mod log;
 pub mod metrics;
+pub mod recent;
 #[cfg(feature = "sidecar")]
 pub mod records;

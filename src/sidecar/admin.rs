@@ -1,9 +1,10 @@
-//! The admin port: metrics and health. Not for clients.
+//! The admin port: metrics, health, and behind the [guard](super::guard) what tells of single calls. Not for clients.
 
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -11,6 +12,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::guard::{self, Guard};
+use super::page::Page;
 use super::spending::Spending;
 use crate::layers::cache::CacheLayer;
 use crate::readers::metrics::Metrics;
@@ -19,20 +22,25 @@ use crate::readers::metrics::Metrics;
 #[derive(Clone)]
 pub(super) struct Admin {
     pub(super) metrics: Arc<Metrics>,
+    pub(super) page: Page,
     pub(super) cache: CacheLayer,
     pub(super) spending: Arc<Spending>,
     pub(super) records_path: Option<std::path::PathBuf>,
     pub(super) stop: CancellationToken,
 }
 
-pub(super) fn router(admin: Admin) -> Router {
+pub(super) fn router(admin: Admin, guard: Guard) -> Router {
+    let guarded = Router::new()
+        .route("/cache", get(cache_size).delete(purge))
+        .route("/budgets", get(budgets))
+        .merge(super::logs::router())
+        .merge(super::page::router())
+        .layer(from_fn_with_state(guard, guard::check));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/cache", get(cache_size).delete(purge))
-        .route("/budgets", get(budgets))
-        .merge(super::logs::router())
+        .merge(guarded)
         .with_state(admin)
 }
 

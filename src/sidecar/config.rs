@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::guard::Secret;
 use super::limits::{Limits, Retry};
 use super::spending::{Account, Records, Reservations};
 use crate::catalogue::Entry;
@@ -26,8 +27,11 @@ use crate::upstream::{self, Target};
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
-    /// Where `/metrics`, `/healthz` and `/readyz` are: for operators alone.
+    /// Where the live page, the log API, `/metrics`, `/healthz` and `/readyz` are: for operators alone.
     pub admin: SocketAddr,
+    /// Who looks at the page, the log, the budgets or the cache there must know this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_token: Option<Secret>,
     /// Threads that serve; 0 is one a core.
     pub workers: usize,
     /// The largest request body.
@@ -185,6 +189,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
             admin: SocketAddr::from(([127, 0, 0, 1], 9787)),
+            admin_token: None,
             workers: 0,
             max_body: ByteSize::mib(32),
             max_connections: 10_000,

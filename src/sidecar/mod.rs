@@ -6,9 +6,11 @@
 mod admin;
 pub mod config;
 mod duration;
+pub mod guard;
 pub mod limits;
 mod listen;
 mod logs;
+mod page;
 pub mod spending;
 mod warm;
 
@@ -23,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::admin::Admin;
 use self::config::{Config, ConfigError, Variables};
+use self::guard::Guard;
 use self::listen::Serving;
+use self::page::Page;
 use self::spending::Spending;
 use self::warm::Warm;
 use crate::catalogue::Catalogue;
@@ -38,6 +42,8 @@ use crate::readers::log::CallLog;
 use crate::readers::metrics::Metrics;
 use crate::readers::metrics::budgets::BudgetMetrics;
 use crate::readers::metrics::records::RecordsMetrics;
+use crate::readers::recent::Recent;
+use crate::readers::records::Archive;
 use crate::receipt::Reader;
 use crate::upstream::Target;
 use crate::upstream::pool::Pool;
@@ -95,7 +101,8 @@ impl Sidecar {
     pub fn start(config: Config, variables: &Variables, readers: Vec<Arc<dyn Reader>>) -> Result<Self, StartError> {
         let workers = workers(&config);
         let metrics = Arc::new(Metrics::new()?);
-        let own = [metrics.clone() as Arc<dyn Reader>, Arc::new(CallLog)];
+        let recent = Arc::new(Recent::default());
+        let own = [metrics.clone() as Arc<dyn Reader>, Arc::new(CallLog), recent.clone()];
         let readers = own.into_iter().chain(readers).collect();
         let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
         metrics.register(Box::new(BudgetMetrics::new(plan.spending.budgets.clone())?))?;
@@ -119,6 +126,9 @@ impl Sidecar {
             warm: plan.config.cache.path.clone().map(|path| Warm::start(plan.stack.cache.clone(), path)).transpose()?,
             spending: plan.spending.clone(),
         };
+        let records_path = plan.config.records.path().cloned();
+        // What is written from here on is this run's own, and its counters have it.
+        let earlier = records_path.as_deref().and_then(|path| Archive::open(path).and_then(Archive::hold).ok());
         for (index, listener) in listeners.into_iter().enumerate() {
             let (plan, stop) = (plan.clone(), stop.clone());
             let worker = spawn(format!("worker-{index}"), move || plan.work(listener, stop))?;
@@ -126,14 +136,17 @@ impl Sidecar {
         }
         if let Some(listener) = admin_listeners.pop() {
             let admin = Admin {
+                page: Page::new(metrics.clone(), recent),
                 metrics,
-                records_path: plan.config.records.path().cloned(),
+                records_path,
                 spending: plan.spending.clone(),
                 cache: plan.stack.cache.clone(),
                 stop,
             };
+            let guard = Guard::new(plan.config.admin_token.as_ref(), sidecar.admin);
             let stop = sidecar.admin_stop.clone();
-            sidecar.admin_thread = Some(spawn("admin".into(), move || serve_admin(listener, admin, stop))?);
+            sidecar.admin_thread =
+                Some(spawn("admin".into(), move || serve_admin(listener, admin, guard, earlier, stop))?);
         }
         Ok(sidecar)
     }
@@ -243,10 +256,17 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-fn serve_admin(listener: std::net::TcpListener, admin: Admin, stop: CancellationToken) -> io::Result<()> {
+fn serve_admin(
+    listener: std::net::TcpListener,
+    admin: Admin,
+    guard: Guard,
+    earlier: Option<Archive>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     runtime()?.block_on(async {
+        tokio::spawn(admin.page.clone().watch(earlier));
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let serving = axum::serve(listener, admin::router(admin)).into_future();
+        let serving = axum::serve(listener, admin::router(admin, guard)).into_future();
         stop.run_until_cancelled(serving).await.unwrap_or(Ok(()))
     })
 }

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use self::totals::Totals;
 use super::serve::{failure, start_log};
 use super::{Failure, print};
+use crate::layers::budget::{Period, Rule, Split};
+use crate::neurons::Neurons;
 use crate::receipt::Reader;
 use crate::sidecar::Sidecar;
 use crate::sidecar::config::{BaseUrl, Config, Log, Variables};
@@ -49,6 +51,7 @@ impl Demo {
         print(&format!(
             "A stand-in for Workers AI, the sidecar before it, and traffic: nothing leaves this machine.\n\
              calls    http://{listen}/v1/chat/completions and the other routes\n\
+             watch    http://{admin}/ in a browser\n\
              metrics  http://{admin}/metrics\n\n"
         ))?;
         self.drive(&format!("http://{listen}"), &totals).map_err(failed)?;
@@ -63,6 +66,7 @@ impl Demo {
         config.upstream.base_url =
             Some(BaseUrl::try_from(upstream.to_owned()).map_err(|error| Failure::Failed(error.to_string()))?);
         config.upstream.account_id = Some(ACCOUNT.into());
+        config.budgets = budgets();
         Sidecar::start(config, &Variables::new(), vec![totals as Arc<dyn Reader>]).map_err(failure)
     }
 
@@ -110,6 +114,14 @@ impl Demo {
         }
         Ok(())
     }
+}
+
+/// Ample for the traffic, so that they show without being in its way.
+fn budgets() -> Vec<Rule> {
+    let everyone = Rule::new("everyone", Neurons::from_usd(1.0), Period::Hour);
+    let mut teams = Rule::new("each team", Neurons::from_usd(0.5), Period::Hour);
+    teams.split_by = vec![Split::Metadata("team".into())];
+    vec![everyone, teams]
 }
 
 fn show(on_screen: bool, begun: Instant, progress: &str) {

@@ -7,6 +7,7 @@ pub mod budgets;
 #[cfg(feature = "sidecar")]
 pub mod records;
 mod standing;
+pub mod totals;
 
 use std::sync::{Arc, OnceLock};
 

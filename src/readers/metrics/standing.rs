@@ -14,6 +14,7 @@ use crate::layers::rate_limit::RateLimitLayer;
 pub(super) struct Standing {
     limits: RateLimitLayer,
     names: HashMap<Slot, Arc<str>>,
+    limit: IntGaugeVec,
     remaining: IntGaugeVec,
     waiting: IntGaugeVec,
     pace: GaugeVec,
@@ -26,6 +27,10 @@ impl Standing {
         Ok(Self {
             limits,
             names: names.map(|model| (model.slot, model.id.clone())).collect(),
+            limit: IntGaugeVec::new(
+                Opts::new("tollgate_rate_limit_limit", "Requests that the limit's window has room for."),
+                labels,
+            )?,
             remaining: IntGaugeVec::new(
                 Opts::new(
                     "tollgate_rate_limit_remaining",
@@ -47,17 +52,18 @@ impl Standing {
 
 impl Collector for Standing {
     fn desc(&self) -> Vec<&Desc> {
-        [self.remaining.desc(), self.waiting.desc(), self.pace.desc()].concat()
+        [self.limit.desc(), self.remaining.desc(), self.waiting.desc(), self.pace.desc()].concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         for model in self.limits.snapshot() {
             let name = self.names.get(&model.slot).map_or("other", |name| name);
+            self.limit.with_label_values(&[name]).set(i64::from(model.limit));
             self.remaining.with_label_values(&[name]).set(i64::from(model.remaining));
             self.waiting.with_label_values(&[name]).set(i64::try_from(model.waiting).unwrap_or(i64::MAX));
             self.pace.with_label_values(&[name]).set(model.pace);
         }
-        [self.remaining.collect(), self.waiting.collect(), self.pace.collect()].concat()
+        [self.limit.collect(), self.remaining.collect(), self.waiting.collect(), self.pace.collect()].concat()
     }
 }
 

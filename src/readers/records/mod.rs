@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-pub use self::query::{Archive, Filter, Group, Record, Usage};
+pub use self::query::{Archive, Filter, Group, Moment, Record, Usage};
 use self::row::Row;
 pub use self::schema::RecordsError;
 use crate::layers::budget::{Bucket, Lease, Ledger};

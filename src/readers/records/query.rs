@@ -49,6 +49,22 @@ pub struct Usage {
     pub saved: Neurons,
 }
 
+/// What a model did in a minute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Moment {
+    /// Since 1970.
+    pub minute: u64,
+    /// The model that answered.
+    pub model: String,
+    /// Calls.
+    pub calls: u64,
+    /// Those of them that the cache answered.
+    pub hits: u64,
+    /// Spent.
+    pub neurons: Neurons,
+}
+
 /// Which records. `None` is any.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -149,6 +165,12 @@ impl Archive {
         Ok(Self { connection: schema::open_to_read(path)?, path: path.display().to_string() })
     }
 
+    /// From here on it sees what is there now, whatever is written later.
+    pub fn hold(self) -> Result<Self, RecordsError> {
+        self.told(self.connection.execute_batch("BEGIN; SELECT 1 FROM days LIMIT 1;"))?;
+        Ok(self)
+    }
+
     fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, RecordsError> {
         result.map_err(|why| RecordsError::Database { path: self.path.clone(), why })
     }
@@ -188,6 +210,19 @@ impl Archive {
     pub fn get(&self, id: CallId) -> Result<Option<Record>, RecordsError> {
         let sql = format!("SELECT {COLUMNS} FROM records WHERE id = ?1");
         self.told(self.connection.query_row(&sql, params![id.to_bytes()], record).optional())
+    }
+
+    /// What each model did minute by minute, between two moments in milliseconds since 1970. At most `most` lines.
+    pub fn minutes(&self, from_ms: u64, until_ms: u64, most: usize) -> Result<Vec<Moment>, RecordsError> {
+        let sql = "SELECT received_ms / 60000, model, count(*), sum(cache IN ('HIT', 'COALESCED')), sum(neurons) \
+            FROM records WHERE id >= ?1 AND id < ?2 GROUP BY 1, 2 ORDER BY 1 DESC, 5 DESC LIMIT ?3";
+        let moment = |row: &Row<'_>| {
+            let figure = |n| row.get::<_, Option<i64>>(n).map(|figure| figure.unwrap_or(0) as u64);
+            let neurons = Neurons::from_micro(figure(4)?);
+            Ok(Moment { minute: figure(0)?, model: row.get(1)?, calls: figure(2)?, hits: figure(3)?, neurons })
+        };
+        let bounds = params![first_id(from_ms), first_id(until_ms), most as i64];
+        self.told(self.connection.prepare(sql).and_then(|mut statement| statement.query_map(bounds, moment)?.collect()))
     }
 
     /// How many records fit; counts no further than `most`.
@@ -282,13 +317,17 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     })
 }
 
+/// The first that a record of this moment can have: ids begin with their moment.
+fn first_id(ms: u64) -> [u8; 16] {
+    (u128::from(ms) << 80).to_be_bytes()
+}
+
 // === impl Filter ===
 
 impl Filter {
     fn conditions(&self) -> (String, Vec<Value>) {
         let text = |value: &Option<String>| value.clone().map(Value::Text);
-        // Ids begin with their moment.
-        let moment = |ms: Option<u64>| ms.map(|ms| Value::Blob((u128::from(ms) << 80).to_be_bytes().to_vec()));
+        let moment = |ms: Option<u64>| ms.map(|ms| Value::Blob(first_id(ms).to_vec()));
         let before = self.before.map(|id| Value::Blob(id.to_bytes().to_vec()));
         let parts = [
             ("model = ?", text(&self.model)),
