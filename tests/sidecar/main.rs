@@ -11,6 +11,7 @@ mod errors;
 mod estimates;
 mod keys;
 mod memory;
+mod page;
 mod process;
 mod records;
 mod scripted;

@@ -2,17 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::Gate;
-
-/// The variable's value, or a word on what is left out; under `tests/all` leaving out is a failure.
-fn tool(variable: &str, what: &str) -> Option<String> {
-    let found = std::env::var(variable).ok();
-    if found.is_none() {
-        assert!(std::env::var_os("TOLLGATE_TEST_ALL").is_none(), "{variable} is not set: {what} would be left out");
-        println!("left out: {what} (tests/all installs it)");
-    }
-    found
-}
+use crate::support::{Gate, tool};
 
 #[test]
 fn the_openai_python_client() {

@@ -125,10 +125,21 @@ pub fn ask(client: &reqwest::Client, url: &str, body: &Value) -> reqwest::Reques
     client.post(url).bearer_auth(TOKEN).header("content-type", "application/json").body(body.to_string())
 }
 
+/// The variable's value, or a word on what is left out; under `tests/all` leaving out is a failure.
+pub fn tool(variable: &str, what: &str) -> Option<String> {
+    let found = std::env::var(variable).ok();
+    if found.is_none() {
+        assert!(std::env::var_os("TOLLGATE_TEST_ALL").is_none(), "{variable} is not set: {what} would be left out");
+        println!("left out: {what} (tests/all installs it)");
+    }
+    found
+}
+
 /// The `tollgate` command as a process, with a config of its own.
 pub struct Process {
     pub child: Child,
     _config: tempfile::NamedTempFile,
+    command: Command,
     pub listen: String,
     pub admin: String,
 }
@@ -155,28 +166,49 @@ impl Process {
     pub fn serve_under(starter: &[&str], upstream: &str, variables: &[(&str, &str)]) -> Self {
         let mut config = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut config, unlimited().as_bytes()).unwrap();
-        let mut child = command_under(starter)
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--upstream", upstream])
+        let mut command = command_under(starter);
+        command
+            .args(["serve", "--upstream", upstream])
             .env("TOLLGATE_CONFIG", config.path())
+            .envs([("TOLLGATE_LISTEN", "127.0.0.1:0"), ("TOLLGATE_ADMIN", "127.0.0.1:0")])
             .envs(variables.iter().copied())
             .env("CLOUDFLARE_ACCOUNT_ID", "acc")
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line).unwrap();
-        let address = |after: &str| {
-            let rest = line.split(after).nth(1).unwrap_or_else(|| panic!("no address in {line:?}"));
-            rest.split([',', '\n']).next().unwrap().trim().to_owned()
-        };
-        Self { listen: address("listening on "), admin: address("admin on "), child, _config: config }
+            .stderr(Stdio::piped());
+        let (child, listen, admin) = spawn(&mut command);
+        Self { child, _config: config, command, listen, admin }
+    }
+
+    /// As `kill -9` does.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The same at the same addresses, once it is dead.
+    pub fn start_again(&mut self) {
+        let address = |url: &str| url.strip_prefix("http://").unwrap().to_owned();
+        self.command.env("TOLLGATE_LISTEN", address(&self.listen)).env("TOLLGATE_ADMIN", address(&self.admin));
+        (self.child, self.listen, self.admin) = spawn(&mut self.command);
     }
 
     pub fn terminate(&self) {
         let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
+}
+
+/// Where it listens, once it does.
+fn spawn(command: &mut Command) -> (Child, String, String) {
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line).unwrap();
+    let address = |after: &str| {
+        let rest = line.split(after).nth(1).unwrap_or_else(|| panic!("no address in {line:?}"));
+        rest.split([',', '\n']).next().unwrap().trim().to_owned()
+    };
+    let (listen, admin) = (address("listening on "), address("admin on "));
+    (child, listen, admin)
 }
 
 impl Drop for Process {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) async fn run(client: reqwest::Client, base_url: String, number: usize, stop: CancellationToken) {
     let mut turn = 0;
     while !stop.is_cancelled() {
-        send(&client, &base_url, ask(number + turn * CLIENTS)).await;
+        send(&client, &base_url, TEAMS[number % TEAMS.len()], ask(number + turn * CLIENTS)).await;
         turn += 1;
         let _ = stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
     }
@@ -20,6 +20,8 @@ pub(super) async fn run(client: reqwest::Client, base_url: String, number: usize
 /// How many ask at once.
 pub(super) const CLIENTS: usize = 12;
 const PAUSE: Duration = Duration::from_millis(40);
+/// Who the clients are, as `cf-aig-metadata` has it.
+const TEAMS: [&str; 3] = [r#"{"team":"search"}"#, r#"{"team":"support"}"#, r#"{"team":"growth"}"#];
 
 struct Ask {
     path: String,
@@ -32,8 +34,9 @@ enum Body {
 }
 
 /// A refused or failed call is counted by the gate; the demo's clients go on.
-async fn send(client: &reqwest::Client, base_url: &str, ask: Ask) {
+async fn send(client: &reqwest::Client, base_url: &str, team: &str, ask: Ask) {
     let request = client.post(format!("{base_url}{}", ask.path)).header(AUTHORIZATION, "Bearer demo");
+    let request = request.header("cf-aig-metadata", team);
     let request = match ask.body {
         Body::Json(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_string()),
         Body::Sound(bytes) => request.header(CONTENT_TYPE, "audio/wav").body(bytes),

@@ -285,7 +285,7 @@ fn graph(now: &Now<'_>, id: &str, title: &str, series: &[Series], shown: fn(f64)
             }
             div.plot id=(format!("{id}-plot")) tabindex="0" role="group"
                 aria-label=(format!("{title}, the last hour. Left and right arrows go from minute to minute; the table below has the same figures.")) {
-                div.axis aria-hidden="true" { span { (shown(top)) } span { (shown(top / 2.0)) } span { "0" } }
+                div.axis aria-hidden="true" { span { (round(top)) } span { (round(top / 2.0)) } span { "0" } }
                 div.bars { (PreEscaped(svg)) div.cursor {} }
                 p.tip role="status" {}
             }
@@ -423,6 +423,11 @@ fn amount(value: f64) -> String {
         middle if middle < 1000.0 => format!("{middle:.1}"),
         large => whole(large),
     }
+}
+
+/// A figure of an axis, which has few digits.
+fn round(value: f64) -> String {
+    if value < 1000.0 { value.to_string() } else { whole(value) }
 }
 
 /// A whole number, its thousands told apart by narrow spaces.

@@ -1,0 +1,72 @@
+//! The live page: in a real browser, and who may look at it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use crate::support::{LLAMA, Process, ask, client, tool, vendor};
+
+#[test]
+fn a_browser_sees_what_the_metrics_say_and_survives_a_restart() {
+    let Some(modules) = tool("TOLLGATE_TEST_BROWSER_MODULES", "the live page in a browser") else { return };
+    let Some(chromium) = tool("TOLLGATE_TEST_CHROMIUM", "the live page in a browser") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t.db").display().to_string();
+    let vendor = vendor();
+    let mut process = Process::serve(&vendor.base_url(), &[("TOLLGATE_RECORDS_PATH", &path)]);
+    let pictures = std::path::Path::new(&modules).parent().unwrap().to_owned();
+    // Modules are looked for beside the script.
+    let script = pictures.join("page.mjs");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/page.mjs"), &script).unwrap();
+    let mut browser = Command::new("node")
+        .args([&script.display().to_string(), &process.listen, &process.admin, &chromium])
+        .arg(&pictures)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node starts");
+    let mut answers = browser.stdin.take().unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(browser.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        match &*line {
+            "stop" => process.kill(),
+            "start" => process.start_again(),
+            _ => {
+                said.push(line);
+                continue;
+            }
+        }
+        answers.write_all(b"\n").unwrap();
+    }
+    assert!(browser.wait().unwrap().success() && said.last().is_some_and(|line| line == "done"), "{said:?}");
+}
+
+#[tokio::test]
+async fn page_and_log_are_on_the_admin_port_alone_and_need_its_token() {
+    let vendor = vendor();
+    let client = client();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t.db").display().to_string();
+    for token in ["", "open-sesame"] {
+        let variables = [("TOLLGATE_RECORDS_PATH", &*path), ("TOLLGATE_ADMIN_TOKEN", token)];
+        let process = Process::serve(&vendor.base_url(), &variables);
+        ask(&client, &format!("{}/run/{LLAMA}", process.listen), &serde_json::json!({"prompt": "x"}))
+            .send()
+            .await
+            .unwrap();
+        for page in ["/", "/page/now", "/page/script.js", "/page/style.css", "/logs", "/budgets", "/cache"] {
+            let get = |base: &str| client.get(format!("{base}{page}"));
+            let closed = if token.is_empty() { 200 } else { 401 };
+            assert_eq!(get(&process.admin).send().await.unwrap().status(), closed, "{page} without a token");
+            assert_eq!(get(&process.admin).bearer_auth("open").send().await.unwrap().status(), closed, "{page}");
+            let open = get(&process.admin).basic_auth("me", Some("open-sesame")).send().await.unwrap();
+            assert_eq!(open.status(), 200, "{page} with the token");
+            assert_eq!(get(&process.listen).send().await.unwrap().status(), 404, "{page} on the proxy's port");
+            let stranger = get(&process.admin).header("host", "evil.example").send().await.unwrap();
+            assert_eq!(stranger.status(), 421, "{page} by another name");
+        }
+        for page in ["/metrics", "/healthz", "/readyz"] {
+            assert_eq!(client.get(format!("{}{page}", process.admin)).send().await.unwrap().status(), 200, "{page}");
+        }
+    }
+}
