@@ -49,6 +49,9 @@ impl VendorError {
 
     /// Reads JSON that may or may not be an error: the first event of a stream.
     pub fn find(status: StatusCode, json: &[u8]) -> Option<Self> {
+        if !may_tell_of_errors(json) {
+            return None;
+        }
         let body: ErrorBody = serde_json::from_slice(json).ok()?;
         let (code, message) = match (body.errors.into_iter().next(), body.error) {
             (Some(error), _) | (None, Some(ErrorField::Object(error))) => (error.code, text(error.message)),
@@ -58,6 +61,15 @@ impl VendorError {
         let code = number(&code).or_else(|| head_number(&message));
         Some(Self { status, code, message })
     }
+}
+
+/// False only where no field is called `error`, or all that are hold nothing: most replies, which need no parser then.
+fn may_tell_of_errors(json: &[u8]) -> bool {
+    memchr::memmem::find_iter(json, br#""error"#).any(|at| {
+        let rest = &json[at + br#""error"#.len()..];
+        let rest = rest.strip_prefix(b"s").unwrap_or(rest);
+        !matches!(rest, [b'"', b':', b'[', b']', ..] | [b'"', b':', b'n', b'u', b'l', b'l', ..])
+    })
 }
 
 fn text(value: Value) -> String {

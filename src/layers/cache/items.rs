@@ -1,13 +1,14 @@
 //! Embeddings by the item: a call with many texts, of which some are known.
 
 use std::collections::HashMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::canonical::{self, Object};
+use super::canonical;
 use super::key::{Key, Scope};
 use crate::call::{Call, Endpoint};
 use crate::catalogue::Task;
@@ -63,8 +64,31 @@ struct NativeResult<'a> {
     pooling: Option<&'a RawValue>,
 }
 
+/// An object's fields, each value as it was written.
+struct Object<'a>(Vec<(&'a str, &'a RawValue)>);
+
 /// The vendor takes fewer; more is no call to be taken apart.
 const MAX_ITEMS: usize = 100_000;
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Object<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry::<&'de str, &'de RawValue>()? {
+                    fields.push(field);
+                }
+                Ok(Object(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
 
 impl<'a> Items<'a> {
     /// `None` where the call is no list of texts to embed.

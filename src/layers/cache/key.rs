@@ -1,78 +1,164 @@
 //! What makes two calls the same: who asks, whom, and for what.
 
-use bytes::Bytes;
+use std::hash::{BuildHasher, Hash, Hasher};
+
+use highway::{HighwayHash, HighwayHasher};
 use http::header;
 use serde_json::value::RawValue;
 
 use super::canonical;
 use crate::call::Call;
 
-/// A digest of everything an answer depends on (BLAKE3), so that no two inputs meet by chance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A digest of everything an answer depends on, so that no two inputs meet by chance; without the [`Secret`], nor by intent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key(pub(super) [u8; 32]);
 
+/// What the digests of one cache are keyed with (HighwayHash, 256 bits): who does not know it finds no two inputs with one
+/// digest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Secret(pub(super) [u64; 4]);
+
 /// What is common to all calls of one caller to one model in one form.
-#[derive(Clone)]
-pub(super) struct Scope(blake3::Hasher);
+#[derive(Clone, Copy)]
+pub(super) struct Scope {
+    secret: Secret,
+    digest: [u8; 32],
+}
+
+struct Digest(HighwayHasher);
+
+/// A key is a digest: tables take it as it is.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Taken;
+
+pub(super) struct TakenHasher(u64);
+
+// === impl Secret ===
+
+impl Secret {
+    pub(super) fn random() -> Self {
+        // Keyed from the system's randomness, once for each.
+        Self(std::array::from_fn(|n| std::hash::RandomState::new().hash_one(n)))
+    }
+
+    fn digest(self) -> Digest {
+        Digest(HighwayHasher::new(highway::Key(self.0)))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+// === impl Scope ===
 
 impl Scope {
     /// Account, form, model and the caller's authorisation: its key's name, or the headers that vouch for it upstream.
-    pub(super) fn of(call: &Call) -> Self {
-        let mut scope = Self(blake3::Hasher::new());
-        scope.add(call.account.as_bytes());
-        scope.add(call.endpoint.label().as_bytes());
-        scope.add(call.model.id.as_bytes());
+    pub(super) fn of(call: &Call, secret: Secret) -> Self {
+        let mut digest = secret.digest();
+        digest.add(call.account.as_bytes());
+        digest.add(call.endpoint.label().as_bytes());
+        digest.add(call.model.id.as_bytes());
         match &call.key {
-            Some(key) => scope.add(key.as_bytes()),
+            Some(key) => digest.add(key.as_bytes()),
             None => {
                 for name in [header::AUTHORIZATION.as_str(), "cf-aig-authorization"] {
-                    scope.add(call.head.headers.get(name).map_or(b"".as_slice(), |value| value.as_bytes()));
+                    digest.add(call.head.headers.get(name).map_or(b"".as_slice(), |value| value.as_bytes()));
                 }
             }
         }
-        scope.add(if call.key.is_some() { b"key" } else { b"token" });
-        scope
+        digest.add(if call.key.is_some() { b"key" } else { b"token" });
+        Self { secret, digest: digest.finish() }
     }
 
     /// The whole call, or the name that its caller gave it.
     pub(super) fn call(&self, call: &Call) -> Key {
-        let mut scope = self.clone();
-        scope.add(if call.stream { b"stream" } else { b"whole" });
-        scope.add(call.head.query.as_deref().unwrap_or("").as_bytes());
+        let mut digest = self.begin(if call.stream { b"stream" } else { b"whole" });
+        digest.add(call.head.query.as_deref().unwrap_or("").as_bytes());
         match &call.options.cache_key {
             Some(name) => {
-                scope.add(b"named");
-                scope.add(name.as_bytes());
+                digest.add(b"named");
+                digest.add(name.as_bytes());
             }
             None => {
-                scope.add(b"body");
-                scope.add(&body(call));
+                digest.add(b"body");
+                // JSON in its canonical form, anything else as it is.
+                match canonical::json(&call.body) {
+                    Some(text) => digest.add(&text),
+                    None => digest.add(&call.body),
+                }
             }
         }
-        scope.key()
+        Key(digest.finish())
     }
 
     /// One text of an embeddings call; `rest` is what else its body says.
-    pub(super) fn item(&self, rest: &str, text: &RawValue) -> Key {
-        let mut scope = self.clone();
-        scope.add(b"item");
-        scope.add(rest.as_bytes());
-        scope.add(text.get().as_bytes());
-        scope.key()
+    pub(super) fn item(&self, rest: &[u8], text: &RawValue) -> Key {
+        let mut digest = self.begin(b"item");
+        digest.add(rest);
+        digest.add(text.get().as_bytes());
+        Key(digest.finish())
     }
 
-    /// Each part is told apart from the next by its length.
-    fn add(&mut self, part: &[u8]) {
-        self.0.update(&(part.len() as u64).to_le_bytes());
-        self.0.update(part);
-    }
-
-    fn key(self) -> Key {
-        Key(self.0.finalize().into())
+    fn begin(&self, kind: &[u8]) -> Digest {
+        let mut digest = self.secret.digest();
+        digest.add(&self.digest);
+        digest.add(kind);
+        digest
     }
 }
 
-/// JSON in its canonical form, anything else as it is.
-fn body(call: &Call) -> Bytes {
-    canonical::json(&call.body).map_or_else(|| call.body.clone(), Bytes::from)
+// === impl Digest ===
+
+impl Digest {
+    /// Each part is told apart from the next by its length.
+    fn add(&mut self, part: &[u8]) {
+        self.0.append(&(part.len() as u64).to_le_bytes());
+        self.0.append(part);
+    }
+
+    fn finish(self) -> [u8; 32] {
+        let words = self.0.finalize256();
+        let mut bytes = [0; 32];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+// === impl Key, Taken ===
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+impl BuildHasher for Taken {
+    type Hasher = TakenHasher;
+
+    fn build_hasher(&self) -> TakenHasher {
+        TakenHasher(0)
+    }
+}
+
+impl Hasher for TakenHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // Keys come as one word; whatever else might is still told apart.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = word;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }

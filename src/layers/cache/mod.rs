@@ -56,6 +56,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -67,7 +68,7 @@ use http::response;
 use tower::{Layer, Service, ServiceExt};
 
 use self::flight::{Flight, Landed};
-use self::key::{Key, Scope};
+use self::key::{Key, Scope, Taken};
 use self::partial::Made;
 use self::store::{Entry, Kind, Store};
 use super::{Reply, ReplyFuture};
@@ -107,7 +108,9 @@ pub struct Cache<S> {
 struct Shared {
     settings: Settings,
     store: Store,
-    flights: DashMap<Key, Weak<Flight>>,
+    flights: DashMap<Key, Weak<Flight>, Taken>,
+    /// How many flights have brought something to keep.
+    landings: AtomicU64,
 }
 
 /// What is to be done with a call.
@@ -149,7 +152,7 @@ impl CacheLayer {
     /// An empty cache.
     pub fn new(settings: Settings) -> Self {
         let store = Store::new(settings.max_bytes);
-        Self(Arc::new(Shared { settings, store, flights: DashMap::new() }))
+        Self(Arc::new(Shared { settings, store, flights: DashMap::with_hasher(Taken), landings: AtomicU64::new(0) }))
     }
 
     /// Forgets one model's answers, or all of them.
@@ -217,7 +220,7 @@ where
     S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    let scope = Scope::of(&call);
+    let scope = Scope::of(&call, shared.store.secret());
     let key = scope.call(&call);
     for flown in 1.. {
         match board(&shared, key, || flight(&shared, &inner, &call, key, &scope, ttl)) {
@@ -266,6 +269,7 @@ fn is_passing(head: &Result<Arc<response::Parts>, Error>) -> bool {
 
 fn board(shared: &Shared, key: Key, fresh: impl Fn() -> Flight) -> Boarding {
     loop {
+        let landings = shared.landings.load(Ordering::Acquire);
         if let Some(entry) = shared.store.get(&key) {
             return Boarding::Hit(entry);
         }
@@ -296,11 +300,10 @@ fn board(shared: &Shared, key: Key, fresh: impl Fn() -> Flight) -> Boarding {
         if !begun {
             continue;
         }
-        // Someone may have landed since the first look; nothing has been sent yet.
-        return match shared.store.get(&key) {
-            Some(entry) => Boarding::Hit(entry),
-            None => Boarding::Lead(flight),
-        };
+        // Where someone has landed since the first look, it may be there now; nothing has been sent yet.
+        let has_landed = shared.landings.load(Ordering::Acquire) != landings;
+        let landed = if has_landed { shared.store.get(&key) } else { None };
+        return landed.map_or(Boarding::Lead(flight), Boarding::Hit);
     }
 }
 
@@ -311,7 +314,7 @@ where
     S::Future: Send + 'static,
 {
     let (payer, asked) = (call.receipt.clone(), call.model.id.clone());
-    let (inner, sent, scope) = (inner.clone(), call.clone(), scope.clone());
+    let (inner, sent, scope) = (inner.clone(), call.clone(), *scope);
     let keeping = shared.clone();
     let items = shared.clone();
     let calling: ReplyFuture = Box::pin(async move { partial::call(&items.store, inner, sent, scope, ttl).await });
@@ -329,6 +332,7 @@ where
                 ttl,
             };
             keeping.store.keep(*key, entry);
+            keeping.landings.fetch_add(1, Ordering::Release);
         }
     })
 }

@@ -1,6 +1,6 @@
 //! What is kept, written to a file and read back: a warm cache survives a restart.
 //!
-//! A line of JSON for each entry, and its body's bytes after it. The file is written beside the old one and takes its place,
+//! A line for the secret that the keys were made with; then a line of JSON for each entry, and its body's bytes after it. The file is written beside the old one and takes its place,
 //! so that there is always a whole one.
 
 use std::fs::File;
@@ -12,9 +12,14 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-use super::key::Key;
+use super::key::{Key, Secret};
 use super::store::{Entry, Kind, Store};
 use crate::neurons::Neurons;
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    secret: [u64; 4],
+}
 
 #[derive(Serialize, Deserialize)]
 struct Line {
@@ -40,6 +45,8 @@ pub(super) fn save(store: &Store, path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = BufWriter::new(options.open(&beside)?);
+    serde_json::to_writer(&mut file, &Head { secret: store.secret().0 })?;
+    file.write_all(b"\n")?;
     for (key, entry) in store.all() {
         serde_json::to_writer(&mut file, &Line::of(key, &entry))?;
         file.write_all(b"\n")?;
@@ -55,6 +62,10 @@ pub(super) fn load(store: &Store, path: &Path) -> io::Result<usize> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error),
     };
+    let Some(head) = line(&mut file)?.and_then(|line| serde_json::from_slice::<Head>(&line).ok()) else { return Ok(0) };
+    if !store.adopt(Secret(head.secret)) {
+        return Ok(0);
+    }
     let mut count = 0;
     while let Some((key, entry)) = read(&mut file)? {
         store.keep(key, entry);
@@ -65,15 +76,19 @@ pub(super) fn load(store: &Store, path: &Path) -> io::Result<usize> {
 
 /// The next entry; `None` at the end, or where the file is none of ours.
 fn read(file: &mut impl BufRead) -> io::Result<Option<(Key, Entry)>> {
-    let mut line = Vec::new();
-    file.take(1 << 20).read_until(b'\n', &mut line)?;
-    let Ok(line) = serde_json::from_slice::<Line>(&line) else { return Ok(None) };
+    let Some(line) = line(file)?.and_then(|line| serde_json::from_slice::<Line>(&line).ok()) else { return Ok(None) };
     if line.length > MAX_LENGTH {
         return Ok(None);
     }
     let mut body = Vec::new();
     file.take(line.length as u64).read_to_end(&mut body)?;
     Ok((body.len() == line.length).then(|| line.entry(body.into())))
+}
+
+fn line(file: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let length = file.take(1 << 20).read_until(b'\n', &mut line)?;
+    Ok((length > 0).then_some(line))
 }
 
 impl Line {

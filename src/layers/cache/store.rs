@@ -1,6 +1,6 @@
 //! What is kept, and for how long: bounded by bytes, the least useful first to go (moka's TinyLFU).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -8,14 +8,17 @@ use http::{HeaderMap, Response, StatusCode};
 use moka::Expiry;
 use moka::sync::Cache;
 
-use super::key::Key;
+use super::key::{Key, Secret, Taken};
 use crate::body::Body;
 use crate::layers::Reply;
 use crate::neurons::Neurons;
 
 /// Kept answers. Cloning shares them.
 #[derive(Clone)]
-pub(super) struct Store(Cache<Key, Arc<Entry>>);
+pub(super) struct Store {
+    entries: Cache<Key, Arc<Entry>, Taken>,
+    secret: Arc<OnceLock<Secret>>,
+}
 
 /// One thing kept.
 #[derive(Clone, Debug)]
@@ -62,40 +65,50 @@ impl Store {
             .weigher(|_: &Key, entry: &Arc<Entry>| u32::try_from(entry.weight()).unwrap_or(u32::MAX))
             .expire_after(ByTtl)
             .support_invalidation_closures();
-        Self(cache.build())
+        Self { entries: cache.build_with_hasher(Taken), secret: Arc::default() }
+    }
+
+    /// What the keys are made with.
+    pub(super) fn secret(&self) -> Secret {
+        *self.secret.get_or_init(Secret::random)
+    }
+
+    /// Takes up the secret that kept keys were made with; false where it has another one by now.
+    pub(super) fn adopt(&self, secret: Secret) -> bool {
+        *self.secret.get_or_init(|| secret) == secret
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        self.0.get(key)
+        self.entries.get(key)
     }
 
     pub(super) fn keep(&self, key: Key, entry: Entry) {
         if !entry.left().is_zero() {
-            self.0.insert(key, Arc::new(entry));
+            self.entries.insert(key, Arc::new(entry));
         }
     }
 
     /// Forgets one model's answers, or all.
     pub(super) fn purge(&self, model: Option<&str>) {
         match model {
-            None => self.0.invalidate_all(),
+            None => self.entries.invalidate_all(),
             Some(model) => {
                 let model: Arc<str> = model.into();
                 // It fails only where closures are not supported, and they are.
-                let _ = self.0.invalidate_entries_if(move |_, entry| entry.model == model);
+                let _ = self.entries.invalidate_entries_if(move |_, entry| entry.model == model);
             }
         }
-        self.0.run_pending_tasks();
+        self.entries.run_pending_tasks();
     }
 
     /// How many are kept, and what they weigh, in bytes.
     pub(super) fn size(&self) -> (u64, u64) {
-        self.0.run_pending_tasks();
-        (self.0.entry_count(), self.0.weighted_size())
+        self.entries.run_pending_tasks();
+        (self.entries.entry_count(), self.entries.weighted_size())
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (Key, Arc<Entry>)> {
-        self.0.iter().map(|(key, entry)| (*key, entry))
+        self.entries.iter().map(|(key, entry)| (*key, entry))
     }
 }
 
