@@ -59,6 +59,7 @@ pub mod call;
 pub mod catalogue;
 #[cfg(feature = "sidecar")]
 pub mod cli;
+pub mod client;
 mod error;
 pub mod estimate;
 pub mod gateway;

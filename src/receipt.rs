@@ -36,6 +36,10 @@ pub trait Reader: Send + Sync + 'static {
 /// Who reads.
 pub type Readers = Arc<[Arc<dyn Reader>]>;
 
+/// Reads the receipt of one call: put it into its request's [extensions](http::Request::extensions_mut).
+#[derive(Clone)]
+pub struct ReadBy(pub Arc<dyn Reader>);
+
 /// An open receipt. Cloning shares it.
 #[derive(Clone)]
 pub struct Receipt(Arc<Open>);

@@ -5,6 +5,7 @@
 mod budgets;
 mod bytes;
 mod cache;
+mod client;
 mod commands;
 mod costs;
 mod errors;

@@ -67,7 +67,7 @@ use crate::call::{Ask, Call, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Task};
 use crate::headers::{CF_AIG_LOG_ID, strip_hop_by_hop};
 use crate::payload::{Copying, Payload, Payloads};
-use crate::receipt::{CallId, Outcome, Readers, Receipt};
+use crate::receipt::{CallId, Outcome, ReadBy, Readers, Receipt};
 use crate::vendor_error::VendorError;
 
 /// What the door needs to know.
@@ -112,6 +112,7 @@ struct Arrived<'a> {
     method: Method,
     query: Option<&'a str>,
     headers: HeaderMap,
+    reader: Option<ReadBy>,
 }
 
 /// Words of refusal that are said in more than one place.
@@ -200,7 +201,13 @@ where
         match Route::of(head.uri.path()) {
             Route::Call(target) => {
                 let Self { settings, inner, .. } = self;
-                let arrived = Arrived { target, method: head.method, query: head.uri.query(), headers: head.headers };
+                let arrived = Arrived {
+                    target,
+                    method: head.method,
+                    query: head.uri.query(),
+                    headers: head.headers,
+                    reader: head.extensions.remove(),
+                };
                 answer_call(&settings, inner, arrived, body).await
             }
             Route::Through => {
@@ -249,7 +256,11 @@ where
     B::Error: Into<BoxError>,
 {
     let endpoint = arrived.target.endpoint;
-    let receipt = Receipt::open(settings.readers.clone(), settings.catalogue.nameless(endpoint.guess()));
+    let readers = match &arrived.reader {
+        None => settings.readers.clone(),
+        Some(ReadBy(own)) => settings.readers.iter().chain([own]).cloned().collect(),
+    };
+    let receipt = Receipt::open(readers, settings.catalogue.nameless(endpoint.guess()));
     receipt.note(|facts| facts.endpoint = Some(endpoint));
     let reply = match identify(settings, arrived, body, &receipt).await {
         Ok(call) => ask(inner, call).await,
@@ -409,7 +420,7 @@ fn make_call(
     reading: Reading,
     receipt: &Receipt,
 ) -> Result<Call, Error> {
-    let Arrived { target, method, query, mut headers } = arrived;
+    let Arrived { target, method, query, mut headers, .. } = arrived;
     let Reading { mut ask, stream, model: named } = reading;
     let (name, mut model_in_body) = match (target.model, named) {
         (Some(name), _) => (name.into_owned(), None),
@@ -501,7 +512,9 @@ fn hand_over(
         }
         Err(error) => {
             receipt.note(|facts| facts.refused = Some(error.code()));
-            (error.response(endpoint.is_native()), error.outcome())
+            let (mut reply, outcome) = (error.response(endpoint.is_native()), error.outcome());
+            reply.extensions_mut().insert(error);
+            (reply, outcome)
         }
     };
     let status = reply.status();

@@ -1,5 +1,8 @@
 //! The stack, composed.
 //!
+//! [`Gateway::builder`] makes it of plain settings, around reqwest or any HTTP service of yours; [`stack`] is what it is made
+//! of, for those who share a layer's state between stacks.
+//!
 //! ```text
 //!  http::Request
 //!    │  Identify    the only door from HTTP; opens the receipt
@@ -13,21 +16,54 @@
 //!    ▼
 //!  Upstream         the vendor's API, or an AI Gateway
 //! ```
+//!
+//! # Example
+//! ```no_run
+//! use tollgate::body::Body;
+//! use tollgate::gateway::Gateway;
+//! use tower::ServiceExt;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let gate = Gateway::builder().account("023e105f4ecef8ad9ca31a8372d0c353").token("<Workers AI API token>").build()?;
+//! let request = http::Request::post("/v1/chat/completions");
+//! let request = request.body(Body::from(r#"{"model": "@cf/meta/llama-3.2-1b-instruct", "messages": []}"#))?;
+//! let reply = gate.oneshot(request).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What it does not do
+//! It spawns no task, opens no port and keeps no global state: two gateways in one process know nothing of each other.
 
-use tower::{Layer, ServiceBuilder};
+mod builder;
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tower::{Layer, Service, ServiceBuilder};
+
+pub use self::builder::{BuildError, Builder};
+use crate::body::{Body, BoxError};
+
+use crate::layers::Reply;
 use crate::layers::budget::{Budget, BudgetLayer};
 use crate::layers::cache::{self, Cache, CacheLayer};
 use crate::layers::compat::{Compat, CompatLayer};
 use crate::layers::fallback::{Fallback, FallbackLayer};
-use crate::layers::identify::{self, Identify, IdentifyLayer};
+use crate::layers::identify::{self, Identify, IdentifyLayer, ReplyBody};
 use crate::layers::meter::{Meter, MeterLayer};
 use crate::layers::rate_limit::{RateLimit, RateLimitLayer};
 use crate::layers::retry::{Retry, RetryLayer};
-use crate::upstream::{Target, Upstream};
+use crate::upstream::{Client, Target, Upstream};
 
-/// The whole gate around an HTTP client. Cloning shares its state.
-pub type Gateway<C> = Identify<Compat<Cache<Fallback<Held<C>>>>, Upstream<C>>;
+/// The whole gate around an HTTP client: a service of HTTP requests, for axum, for hyper, or to be called by hand. Cloning
+/// shares its state.
+#[derive(Clone)]
+pub struct Gateway<C = Client>(Stack<C>);
+
+/// All layers around an HTTP client.
+pub type Stack<C> = Identify<Compat<Cache<Fallback<Held<C>>>>, Upstream<C>>;
 
 /// One model's part of the stack: what a fallback goes through again.
 pub type Held<C> = Budget<Retry<RateLimit<Meter<Upstream<C>>>>>;
@@ -64,8 +100,44 @@ impl Default for Settings {
     }
 }
 
+// === impl Gateway ===
+
+impl Gateway {
+    /// With good defaults, to be changed one by one.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+impl<C, B> Service<Request<B>> for Gateway<C>
+where
+    C: Service<Request<Body>, Response = Reply, Error = crate::Error> + Clone + Send + 'static,
+    C::Future: Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ReplyBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        <Stack<C> as Service<Request<B>>>::poll_ready(&mut self.0, cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+impl<C> std::fmt::Debug for Gateway<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gateway")
+    }
+}
+
 /// Stacks the layers upon a client.
-pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Gateway<C> {
+pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Stack<C> {
     let upstream = Upstream::new(client, target);
     let catalogue = settings.identify.catalogue.clone();
     ServiceBuilder::new()
