@@ -40,6 +40,7 @@ mod media;
 mod options;
 mod reply;
 mod route;
+mod span;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -53,6 +54,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tower::{Layer, Service};
+use tracing::Instrument;
 
 use self::json::Reading;
 use self::keys::{Client, Keys};
@@ -263,7 +265,10 @@ where
     let receipt = Receipt::open(readers, settings.catalogue.nameless(endpoint.guess()));
     receipt.note(|facts| facts.endpoint = Some(endpoint));
     let reply = match identify(settings, arrived, body, &receipt).await {
-        Ok(call) => ask(inner, call).await,
+        Ok(call) => {
+            let span = span::open(&call);
+            ask(inner, call).instrument(span).await
+        }
         Err(error) => Err(error),
     };
     hand_over(reply, receipt, endpoint, &settings.payloads)
