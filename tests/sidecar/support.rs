@@ -1,5 +1,6 @@
 //! The gate and the simulator on real sockets, and clients for them.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -173,4 +174,27 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Where `tests/all` has put a tool, or a word on what is left out; under `tests/all` leaving out is a failure.
+pub fn tool(variable: &str, what: &str) -> Option<String> {
+    let found = std::env::var(variable).ok();
+    if found.is_none() {
+        assert!(std::env::var_os("TOLLGATE_TEST_ALL").is_none(), "{variable} is not set: {what} would be left out");
+        println!("left out: {what} (tests/all installs what it needs)");
+    }
+    found
+}
+
+/// A copy of `tests/node` beside the installed packages, for node looks for those next to a script.
+pub fn node_place(installed: &Path) -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(installed.join("node_modules"), place.path().join("node_modules")).unwrap();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node")).unwrap() {
+        let file = file.unwrap();
+        if file.path().is_file() {
+            std::fs::copy(file.path(), place.path().join(file.file_name())).unwrap();
+        }
+    }
+    place
 }
