@@ -98,6 +98,7 @@ impl Sidecar {
         let readers = own.into_iter().chain(readers).collect();
         let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
         metrics.register(Box::new(BudgetMetrics::new(plan.spending.budgets.clone())?))?;
+        metrics.begin_at_zero(&plan.stack.identify.catalogue);
         metrics.watch_limits(plan.stack.rate_limit.clone(), &plan.stack.identify.catalogue)?;
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })

@@ -24,6 +24,7 @@ mod sound;
 mod stream;
 mod text;
 mod tokenizer;
+pub mod traffic;
 mod vectors;
 mod window;
 mod writer;
