@@ -26,8 +26,7 @@ const JSON: [&str; 4] = ["-H", "content-type: application/json", "-H", "authoriz
 fn a_chat() {
     let gate = Gate::start();
     let body = format!(r#"{{"model": "{LLAMA}", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}"#);
-    let arguments = [&JSON[..], &["-d", &body, "-D", "-", &gate.url("/v1/chat/completions")]].concat();
-    let Some(said) = curl(&arguments) else { return };
+    let Some(said) = curl(&[&JSON[..], &["-d", &body, "-D", "-", &gate.url("/v1/chat/completions")]].concat()) else { return };
     let (head, body) = said.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("\r\nx-tollgate-cost-usd: 0.0000"), "{head}");
     let reply: Value = serde_json::from_str(body).unwrap();
@@ -38,16 +37,14 @@ fn a_chat() {
 fn a_stream() {
     let gate = Gate::start();
     let body = format!(r#"{{"model": "{LLAMA}", "messages": [{{"role": "user", "content": "a tale"}}], "stream": true}}"#);
-    let arguments = [&JSON[..], &["-N", "-d", &body, &gate.url("/v1/chat/completions")]].concat();
-    let Some(said) = curl(&arguments) else { return };
+    let Some(said) = curl(&[&JSON[..], &["-N", "-d", &body, &gate.url("/v1/chat/completions")]].concat()) else { return };
     assert!(said.matches("data: {").count() > 10 && said.ends_with("data: [DONE]\n\n"), "{said}");
 }
 
 #[test]
 fn a_native_run() {
     let gate = Gate::start();
-    let arguments = [&JSON[..], &["-d", r#"{"prompt": "hello"}"#, &gate.url(&format!("/run/{LLAMA}"))]].concat();
-    let Some(said) = curl(&arguments) else { return };
+    let Some(said) = curl(&[&JSON[..], &["-d", r#"{"prompt": "hello"}"#, &gate.url(&format!("/run/{LLAMA}"))]].concat()) else { return };
     let reply: Value = serde_json::from_str(&said).unwrap();
     assert!(reply["success"] == true && reply["result"]["response"].is_string(), "{reply}");
 }
@@ -70,8 +67,7 @@ fn an_upload_of_raw_audio() {
 fn an_error_has_a_status_a_code_and_a_message() {
     let gate = Gate::start();
     let url = gate.url("/run/@cf/nobody/knows");
-    let arguments = [&JSON[..], &["-d", r#"{"prompt": "hello"}"#, "-w", "\n%{http_code}", &url]].concat();
-    let Some(said) = curl(&arguments) else { return };
+    let Some(said) = curl(&[&JSON[..], &["-d", r#"{"prompt": "hello"}"#, "-w", "\n%{http_code}", &url]].concat()) else { return };
     let (body, status) = said.rsplit_once('\n').unwrap();
     assert_eq!(status, "400");
     let reply: Value = serde_json::from_str(body).unwrap();

@@ -197,7 +197,7 @@ const CONFIG: &str = "
     limit = '1000000 neurons'
     [[budgets]]
     name = 'tight'
-    limit = '3 neurons'
+    limit = '20 neurons'
     models = ['@cf/qwen/qwen3-30b-a3b-fp8']
 ";
 
