@@ -2,7 +2,6 @@
 import sys
 import time
 
-import httpx
 import openai
 
 base_url = sys.argv[1]

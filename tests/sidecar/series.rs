@@ -1,15 +1,17 @@
 //! How many series Prometheus has to keep, whatever comes.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use tollgate::layers::budget::{Period, Rule};
+use tollgate::layers::identify::keys::sha256;
 use tollgate::neurons::Neurons;
 use tollgate::sidecar::config::Config;
 use tollgate::simulator::{Fault, FaultRule, Trouble};
 
-use crate::support::{Gate, LLAMA, vendor};
+use crate::support::{Gate, LLAMA, client, config, start_with};
 
 const KEYS: usize = 1_000;
 const MODELS: usize = 100;
@@ -28,14 +30,36 @@ fn many() -> Config {
         text += "prices = { input_token = 2457, output_token = 18252 }\n";
     }
     for n in 0..KEYS {
-        let hash: String = Sha256::digest(secret(n)).iter().map(|byte| format!("{byte:02x}")).collect();
-        text += &format!("[[keys]]\nname = \"team-{n}\"\nsha256 = \"{hash}\"\n");
+        text += &format!("[[keys]]\nname = \"team-{n}\"\nsha256 = \"{}\"\n", sha256(&secret(n)));
     }
     Config::parse(&text, "test").unwrap()
 }
 
+fn gate() -> Gate {
+    let many = many();
+    let mut settings = tollgate::simulator::Settings::default();
+    (settings.latency, settings.rate_limits, settings.models) = (0.0, false, many.models.clone());
+    let vendor = tollgate::simulator::start(settings).unwrap();
+    let mut config = config(&vendor.base_url());
+    (config.keys, config.models) = (many.keys, many.models);
+    config.budgets.push(Rule::new("everyone", Neurons::from_whole(1_000_000), Period::Day));
+    config.retry.max_attempts = NonZeroU32::new(2).unwrap();
+    config.retry.delay = Duration::ZERO;
+    let (sidecar, receipts) = start_with(config, &vec![("CLOUDFLARE_API_TOKEN".into(), "the-gates".into())]);
+    Gate { vendor, sidecar, receipts, client: client() }
+}
+
 fn series(metrics: &str) -> usize {
     metrics.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count()
+}
+
+/// Series by the name of their family.
+fn families(metrics: &str) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        *counts.entry(line.split(['{', ' ']).next().unwrap()).or_default() += 1;
+    }
+    counts
 }
 
 /// Sends all of them, so many at once.
@@ -51,13 +75,7 @@ async fn all(requests: Vec<reqwest::RequestBuilder>) {
 
 #[tokio::test]
 async fn a_hundred_models_a_thousand_keys_and_a_scanner_stay_under_5000_series() {
-    let gate = Gate::with(vendor(), |config| {
-        let many = many();
-        (config.keys, config.models) = (many.keys, many.models);
-        config.budgets.push(Rule::new("everyone", Neurons::from_whole(1_000_000), Period::Day));
-        config.retry.max_attempts = std::num::NonZeroU32::new(2).unwrap();
-        config.retry.delay = std::time::Duration::ZERO;
-    });
+    let gate = gate();
     let models: Vec<_> = {
         let catalogue = tollgate::catalogue::Catalogue::with(&many().models);
         catalogue.models().into_iter().filter(|model| model.is_listed()).map(|model| model.id.to_string()).collect()
@@ -65,7 +83,7 @@ async fn a_hundred_models_a_thousand_keys_and_a_scanner_stay_under_5000_series()
     assert_eq!(models.len(), MODELS);
     let ask = |model: &str, n: usize, body: serde_json::Value| {
         let url = gate.url(&format!("/run/{model}"));
-        let request = gate.client.post(url).bearer_auth(secret(n % KEYS)).header("authorization-of", "vendor");
+        let request = gate.client.post(url).bearer_auth(secret(n % KEYS));
         request.header("content-type", "application/json").body(body.to_string())
     };
 
@@ -89,16 +107,20 @@ async fn a_hundred_models_a_thousand_keys_and_a_scanner_stay_under_5000_series()
     all((0..1_000).map(|n| ask(&format!("@cf/junk/model-{n}"), n, json!({"prompt": "x"}))).collect()).await;
     let junk = (0..1_000).map(|n| gate.client.get(gate.url(&format!("/{n}/.env?token={n}"))).bearer_auth(secret(n)));
     all(junk.collect()).await;
-    all((0..1_000).map(|n| ask(LLAMA, 0, json!({})).bearer_auth(format!("guess-{n}"))).collect()).await;
+    let guess = |n| gate.client.post(gate.url(&format!("/run/{LLAMA}"))).bearer_auth(format!("guess-{n}")).body("{}");
+    all((0..1_000).map(guess).collect()).await;
     gate.receipts.after(asked_before + 2 * KEYS).await;
 
     let begun = Instant::now();
     let metrics = gate.metrics().await;
     println!("{} series, {} bytes, scraped in {:?}", series(&metrics), metrics.len(), begun.elapsed());
+    for (family, count) in families(&metrics) {
+        println!("{count:>6} {family}");
+    }
     for model in &models {
         assert!(metrics.contains(&format!("tollgate_requests_total{{model=\"{model}\"")), "{model} was not asked");
     }
-    for junk in ["junk", ".env", "team-", "guess", "tg-"] {
+    for junk in ["junk", ".env", "team-", "guess-", "tg-"] {
         assert!(!metrics.contains(junk), "{junk} is in a label");
     }
     assert!(series(&metrics) < 5_000, "{} series", series(&metrics));

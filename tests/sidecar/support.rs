@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tollgate::receipt::{Facts, Reader};
 use tollgate::sidecar::Sidecar;
-use tollgate::sidecar::config::{BaseUrl, Config};
+use tollgate::sidecar::config::{BaseUrl, Config, Variables};
 use tollgate::simulator::{self, Running};
 
 pub const LLAMA: &str = "@cf/meta/llama-3.2-1b-instruct";
@@ -77,8 +77,12 @@ pub fn config(upstream: &str) -> Config {
 }
 
 pub fn start(config: Config) -> (Sidecar, Receipts) {
+    start_with(config, &Variables::new())
+}
+
+pub fn start_with(config: Config, variables: &Variables) -> (Sidecar, Receipts) {
     let receipts = Receipts::default();
-    let sidecar = Sidecar::start(config, &Vec::new(), vec![Arc::new(receipts.clone())]).unwrap();
+    let sidecar = Sidecar::start(config, variables, vec![Arc::new(receipts.clone())]).unwrap();
     (sidecar, receipts)
 }
 
