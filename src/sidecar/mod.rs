@@ -109,6 +109,7 @@ impl Sidecar {
         if let Some(records) = &plan.spending.records {
             metrics.register(Box::new(RecordsMetrics::new(records.clone())?))?;
         }
+        metrics.begin_at_zero(&plan.stack.identify.catalogue);
         metrics.watch_limits(plan.stack.rate_limit.clone(), &plan.stack.identify.catalogue)?;
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })

@@ -24,6 +24,7 @@ mod sound;
 mod stream;
 mod text;
 mod tokenizer;
+pub mod traffic;
 mod vectors;
 mod window;
 mod writer;
@@ -31,6 +32,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::books::{Counts, ModelCounts};
 pub use self::fault::{Fault, FaultRule, Form, Trouble};
 use self::server::State;
+use crate::catalogue::Entry;
 use crate::neurons::Neurons;
 
 /// How the stand-in behaves.
@@ -60,6 +63,8 @@ pub struct Settings {
     pub free_neurons: Option<Neurons>,
     /// The one token that is accepted; `None` accepts any.
     pub token: Option<String>,
+    /// Models beyond or over the built-in table, by name.
+    pub models: BTreeMap<String, Entry>,
 }
 
 /// A stand-in that answers. Dropping it closes it.
@@ -94,6 +99,7 @@ impl Default for Settings {
             window: Duration::from_secs(60),
             free_neurons: None,
             token: None,
+            models: BTreeMap::new(),
         }
     }
 }

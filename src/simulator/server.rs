@@ -145,8 +145,8 @@ impl State {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
             windows: Windows::new(settings.window),
+            catalogue: Catalogue::with(&settings.models),
             settings,
-            catalogue: Catalogue::default(),
             books: Books::default(),
             batches: Batches::default(),
             faults: Faults::default(),

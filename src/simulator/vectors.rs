@@ -55,8 +55,9 @@ pub(super) fn classify(prompt: &Prompt, model: &Model) -> (Value, Usage) {
         return (envelope(json!({"answers": {"0": {"answer": true, "score": 0.93}}, "usage": told})), usage);
     }
     if let Some(contexts) = prompt.json["contexts"].as_array() {
+        let wanted = prompt.number("top_k").map_or(contexts.len(), |wanted| wanted as usize);
         let scores: Vec<_> =
-            (0..contexts.len()).map(|id| json!({"id": id, "score": 0.9 / (id as f64 + 1.0)})).collect();
+            (0..contexts.len().min(wanted)).map(|id| json!({"id": id, "score": 0.9 / (id as f64 + 1.0)})).collect();
         let neurons = model.prices.cost(&usage);
         return (envelope(json!({"response": scores, "usage": usage_json(&usage, Some(neurons))})), usage);
     }

@@ -1,5 +1,6 @@
 """The real OpenAI client against the sidecar: python openai_client.py BASE_URL"""
 import sys
+import time
 
 import openai
 
@@ -45,9 +46,45 @@ for wrong, kind in (({"model": "", "messages": messages}, openai.BadRequestError
         raise AssertionError(f"{wrong} was accepted")
     except kind as error:
         assert error.message, error
-try:
-    client.chat.completions.create(model=LLAMA, messages=messages, extra_headers={"x-simulate": "4006", "cf-aig-skip-cache": "true"})
-    raise AssertionError("429 was expected")
-except openai.RateLimitError as error:
-    assert "free allocation" in error.response.text, error.response.text
+# Retries: what a retry cannot mend is asked once, what it can mend until it succeeds, and at the time that the reply names.
+def patient(base_url, first=None):
+    """A client that may retry, and the requests and replies it made; the first request asks the simulator for trouble."""
+    wire = []
+
+    def sent(request):
+        if first and not wire:
+            request.headers["x-simulate"] = first
+        wire.append(request)
+
+    hooks = {"request": [sent], "response": [wire.append]}
+    http_client = openai.DefaultHttpxClient(event_hooks=hooks)
+    return openai.OpenAI(base_url=base_url, api_key="any", max_retries=8, http_client=http_client), wire
+
+
+spent, wire = patient(base_url.removesuffix("/v1") + "/client/v4/accounts/spent/ai/v1", "4006")
+for _ in range(2):
+    try:
+        spent.chat.completions.create(model=LLAMA, messages=messages)
+        raise AssertionError("429 was expected")
+    except openai.RateLimitError as error:
+        assert error.response.headers["x-should-retry"] == "false", error.response.headers
+        assert "free" in error.response.text, error.response.text
+assert len(wire) == 4, wire
+
+passing, wire = patient(base_url, "3040")
+again = [{"role": "user", "content": "Room now?"}]
+assert passing.chat.completions.create(model=LLAMA, messages=again).choices[0].message.content
+assert [reply.status_code for reply in wire[1::2]] == [429, 200], wire
+
+real, pauses = time.sleep, []
+time.sleep = lambda seconds: (pauses.append(seconds), real(seconds))
+waiting, wire = patient(base_url)
+for content in ("first", "second"):
+    waiting.chat.completions.create(model="@cf/meta/llama-3.2-3b-instruct", messages=[{"role": "user", "content": content}])
+refusals = [reply for reply in wire[1::2] if reply.status_code == 429]
+assert refusals, "the second call came before its turn"
+for refusal in refusals:
+    assert refusal.headers["x-should-retry"] == "true", refusal.headers
+    asked = float(refusal.headers["retry-after-ms"]) / 1000
+    assert any(abs(pause - asked) < 1e-9 for pause in pauses), (asked, pauses)
 print("openai", openai.__version__, "is at home")

@@ -9,6 +9,7 @@ use crate::support::{LLAMA, Process, ask, client, tool, vendor};
 fn a_browser_sees_what_the_metrics_say_and_survives_a_restart() {
     let Some(modules) = tool("TOLLGATE_TEST_BROWSER_MODULES", "the live page in a browser") else { return };
     let Some(chromium) = tool("TOLLGATE_TEST_CHROMIUM", "the live page in a browser") else { return };
+    let Some(node) = tool("TOLLGATE_TEST_NODE", "the live page in a browser") else { return };
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("t.db").display().to_string();
     let vendor = vendor();
@@ -17,7 +18,7 @@ fn a_browser_sees_what_the_metrics_say_and_survives_a_restart() {
     // Modules are looked for beside the script.
     let script = pictures.join("page.mjs");
     std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/page.mjs"), &script).unwrap();
-    let mut browser = Command::new("node")
+    let mut browser = Command::new(std::path::Path::new(&node).join("node_modules/.bin/node"))
         .args([&script.display().to_string(), &process.listen, &process.admin, &chromium])
         .arg(&pictures)
         .stdin(Stdio::piped())

@@ -1,18 +1,68 @@
 //! Real SDKs through the sidecar. They are installed by `tests/all`; `cargo test` alone says that it leaves them out.
 
+use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Gate, tool};
+use tollgate::sidecar::config::Config;
+
+use crate::support::{Gate, tool, vendor};
+
+/// One call a second and none waits, for the tests of what a client makes of a refusal.
+const ONE_A_SECOND: &str = "
+    [limits]
+    max_wait = '0s'
+    [limits.models.'@cf/meta/llama-3.2-3b-instruct']
+    requests = 1
+    per = '1s'
+";
+
+fn gate(openai_streams: bool) -> Gate {
+    Gate::with(vendor(), |config| {
+        let limits = Config::parse(ONE_A_SECOND, "test").unwrap().limits;
+        config.limits.max_wait = limits.max_wait;
+        config.limits.models.extend(limits.models);
+        config.compat.openai_streams = openai_streams;
+    })
+}
+
+/// Runs it, and fails with what it said.
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    println!("{said}");
+}
+
+/// Runs a file of tests with node's own runner, beside the packages that are installed.
+fn node_test(file: &str, gate: &Gate) {
+    let Some(installed) = tool("TOLLGATE_TEST_NODE", &format!("tests/node/{file}")) else { return };
+    let place = crate::support::node_place(Path::new(&installed));
+    let mut node = Command::new(Path::new(&installed).join("node_modules/.bin/node"));
+    run(node.args(["--test", file]).current_dir(place.path()).env("TOLLGATE_URL", gate.url("")));
+}
 
 #[test]
 fn the_openai_python_client() {
     let Some(python) = tool("TOLLGATE_TEST_PYTHON", "the openai Python client") else { return };
     for compat in [false, true] {
-        let gate = Gate::with(crate::support::vendor(), |config| config.compat.openai_streams = compat);
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/openai_client.py");
-        let output = Command::new(&python).arg(script).arg(gate.url("/v1")).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        println!("{said}");
+        run(Command::new(&python).arg(script).arg(gate(compat).url("/v1")));
     }
+}
+
+#[test]
+fn the_openai_node_client() {
+    for compat in [false, true] {
+        node_test("openai.test.js", &gate(compat));
+    }
+}
+
+#[test]
+fn the_cloudflare_node_client() {
+    node_test("cloudflare.test.js", &gate(false));
+}
+
+#[test]
+fn the_vercel_ai_sdk() {
+    node_test("ai.test.js", &gate(false));
 }

@@ -1,5 +1,6 @@
 //! The gate and the simulator on real sockets, and clients for them.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tollgate::receipt::{Facts, Reader};
 use tollgate::sidecar::Sidecar;
-use tollgate::sidecar::config::{BaseUrl, Config};
+use tollgate::sidecar::config::{BaseUrl, Config, Variables};
 use tollgate::simulator::{self, Running};
 
 pub const LLAMA: &str = "@cf/meta/llama-3.2-1b-instruct";
@@ -76,8 +77,12 @@ pub fn config(upstream: &str) -> Config {
 }
 
 pub fn start(config: Config) -> (Sidecar, Receipts) {
+    start_with(config, &Variables::new())
+}
+
+pub fn start_with(config: Config, variables: &Variables) -> (Sidecar, Receipts) {
     let receipts = Receipts::default();
-    let sidecar = Sidecar::start(config, &Vec::new(), vec![Arc::new(receipts.clone())]).unwrap();
+    let sidecar = Sidecar::start(config, variables, vec![Arc::new(receipts.clone())]).unwrap();
     (sidecar, receipts)
 }
 
@@ -123,16 +128,6 @@ impl Gate {
 
 pub fn ask(client: &reqwest::Client, url: &str, body: &Value) -> reqwest::RequestBuilder {
     client.post(url).bearer_auth(TOKEN).header("content-type", "application/json").body(body.to_string())
-}
-
-/// The variable's value, or a word on what is left out; under `tests/all` leaving out is a failure.
-pub fn tool(variable: &str, what: &str) -> Option<String> {
-    let found = std::env::var(variable).ok();
-    if found.is_none() {
-        assert!(std::env::var_os("TOLLGATE_TEST_ALL").is_none(), "{variable} is not set: {what} would be left out");
-        println!("left out: {what} (tests/all installs it)");
-    }
-    found
 }
 
 /// The `tollgate` command as a process, with a config of its own.
@@ -216,4 +211,27 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Where `tests/all` has put a tool, or a word on what is left out; under `tests/all` leaving out is a failure.
+pub fn tool(variable: &str, what: &str) -> Option<String> {
+    let found = std::env::var(variable).ok();
+    if found.is_none() {
+        assert!(std::env::var_os("TOLLGATE_TEST_ALL").is_none(), "{variable} is not set: {what} would be left out");
+        println!("left out: {what} (tests/all installs what it needs)");
+    }
+    found
+}
+
+/// A copy of `tests/node` beside the installed packages, for node looks for those next to a script.
+pub fn node_place(installed: &Path) -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(installed.join("node_modules"), place.path().join("node_modules")).unwrap();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node")).unwrap() {
+        let file = file.unwrap();
+        if file.path().is_file() {
+            std::fs::copy(file.path(), place.path().join(file.file_name())).unwrap();
+        }
+    }
+    place
 }

@@ -1,7 +1,6 @@
 //! `tollgate demo`: the simulator, the sidecar before it, and traffic, on this machine alone. No account is needed.
 
 mod totals;
-mod traffic;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -19,7 +18,7 @@ use crate::neurons::Neurons;
 use crate::receipt::Reader;
 use crate::sidecar::Sidecar;
 use crate::sidecar::config::{BaseUrl, Config, Log, Variables};
-use crate::simulator;
+use crate::simulator::{self, traffic};
 
 #[derive(Args, Debug)]
 pub(super) struct Demo {

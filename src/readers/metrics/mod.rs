@@ -134,6 +134,15 @@ impl Metrics {
         self.register(Box::new(Standing::new(limits, catalogue)?))
     }
 
+    /// Starts the sums of money of every listed model at zero. Prometheus sees only how a series grows, and so would miss
+    /// the first call of one that begins with it.
+    pub fn begin_at_zero(&self, catalogue: &Catalogue) {
+        let listed = catalogue.models().into_iter().filter(|model| model.is_listed());
+        for model in listed.map(|model| model.id.clone()).chain(["other".into()]) {
+            self.families.begin_at_zero(&model);
+        }
+    }
+
     /// Everything, in Prometheus' text format.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let mut text = Vec::new();
@@ -232,6 +241,14 @@ fn count_cache(families: &Families, model: &PerModel, facts: &Facts) {
 // === impl Families ===
 
 impl Families {
+    fn begin_at_zero(&self, model: &str) {
+        for source in [Source::Reported, Source::Computed, Source::Estimated].into_iter().filter_map(Source::label) {
+            self.neurons.with_label_values(&[model, source]);
+        }
+        self.cost_usd.with_label_values(&[model]);
+        self.saved.with_label_values(&[model]);
+    }
+
     fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             register(registry, CounterVec::new(Opts::new(name, help), labels)?)

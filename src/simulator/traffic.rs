@@ -1,4 +1,6 @@
 //! What a small company's services might ask: chats of all lengths, embeddings, a picture now and then, speech.
+//!
+//! `tollgate demo` sends it, and so do the tests of the dashboards.
 
 use std::time::Duration;
 
@@ -7,8 +9,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// One client: asks, reads the answer to its end, pauses, asks again, until it is told to stop.
-pub(super) async fn run(client: reqwest::Client, base_url: String, number: usize, stop: CancellationToken) {
+/// One of [`CLIENTS`] clients: asks, reads the answer to its end, pauses, asks again, until it is told to stop.
+pub async fn run(client: reqwest::Client, base_url: String, number: usize, stop: CancellationToken) {
     let mut turn = 0;
     while !stop.is_cancelled() {
         send(&client, &base_url, TEAMS[number % TEAMS.len()], ask(number + turn * CLIENTS)).await;
@@ -18,7 +20,7 @@ pub(super) async fn run(client: reqwest::Client, base_url: String, number: usize
 }
 
 /// How many ask at once.
-pub(super) const CLIENTS: usize = 12;
+pub const CLIENTS: usize = 12;
 const PAUSE: Duration = Duration::from_millis(40);
 /// Who the clients are, as `cf-aig-metadata` has it.
 const TEAMS: [&str; 3] = [r#"{"team":"search"}"#, r#"{"team":"support"}"#, r#"{"team":"growth"}"#];
