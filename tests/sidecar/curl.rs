@@ -8,7 +8,11 @@ use crate::support::{Gate, LLAMA};
 
 /// Runs curl, which is silent and keeps no config, and gives what it printed; `None` where there is no curl.
 fn curl(arguments: &[&str]) -> Option<String> {
-    let output = match Command::new("curl").args(["-q", "--silent", "--show-error", "--noproxy", "*"]).args(arguments).output() {
+    let output = match Command::new("curl")
+        .args(["-q", "--silent", "--show-error", "--noproxy", "*"])
+        .args(arguments)
+        .output()
+    {
         Ok(output) => output,
         Err(error) => {
             assert!(std::env::var_os("TOLLGATE_TEST_ALL").is_none(), "curl: {error}");
@@ -25,8 +29,11 @@ const JSON: [&str; 4] = ["-H", "content-type: application/json", "-H", "authoriz
 #[test]
 fn a_chat() {
     let gate = Gate::start();
-    let body = format!(r#"{{"model": "{LLAMA}", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}"#);
-    let Some(said) = curl(&[&JSON[..], &["-d", &body, "-D", "-", &gate.url("/v1/chat/completions")]].concat()) else { return };
+    let body =
+        format!(r#"{{"model": "{LLAMA}", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}"#);
+    let Some(said) = curl(&[&JSON[..], &["-d", &body, "-D", "-", &gate.url("/v1/chat/completions")]].concat()) else {
+        return;
+    };
     let (head, body) = said.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("\r\nx-tollgate-cost-usd: 0.0000"), "{head}");
     let reply: Value = serde_json::from_str(body).unwrap();
@@ -36,15 +43,22 @@ fn a_chat() {
 #[test]
 fn a_stream() {
     let gate = Gate::start();
-    let body = format!(r#"{{"model": "{LLAMA}", "messages": [{{"role": "user", "content": "a tale"}}], "stream": true}}"#);
-    let Some(said) = curl(&[&JSON[..], &["-N", "-d", &body, &gate.url("/v1/chat/completions")]].concat()) else { return };
+    let body =
+        format!(r#"{{"model": "{LLAMA}", "messages": [{{"role": "user", "content": "a tale"}}], "stream": true}}"#);
+    let Some(said) = curl(&[&JSON[..], &["-N", "-d", &body, &gate.url("/v1/chat/completions")]].concat()) else {
+        return;
+    };
     assert!(said.matches("data: {").count() > 10 && said.ends_with("data: [DONE]\n\n"), "{said}");
 }
 
 #[test]
 fn a_native_run() {
     let gate = Gate::start();
-    let Some(said) = curl(&[&JSON[..], &["-d", r#"{"prompt": "hello"}"#, &gate.url(&format!("/run/{LLAMA}"))]].concat()) else { return };
+    let Some(said) =
+        curl(&[&JSON[..], &["-d", r#"{"prompt": "hello"}"#, &gate.url(&format!("/run/{LLAMA}"))]].concat())
+    else {
+        return;
+    };
     let reply: Value = serde_json::from_str(&said).unwrap();
     assert!(reply["success"] == true && reply["result"]["response"].is_string(), "{reply}");
 }
@@ -67,7 +81,10 @@ fn an_upload_of_raw_audio() {
 fn an_error_has_a_status_a_code_and_a_message() {
     let gate = Gate::start();
     let url = gate.url("/run/@cf/nobody/knows");
-    let Some(said) = curl(&[&JSON[..], &["-d", r#"{"prompt": "hello"}"#, "-w", "\n%{http_code}", &url]].concat()) else { return };
+    let Some(said) = curl(&[&JSON[..], &["-d", r#"{"prompt": "hello"}"#, "-w", "\n%{http_code}", &url]].concat())
+    else {
+        return;
+    };
     let (body, status) = said.rsplit_once('\n').unwrap();
     assert_eq!(status, "400");
     let reply: Value = serde_json::from_str(body).unwrap();

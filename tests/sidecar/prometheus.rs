@@ -350,8 +350,7 @@ async fn every_panel_and_alert_has_data_and_the_costs_are_those_of_the_records()
 fn promtool(tools: &str, arguments: &[&str], input: Option<&str>) {
     let mut command = Command::new(Path::new(tools).join("promtool"));
     command.args(arguments).current_dir(format!("{HERE}/prometheus"));
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.unwrap_or_default().to_owned();
     let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, input.as_bytes()));

@@ -23,7 +23,8 @@ fn secret(n: usize) -> String {
 
 /// A hundred models, some of them the user's own, and a thousand keys.
 fn many() -> Config {
-    let known = tollgate::catalogue::Catalogue::default().models().into_iter().filter(|model| model.is_listed()).count();
+    let known =
+        tollgate::catalogue::Catalogue::default().models().into_iter().filter(|model| model.is_listed()).count();
     let mut text = String::new();
     for n in 0..MODELS - known {
         text += &format!("[models.\"@cf/acme/model-{n}\"]\ntask = \"Text Generation\"\n");
