@@ -363,7 +363,7 @@ fn promtool(tools: &str, arguments: &[&str], input: Option<&str>) {
 #[test]
 fn promtool_finds_nothing_wrong_with_the_config_and_the_rules() {
     let Some(tools) = tool(TOOLS, "promtool on the rules") else { return };
-    promtool(&tools, &["check", "config", "prometheus.yml"], None);
+    promtool(&tools, &["check", "config", "prometheus.yml", "compose.yml"], None);
     promtool(&tools, &["check", "rules", "rules.yml"], None);
     promtool(&tools, &["test", "rules", "rules_test.yml"], None);
 }

@@ -34,11 +34,15 @@ fn run(command: &mut Command) {
 }
 
 /// Runs a file of tests with node's own runner, beside the packages that are installed.
-fn node_test(file: &str, gate: &Gate) {
+fn node_test(file: &str, variable: &str, value: &str) {
     let Some(installed) = tool("TOLLGATE_TEST_NODE", &format!("tests/node/{file}")) else { return };
     let place = crate::support::node_place(Path::new(&installed));
     let mut node = Command::new(Path::new(&installed).join("node_modules/.bin/node"));
-    run(node.args(["--test", file]).current_dir(place.path()).env("TOLLGATE_URL", gate.url("")));
+    run(node.args(["--test", file]).current_dir(place.path()).env(variable, value));
+}
+
+fn through(gate: &Gate, file: &str) {
+    node_test(file, "TOLLGATE_URL", &gate.url(""));
 }
 
 #[test]
@@ -53,16 +57,21 @@ fn the_openai_python_client() {
 #[test]
 fn the_openai_node_client() {
     for compat in [false, true] {
-        node_test("openai.test.js", &gate(compat));
+        through(&gate(compat), "openai.test.js");
     }
 }
 
 #[test]
 fn the_cloudflare_node_client() {
-    node_test("cloudflare.test.js", &gate(false));
+    through(&gate(false), "cloudflare.test.js");
 }
 
 #[test]
 fn the_vercel_ai_sdk() {
-    node_test("ai.test.js", &gate(false));
+    through(&gate(false), "ai.test.js");
+}
+
+#[test]
+fn the_dashboards_fit_grafanas_schema_and_the_compose_file_its_paths() {
+    node_test("dashboards.test.js", "TOLLGATE_DASHBOARDS", concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards"));
 }
