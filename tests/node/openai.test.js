@@ -116,13 +116,15 @@ test("what a retry can mend is retried", async () => {
 test("a refusal says in retry-after-ms when to come back, and the client comes then", async () => {
   const wire = recorded();
   const patient = new OpenAI({ baseURL: `${gate}/v1`, apiKey: "any", maxRetries: 8, fetch: wire.fetch });
+  const refused = () => wire.replies.filter((reply) => reply.status === 429);
   const pauses = await pausesOf(async () => {
-    for (const content of ["first", "second"]) {
-      await patient.chat.completions.create({ model: ONE_A_SECOND, messages: ask(content) });
+    // On a slow machine a call may take longer than its turn.
+    for (let n = 0; n < 20 && refused().length === 0; n += 1) {
+      await patient.chat.completions.create({ model: ONE_A_SECOND, messages: ask(`call ${n}`) });
     }
   });
-  const refusals = wire.replies.filter((reply) => reply.status === 429);
-  assert.ok(refusals.length > 0, "the second call came before its turn");
+  const refusals = refused();
+  assert.ok(refusals.length > 0, "no call came before its turn");
   for (const { headers } of refusals) {
     assert.equal(headers.get("x-should-retry"), "true");
     const asked = Number(headers.get("retry-after-ms"));

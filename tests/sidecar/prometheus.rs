@@ -284,7 +284,7 @@ async fn every_panel_and_alert_has_data_and_the_costs_are_those_of_the_records()
     let gate = Arc::new(gate(&records));
     let prometheus = Prometheus::start(&tools, gate.sidecar.admin()).await;
     until("the first scrape", async || {
-        let seen = prometheus.query("tollgate_cost_usd_total", None).await;
+        let seen = prometheus.query("tollgate_build_info", None).await;
         if seen.is_empty() { Err("nothing is scraped".to_owned()) } else { Ok(()) }
     })
     .await;
