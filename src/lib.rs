@@ -27,21 +27,31 @@
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use tollgate::{body::Body, gateway, readers::metrics::Metrics, upstream::{Client, Target}};
-//! use tower::ServiceExt;
+//! use tollgate::{client::WorkersAi, gateway::Gateway, readers::metrics::Metrics};
 //!
 //! let metrics = Arc::new(Metrics::new()?);
-//! let mut settings = gateway::Settings::default();
-//! settings.identify.account = Some("023e105f4ecef8ad9ca31a8372d0c353".into());
-//! settings.identify.readers = Arc::new([metrics.clone() as _]);
-//! let gate = gateway::stack(Client::new()?, Target::default(), settings);
-//! let request = http::Request::post("/run/@cf/meta/llama-3.2-1b-instruct")
-//!     .header("authorization", "Bearer <Workers AI API token>")
-//!     .body(Body::from(r#"{"prompt": "Why is the sky blue?"}"#))?;
-//! let reply = gate.oneshot(request).await?;
-//! println!("{:?} neurons\n{}", reply.headers().get("x-tollgate-neurons"), metrics.render()?);
+//! let gate = Gateway::builder()
+//!     .account("023e105f4ecef8ad9ca31a8372d0c353")
+//!     .token("<Workers AI API token>")
+//!     .reader(metrics.clone())
+//!     .build()?;
+//! let ai = WorkersAi::new(gate);
+//! let inputs = serde_json::json!({"prompt": "Why is the sky blue?"});
+//! let answer = ai.run("@cf/meta/llama-3.2-1b-instruct", &inputs).await?;
+//! println!("{:?} for {} neurons\n{}", answer.text(), answer.receipt.cost.neurons, metrics.render()?);
 //! # Ok(()) }
 //! ```
+//!
+//! # Where to look
+//! | you want | look at |
+//! |---|---|
+//! | the whole gate, in axum, hyper or around reqwest | [`gateway`] |
+//! | to ask models from Rust | [`client`] |
+//! | one layer alone, or in another order | [`layers`]: [`rate_limit`](layers::rate_limit), [`retry`](layers::retry), [`budget`](layers::budget), [`cache`](layers::cache), [`fallback`](layers::fallback), [`meter`](layers::meter), [`compat`](layers::compat), [`identify`](layers::identify) |
+//! | what a call used and cost | [`receipt`], and [`Reader`](receipt::Reader) for a reader of your own |
+//! | prices, limits and tasks of models | [`catalogue`] |
+//! | what a call would cost | [`estimate`] |
+//! | Prometheus | [`readers::metrics`] |
 //!
 //! # Features
 //! `sidecar` (on by default) is the binary with all it needs: config, listeners, command line, records, simulator. Library users take
