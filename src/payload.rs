@@ -6,8 +6,6 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 
-use crate::receipt::Collect;
-
 /// Which bodies are kept on the receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,6 +14,16 @@ pub struct Payloads {
     pub keep: Keep,
     /// Of each body at most this, in bytes.
     pub max_bytes: usize,
+}
+
+/// What the caller wants kept of a call; `None` leaves it to the config.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Collect {
+    /// A record.
+    pub log: Option<bool>,
+    /// The bodies.
+    pub payload: Option<bool>,
 }
 
 /// Whose bodies are kept.

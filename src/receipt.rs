@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::call::Endpoint;
 use crate::catalogue::Model;
 use crate::neurons::Neurons;
-use crate::payload::Payload;
+use crate::payload::{Collect, Payload};
 use crate::usage::Usage;
 
 /// Reads sealed receipts: metrics, records, a budget that settles, or your own.
@@ -182,16 +182,6 @@ pub enum CacheStatus {
     Coalesced,
     /// Some items of the request were there.
     Partial,
-}
-
-/// What the caller wants kept of a call; `None` leaves it to the config.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Collect {
-    /// A record.
-    pub log: Option<bool>,
-    /// The bodies.
-    pub payload: Option<bool>,
 }
 
 /// A value of `cf-aig-metadata`.

@@ -34,32 +34,36 @@
 //! ```
 
 mod form;
+mod intake;
 mod json;
 pub mod keys;
 mod media;
 mod options;
+mod outcome;
 mod reply;
 mod route;
 mod span;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
+use self::intake::read_body;
 use self::json::Reading;
 use self::keys::{Client, Keys};
 use self::media::MediaKind;
 use self::options::Wishes;
+use self::outcome::outcome;
 pub use self::reply::ReplyBody;
 use self::route::{Route, Target};
 use super::Reply;
@@ -69,8 +73,7 @@ use crate::call::{Ask, Call, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Task};
 use crate::headers::{CF_AIG_LOG_ID, strip_hop_by_hop};
 use crate::payload::{Copying, Payload, Payloads};
-use crate::receipt::{CallId, Outcome, ReadBy, Readers, Receipt};
-use crate::vendor_error::VendorError;
+use crate::receipt::{CallId, ReadBy, Readers, Receipt};
 
 /// What the door needs to know.
 #[derive(Clone)]
@@ -335,61 +338,6 @@ fn account(settings: &Settings, target: &Target<'_>) -> Result<Arc<str>, Error> 
     }
 }
 
-async fn read_body<B>(settings: &Settings, headers: &HeaderMap, body: B) -> Result<Bytes, Error>
-where
-    B: HttpBody,
-    B::Error: Into<BoxError>,
-{
-    let too_large = || Error::BodyTooLarge { max_bytes: settings.max_body };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > settings.max_body) {
-        return Err(too_large());
-    }
-    let mut body = pin!(body);
-    let mut first: Option<Bytes> = None;
-    let mut rest = BytesMut::new();
-    let mut length = 0;
-    while let Some(frame) = next_frame(settings, body.as_mut()).await? {
-        let Ok(mut data) = frame.into_data() else { continue };
-        length += data.remaining() as u64;
-        if length > settings.max_body {
-            return Err(too_large());
-        }
-        let data = data.copy_to_bytes(data.remaining());
-        match &first {
-            // Most bodies come in one piece, which is then not copied.
-            None => first = Some(data),
-            Some(begun) => {
-                if rest.is_empty() {
-                    rest.extend_from_slice(begun);
-                }
-                rest.extend_from_slice(&data);
-            }
-        }
-    }
-    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
-}
-
-async fn next_frame<B>(settings: &Settings, mut body: Pin<&mut B>) -> Result<Option<http_body::Frame<B::Data>>, Error>
-where
-    B: HttpBody,
-    B::Error: Into<BoxError>,
-{
-    if body.is_end_stream() {
-        return Ok(None);
-    }
-    let next = poll_fn(|cx| body.as_mut().poll_frame(cx));
-    match tokio::time::timeout(settings.body_timeout, next).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(frame))) => Ok(Some(frame)),
-        Ok(Some(Err(error))) => Err(Error::BodyIncomplete(error.into().to_string())),
-        Err(_) => {
-            let seconds = settings.body_timeout.as_secs_f64();
-            Err(Error::BodyIncomplete(format!("nothing came for {seconds} s")))
-        }
-    }
-}
-
 /// What a body of this form asks for, for an estimate without a call.
 pub fn measure(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Ask, Error> {
     read(body, content_type, endpoint).map(|reading| reading.ask)
@@ -536,36 +484,6 @@ fn hand_over(
 fn write_id(headers: &mut HeaderMap, id: CallId) {
     if let Ok(id) = HeaderValue::from_bytes(&id.digits()) {
         headers.insert(CF_AIG_LOG_ID, id);
-    }
-}
-
-/// How a call ends whose reply is this one, if the client stays to the end.
-fn outcome(reply: &Reply, receipt: &Receipt) -> Outcome {
-    let noted = receipt.read(|facts| facts.outcome);
-    if noted != Outcome::default() {
-        return noted;
-    }
-    if let Some(error) = reply.extensions().get::<VendorError>() {
-        return vendor_outcome(error);
-    }
-    if reply.status().is_success() { Outcome::Ok } else { status_outcome(reply.status()) }
-}
-
-fn vendor_outcome(error: &VendorError) -> Outcome {
-    match error.code {
-        Some(3036 | 4006) => Outcome::BudgetExceeded,
-        Some(3007 | 3046) => Outcome::Timeout,
-        _ if error.status.is_success() => Outcome::UpstreamError,
-        _ => status_outcome(error.status),
-    }
-}
-
-fn status_outcome(status: StatusCode) -> Outcome {
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => Outcome::RateLimited,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Outcome::Timeout,
-        status if status.is_client_error() => Outcome::ClientError,
-        _ => Outcome::UpstreamError,
     }
 }
 

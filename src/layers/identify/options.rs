@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use crate::Error;
 use crate::call::{Backoff, CustomCost, Options};
-use crate::receipt::{Collect, Metadatum};
+use crate::payload::Collect;
+use crate::receipt::Metadatum;
 
 /// Everything the headers say.
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@
 //! elsewhere, and nothing is kept but the last hour by minutes and today's sums.
 
 mod chart;
+mod figures;
 mod history;
 mod view;
 
