@@ -15,6 +15,7 @@ use crate::layers::rate_limit::{self, RateLimitLayer};
 use crate::layers::retry::{self, RetryLayer};
 use crate::layers::{Reply, identify};
 use crate::receipt::Reader;
+use crate::upstream::client::ClientError;
 use crate::upstream::{API, Client, GATEWAY, Target, TargetError};
 
 /// Makes a [`Gateway`]. What is not set is as each layer's `Settings::default()` has it: the vendor's limits, four attempts, a
@@ -45,8 +46,8 @@ pub enum BuildError {
     #[error(transparent)]
     Budget(#[from] RuleError),
     /// The system refuses what TLS needs.
-    #[error("the HTTP client cannot be made: {0}")]
-    Client(#[source] crate::body::BoxError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
 }
 
 impl Builder {
@@ -118,8 +119,7 @@ impl Builder {
 
     /// Around a reqwest client of its own.
     pub fn build(self) -> Result<Gateway, BuildError> {
-        let client = Client::new().map_err(|error| BuildError::Client(error.into()))?;
-        self.build_around(client)
+        self.build_around(Client::new()?)
     }
 
     /// Around your own HTTP service: a [`Client`] from your `reqwest::Client`, a pool, or a stand-in in a test.

@@ -39,9 +39,7 @@ use crate::layers::identify;
 use crate::layers::rate_limit::RateLimitLayer;
 use crate::layers::retry::RetryLayer;
 use crate::readers::log::CallLog;
-use crate::readers::metrics::Metrics;
-use crate::readers::metrics::budgets::BudgetMetrics;
-use crate::readers::metrics::records::RecordsMetrics;
+use crate::readers::metrics::{Metrics, MetricsError};
 use crate::readers::recent::Recent;
 use crate::readers::records::Archive;
 use crate::receipt::Reader;
@@ -84,7 +82,7 @@ pub enum StartError {
     System(#[from] io::Error),
     /// Two metrics have one name.
     #[error("cannot start the metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
+    Metrics(#[from] MetricsError),
 }
 
 /// What every worker's stack is made from.
@@ -105,9 +103,9 @@ impl Sidecar {
         let own = [metrics.clone() as Arc<dyn Reader>, Arc::new(CallLog), recent.clone()];
         let readers = own.into_iter().chain(readers).collect();
         let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
-        metrics.register(Box::new(BudgetMetrics::new(plan.spending.budgets.clone())?))?;
+        metrics.watch_budgets(plan.spending.budgets.clone())?;
         if let Some(records) = &plan.spending.records {
-            metrics.register(Box::new(RecordsMetrics::new(records.clone())?))?;
+            metrics.watch_records(records.clone())?;
         }
         metrics.begin_at_zero(&plan.stack.identify.catalogue);
         metrics.watch_limits(plan.stack.rate_limit.clone(), &plan.stack.identify.catalogue)?;

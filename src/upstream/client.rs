@@ -16,18 +16,24 @@ use crate::layers::{Reply, ReplyFuture};
 #[derive(Clone, Debug)]
 pub struct Client(reqwest::Client);
 
+/// The system refuses what TLS needs.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client cannot be made: {0}")]
+pub struct ClientError(#[source] reqwest::Error);
+
 /// How long until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Client {
     /// With rustls and Mozilla's roots. Fails where the system refuses what TLS needs, such as randomness.
-    pub fn new() -> Result<Self, reqwest::Error> {
+    pub fn new() -> Result<Self, ClientError> {
         reqwest::Client::builder()
             .tls_backend_preconfigured(tls())
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map(Self)
+            .map_err(ClientError)
     }
 }
 

@@ -9,7 +9,7 @@ use prometheus::{Gauge, GaugeVec, IntCounterVec, Opts};
 use crate::layers::budget::{Budgets, FREE};
 
 /// Collects the state of all budgets. A budget's label is its name in the config; the values it is split by are summed up.
-pub struct BudgetMetrics {
+pub(super) struct BudgetMetrics {
     budgets: Arc<Budgets>,
     limit: GaugeVec,
     spent: GaugeVec,
@@ -22,7 +22,7 @@ pub struct BudgetMetrics {
 
 impl BudgetMetrics {
     /// Of these budgets.
-    pub fn new(budgets: Arc<Budgets>) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(budgets: Arc<Budgets>) -> Result<Self, prometheus::Error> {
         let gauge = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &["budget"]);
         Ok(Self {
             budgets,

@@ -3,9 +3,9 @@
 //! Every series has labels from bounded sets: a model's label is its catalogue name or `other`; never a user's id, a path,
 //! a key or a prompt. Handles are resolved once a model, so that a call looks no label up.
 
-pub mod budgets;
+mod budgets;
 #[cfg(feature = "sidecar")]
-pub mod records;
+mod records;
 mod standing;
 pub mod totals;
 
@@ -17,8 +17,10 @@ use prometheus::{
     IntGauge, Opts, Registry, TextEncoder,
 };
 
+use self::budgets::BudgetMetrics;
 use self::standing::Standing;
 use crate::catalogue::{Catalogue, Model, Slot};
+use crate::layers::budget::Budgets;
 use crate::layers::rate_limit::RateLimitLayer;
 use crate::receipt::{Attempt, CacheStatus, Facts, Outcome, Reader, Source};
 
@@ -31,6 +33,11 @@ pub struct Metrics {
     in_flight: IntGauge,
     models: Box<[OnceLock<PerModel>]>,
 }
+
+/// Two metrics have one name, or one cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct MetricsError(#[from] prometheus::Error);
 
 /// The families that have a model's label.
 struct Families {
@@ -103,7 +110,7 @@ const CODES: [(u32, &str); 24] = [
 
 impl Metrics {
     /// All families, at zero. Fails only if two had one name.
-    pub fn new() -> Result<Self, prometheus::Error> {
+    pub fn new() -> Result<Self, MetricsError> {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
         let overhead = histogram(
@@ -124,14 +131,20 @@ impl Metrics {
         Ok(Self { registry, families, overhead, estimate_ratio, in_flight, models })
     }
 
-    /// Adds a collector of the sidecar's, such as one that looks at queues when it is asked.
-    pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
-        self.registry.register(collector)
+    /// Adds how budgets stand, looked at whenever it is asked: limits, what is spent, reserved and left.
+    pub fn watch_budgets(&self, budgets: Arc<Budgets>) -> Result<(), MetricsError> {
+        Ok(self.registry.register(Box::new(BudgetMetrics::new(budgets)?))?)
+    }
+
+    /// Adds how the writing of records goes.
+    #[cfg(feature = "sidecar")]
+    pub fn watch_records(&self, records: Arc<super::records::Records>) -> Result<(), MetricsError> {
+        Ok(self.registry.register(Box::new(records::RecordsMetrics::new(records)?))?)
     }
 
     /// Adds how models stand with their limits, looked at whenever it is asked: what is left, who waits, the pace.
-    pub fn watch_limits(&self, limits: RateLimitLayer, catalogue: &Catalogue) -> Result<(), prometheus::Error> {
-        self.register(Box::new(Standing::new(limits, catalogue)?))
+    pub fn watch_limits(&self, limits: RateLimitLayer, catalogue: &Catalogue) -> Result<(), MetricsError> {
+        Ok(self.registry.register(Box::new(Standing::new(limits, catalogue)?))?)
     }
 
     /// Starts the sums of money of every listed model at zero. Prometheus sees only how a series grows, and so would miss
@@ -144,10 +157,10 @@ impl Metrics {
     }
 
     /// Everything, in Prometheus' text format.
-    pub fn render(&self) -> Result<String, prometheus::Error> {
+    pub fn render(&self) -> Result<String, MetricsError> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()).into())
     }
 
     fn model(&self, model: &Model) -> &PerModel {

@@ -9,7 +9,7 @@ use prometheus::{Gauge, IntCounter, IntGauge};
 use crate::readers::records::Records;
 
 /// Collects [`Stats`](crate::readers::records::Stats).
-pub struct RecordsMetrics {
+pub(super) struct RecordsMetrics {
     records: Arc<Records>,
     written: IntCounter,
     waiting: IntGauge,
@@ -21,7 +21,7 @@ pub struct RecordsMetrics {
 
 impl RecordsMetrics {
     /// Of these records.
-    pub fn new(records: Arc<Records>) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(records: Arc<Records>) -> Result<Self, prometheus::Error> {
         Ok(Self {
             records,
             written: IntCounter::new("tollgate_records_written_total", "Records that are on the disk.")?,

@@ -172,7 +172,7 @@ impl Archive {
     }
 
     fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, RecordsError> {
-        result.map_err(|why| RecordsError::Database { path: self.path.clone(), why })
+        result.map_err(|why| RecordsError::Database { path: self.path.clone(), why: why.into() })
     }
 
     /// What was used in whole days from one moment to another, in milliseconds since 1970.

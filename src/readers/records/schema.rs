@@ -60,7 +60,7 @@ pub enum RecordsError {
         /// Where it is.
         path: String,
         /// What SQLite says.
-        why: rusqlite::Error,
+        why: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A later version wrote it.
     #[error("the records in {path} were written by a later version of Tollgate; set [records] path to another file")]
@@ -89,7 +89,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File), RecordsError> {
     let lock = private(Path::new(&lock_name))?;
     lock.try_lock().map_err(|_| RecordsError::Taken { path: path.display().to_string() })?;
     private(path)?;
-    let database = |why| RecordsError::Database { path: path.display().to_string(), why };
+    let database = |why: rusqlite::Error| RecordsError::Database { path: path.display().to_string(), why: why.into() };
     let connection = Connection::open(path).map_err(database)?;
     prepare(&connection).map_err(database)?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(database)?;
@@ -110,7 +110,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 /// For reading, beside whoever writes.
 pub(super) fn open_to_read(path: &Path) -> Result<Connection, RecordsError> {
-    let database = |why| RecordsError::Database { path: path.display().to_string(), why };
+    let database = |why: rusqlite::Error| RecordsError::Database { path: path.display().to_string(), why: why.into() };
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(database)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(database)?;
     Ok(connection)
