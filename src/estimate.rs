@@ -26,8 +26,8 @@ impl Estimate {
     pub fn new(ask: &Ask, model: &Model) -> Self {
         let likely = likely(ask, model);
         Self {
-            likely: model.prices.cost(&likely),
-            upper: model.prices.cost(&upper(ask, model)),
+            likely: model.learned.likely(model.prices.cost(&likely)),
+            upper: model.learned.upper(model.prices.cost(&upper(ask, model))),
             input_tokens: likely.input_tokens,
         }
     }

@@ -79,6 +79,12 @@ impl Neurons {
         self.0 == 0
     }
 
+    /// So many millionths of it, rounded up to a whole micro-neuron.
+    pub(crate) fn times_millionths(self, millionths: u64) -> Self {
+        let product = u128::from(self.0) * u128::from(millionths);
+        Self(u64::try_from(product.div_ceil(1_000_000)).unwrap_or(u64::MAX))
+    }
+
     /// The difference, or zero.
     pub const fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))

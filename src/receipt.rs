@@ -218,7 +218,8 @@ pub struct Cost {
     pub source: Source,
     /// The vendor's own figure, where it gave one.
     pub reported: Option<Neurons>,
-    /// Usage times the catalogue, where there is a price for it.
+    /// Usage times the catalogue's prices, where there are any. `neurons` differs from it where the model's own
+    /// [`Learned`](crate::catalogue::Learned) ratio says that the table is off.
     pub computed: Option<Neurons>,
     /// In US dollars at the caller's own price, `cf-aig-custom-cost`: for showing. Budgets count `neurons`.
     pub custom_usd: Option<f64>,

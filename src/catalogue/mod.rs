@@ -1,19 +1,25 @@
 //! The models Workers AI hosts: task, rate limit, prices.
 //!
 //! The catalogue is data. A table is built in (`models.json`: pricing page of 2026-08-28, limits page of 2026-09-17), and
-//! entries given to [`Catalogue::with`] override or add models, so that a new model needs no new code.
+//! entries given to [`Catalogue::with`] override or add models, so that a new model needs no new code. What the vendor lists
+//! is laid between the two by [`Catalogue::update`], while calls go on: a call keeps the model it was identified with.
 //!
 //! A model that is in no table is still served: see [`Catalogue::find`].
 
+mod learned;
+mod live;
 mod model;
 mod price;
 mod tokens;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+pub use learned::Learned;
+pub use live::Change;
 pub use model::{Entry, ImageEntry, Limit, Model, Slot, Task};
 pub use price::{Prices, Unit};
 pub use tokens::{Text, TokenRatio};
@@ -21,10 +27,24 @@ pub use tokens::{Text, TokenRatio};
 /// Every model the gate knows.
 #[derive(Debug)]
 pub struct Catalogue {
-    models: HashMap<Arc<str>, Arc<Model>>,
+    listed: ArcSwap<Listed>,
+    /// The config's entries, which beat all others.
+    own: BTreeMap<String, Entry>,
+    /// Held while a new listing is made of the last one.
+    updating: Mutex<()>,
     /// Stand-ins for models in no table, one a task: they share what is learned about tokens.
     unlisted: Vec<Arc<Model>>,
     warned: Mutex<Vec<Box<str>>>,
+}
+
+/// The models at one time.
+#[derive(Debug, Default)]
+struct Listed {
+    /// What the table and the vendor say, without the config's entries.
+    entries: BTreeMap<String, Entry>,
+    models: HashMap<Arc<str>, Arc<Model>>,
+    /// Models that the vendor lists no more.
+    vanished: BTreeSet<String>,
 }
 
 /// How many unlisted models are warned of by name; past that the log would be the caller's to fill.
@@ -43,32 +63,57 @@ impl Default for Catalogue {
 impl Catalogue {
     /// The built-in table, with these entries over it.
     pub fn with(entries: &BTreeMap<String, Entry>) -> Self {
-        let mut all = built_in();
-        for (id, entry) in entries {
-            let merged = match all.get(id) {
-                Some(listed) => entry.clone().or(listed),
-                None => entry.clone(),
-            };
-            all.insert(id.clone(), merged);
+        let listed = Listed::default().followed_by(built_in(), entries, BTreeSet::new());
+        Self {
+            listed: ArcSwap::from_pointee(listed),
+            own: entries.clone(),
+            updating: Mutex::default(),
+            unlisted: unlisted(),
+            warned: Mutex::default(),
         }
-        let slots = (1..Slot::COUNT as u16).map(Slot).chain(std::iter::repeat(Slot::OTHER));
-        let models = all.into_iter().zip(slots).map(|((id, entry), slot)| {
-            let model = Arc::new(entry.model(&id, slot));
-            (model.id.clone(), model)
-        });
-        Self { models: models.collect(), unlisted: unlisted(), warned: Mutex::default() }
+    }
+
+    /// Takes up what the vendor lists now, and tells what is different from before: see [`Change`] for what counts as one.
+    /// The config's entries stay above it. Models that are not in `live` stay, for a list may be short; each is told once.
+    pub fn update(&self, live: &BTreeMap<String, Entry>) -> Vec<Change> {
+        let _alone = self.updating.lock();
+        let before = self.listed.load_full();
+        let mut entries = before.entries.clone();
+        let mut changes = Vec::new();
+        for (id, entry) in live {
+            let merged = match entries.get(id) {
+                Some(known) => live::merge(id, known, entry, &mut changes),
+                None => live::arrival(id, entry, &mut changes),
+            };
+            entries.insert(id.clone(), merged);
+        }
+        // What the config says is in force whatever the vendor says, so it is no news.
+        changes.retain(|change| !self.own.get(change.model()).is_some_and(|own| change.is_overridden(own)));
+        let is_missed = |(id, entry): &(&String, &Entry)| {
+            !live.contains_key(*id) && entry.deprecated.is_none() && !self.own.contains_key(*id)
+        };
+        let vanished: BTreeSet<_> = entries.iter().filter(is_missed).map(|(id, _)| id.clone()).collect();
+        let news = vanished.difference(&before.vanished);
+        changes.extend(news.map(|id| Change::Vanished { model: id.as_str().into() }));
+        self.listed.store(Arc::new(before.followed_by(entries, &self.own, vanished)));
+        changes
+    }
+
+    /// Models that the vendor listed no more when it was last asked, by name.
+    pub fn vanished(&self) -> Vec<String> {
+        self.listed.load().vanished.iter().cloned().collect()
     }
 
     /// A model by the vendor's name, where the catalogue has it.
-    pub fn get(&self, id: &str) -> Option<&Arc<Model>> {
-        self.models.get(id)
+    pub fn get(&self, id: &str) -> Option<Arc<Model>> {
+        self.listed.load().models.get(id).cloned()
     }
 
     /// A model by name, or for a name in no table a stand-in with the limit of its guessed task and no prices, so that it
     /// costs what the vendor reports. The first time a name is met it is warned of in the log.
     pub fn find(&self, id: &str, guess: Task) -> Arc<Model> {
-        if let Some(model) = self.models.get(id) {
-            return model.clone();
+        if let Some(model) = self.get(id) {
+            return model;
         }
         self.warn_once(id);
         let entry = Entry { task: Some(guess), ..Entry::default() };
@@ -81,8 +126,8 @@ impl Catalogue {
     }
 
     /// Every listed model, by name.
-    pub fn models(&self) -> Vec<&Arc<Model>> {
-        let mut models: Vec<_> = self.models.values().collect();
+    pub fn models(&self) -> Vec<Arc<Model>> {
+        let mut models: Vec<_> = self.listed.load().models.values().cloned().collect();
         models.sort_by(|a, b| a.id.cmp(&b.id));
         models
     }
@@ -95,6 +140,32 @@ impl Catalogue {
         warned.push(id.into());
         tracing::warn!(model = ?id, "a model in no table: it passes, at its task's limit and the vendor's reported cost; \
              add [models.\"…\"] to the config to price it");
+    }
+}
+
+impl Listed {
+    /// The next listing. A model keeps its place and what was learned of it; of its prices only as long as they are the same.
+    fn followed_by(
+        &self,
+        entries: BTreeMap<String, Entry>,
+        own: &BTreeMap<String, Entry>,
+        vanished: BTreeSet<String>,
+    ) -> Self {
+        let mut all = entries.clone();
+        for (id, entry) in own {
+            let merged = entries.get(id).map_or_else(|| entry.clone(), |listed| entry.clone().or(listed));
+            all.insert(id.clone(), merged);
+        }
+        let taken = self.models.values().map(|model| model.slot.number()).max().unwrap_or(0);
+        let mut free = (taken + 1..Slot::COUNT as u16).map(Slot);
+        let models = all.into_iter().map(|(id, entry)| {
+            let model = match self.models.get(&*id) {
+                Some(before) => before.revised(entry),
+                None => entry.model(&id, free.next().unwrap_or(Slot::OTHER)),
+            };
+            (model.id.clone(), Arc::new(model))
+        });
+        Self { models: models.collect(), entries, vanished }
     }
 }
 

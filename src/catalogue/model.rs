@@ -4,8 +4,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use super::learned::Learned;
 use super::price::Prices;
 use super::tokens::TokenRatio;
 use crate::usage::{ImageUsage, Size};
@@ -28,7 +30,7 @@ pub struct Model {
     pub context: Option<u32>,
     /// A free account gets 403, code 5035.
     pub paid_plan_only: bool,
-    /// The day from which it answers 410: `2026-05-30`.
+    /// The day from which it answers 410, past or to come: `2026-05-30`.
     pub deprecated: Option<String>,
     /// The model to ask instead.
     pub replacement: Option<String>,
@@ -38,6 +40,8 @@ pub struct Model {
     pub slot: Slot,
     /// How many bytes make a token, learned as replies come in.
     pub tokens: TokenRatio,
+    /// What the vendor reports over what its prices come to, learned in the same way.
+    pub learned: Learned,
 }
 
 /// A model's place in tables that keep something for each model: listed models have one each, all others share one.
@@ -191,6 +195,19 @@ impl Model {
     pub fn is_listed(&self) -> bool {
         self.slot != Slot::OTHER
     }
+
+    /// Days until it answers 410, which are less than one where it does already; `None` where it is to stay.
+    pub fn days_left(&self, today: Date) -> Option<i32> {
+        let day: Date = self.deprecated.as_ref()?.parse().ok()?;
+        today.until(day).ok().map(|span| span.get_days())
+    }
+
+    /// The same model as a new entry has it.
+    pub(super) fn revised(&self, entry: Entry) -> Self {
+        let model = entry.model(&self.id, self.slot);
+        let learned = if model.prices == self.prices { self.learned.clone() } else { Learned::default() };
+        Self { id: self.id.clone(), tokens: self.tokens.clone(), learned, ..model }
+    }
 }
 
 /// A model as the table and the config write it. Every field but the name may be left out: a listed model keeps its own.
@@ -279,6 +296,7 @@ impl Entry {
             fallback: self.fallback.unwrap_or_default(),
             slot,
             tokens: TokenRatio::default(),
+            learned: Learned::default(),
         }
     }
 }

@@ -45,7 +45,7 @@ impl Estimate {
         let body = self.read()?;
         let ask =
             measure(&body, &self.content_type, Endpoint::Run).map_err(|error| Failure::Usage(error.to_string()))?;
-        let estimate = receipt::Estimate::new(&ask, model);
+        let estimate = receipt::Estimate::new(&ask, &model);
         if self.json {
             return print(&format!("{:#}\n", to_json(&self.model, &estimate)));
         }

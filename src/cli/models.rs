@@ -54,7 +54,7 @@ fn to_json(model: &Model) -> serde_json::Value {
     })
 }
 
-fn table(models: &[&std::sync::Arc<Model>]) -> String {
+fn table(models: &[std::sync::Arc<Model>]) -> String {
     let width = models.iter().map(|model| model.id.len()).max().unwrap_or(0);
     let mut text = format!("{:width$}  {:28}  {:>7}  neurons\n", "model", "task", "per min");
     for model in models {

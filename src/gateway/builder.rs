@@ -129,7 +129,7 @@ impl Builder {
     {
         let target = self.target()?;
         let catalogue = self.catalogue.unwrap_or_default();
-        let budgets = Budgets::new(self.budgets, &catalogue)?;
+        let budgets = Budgets::new(self.budgets, catalogue.clone())?;
         let readers = self.door.readers.iter().cloned().chain(self.readers).collect();
         let account = self.account.or(self.door.account.clone());
         let door = identify::Settings { catalogue, account, readers, has_token: target.has_token(), ..self.door };

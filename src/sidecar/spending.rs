@@ -138,7 +138,7 @@ impl Records {
 
 impl Spending {
     /// Checks and opens it all.
-    pub(super) fn open(config: &Config, catalogue: &Catalogue, has_token: bool) -> Result<Self, ConfigError> {
+    pub(super) fn open(config: &Config, catalogue: &Arc<Catalogue>, has_token: bool) -> Result<Self, ConfigError> {
         let wrong = |place: &str, what: String| ConfigError { place: place.into(), what };
         let keys = Keys::new(&config.keys).map_err(|error| wrong("[[keys]]", error.to_string()))?;
         if !keys.is_empty() && !has_token {
@@ -162,7 +162,8 @@ impl Spending {
             ledger: records.clone().map(|records| records as Arc<dyn budget::Ledger>),
             ..budget::Settings::default()
         };
-        let budgets = Budgets::new(settings, catalogue).map_err(|error| wrong("[[budgets]]", error.to_string()))?;
+        let budgets =
+            Budgets::new(settings, catalogue.clone()).map_err(|error| wrong("[[budgets]]", error.to_string()))?;
         Ok(Self { records, budgets: Arc::new(budgets), keys })
     }
 

@@ -181,7 +181,7 @@ impl State {
         let name = route.model.as_deref().or(prompt.model()).ok_or_else(|| error(5007))?;
         let fault = call.asked_fault().or_else(|| self.faults.draw(name));
         let fault = self.strike(fault, &call.id).await?;
-        let model = self.catalogue.get(name).cloned().ok_or_else(|| error(5007))?;
+        let model = self.catalogue.get(name).ok_or_else(|| error(5007))?;
         self.admit(&route.account, &model)?;
         let pace = Pace::of(&model.id, self.settings.latency);
         Ok(self.run(Job { call, route: &route, prompt: &prompt, model: &model, fault, pace }).await)

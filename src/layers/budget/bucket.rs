@@ -40,6 +40,8 @@ pub(super) struct State {
     slots: VecDeque<Slot>,
     /// Of all slots.
     pub(super) spent: Neurons,
+    /// What the vendor's books have beyond what is spent here, or what they have less, in this window. In micro-neurons.
+    beyond: i64,
     pub(super) reserved: Neurons,
     /// By ticket: who came first is served first.
     queue: BTreeMap<u64, Waiter>,
@@ -208,6 +210,20 @@ impl Bucket {
         state.wake_next();
     }
 
+    /// The vendor's books had `booked` when `spent` was spent here, in the window that began at `start`. Says how much more
+    /// that makes than was known.
+    pub(super) fn book(&self, start: Millis, booked: Neurons, spent: Neurons) -> Neurons {
+        let mut state = self.lock(self.rule.now());
+        if state.slots.back().is_none_or(|slot| slot.span.start != start) {
+            return Neurons::ZERO;
+        }
+        let micro = |neurons: Neurons| i64::try_from(neurons.micro()).unwrap_or(i64::MAX);
+        let before = state.counted();
+        state.beyond = micro(booked) - micro(spent);
+        state.wake_next();
+        state.counted().saturating_sub(before)
+    }
+
     /// Leaves a queue, and lets the next one have a look.
     pub(super) fn leave(&self, ticket: u64) {
         self.state.lock().leave(ticket);
@@ -218,7 +234,8 @@ impl Bucket {
         // A bucket whose lock is held is in use.
         let Some(mut state) = self.state.try_lock() else { return false };
         state.roll(&self.rule.rule, now);
-        state.retired = state.queue.is_empty() && state.spent.is_zero() && state.reserved.is_zero();
+        state.retired =
+            state.queue.is_empty() && state.spent.is_zero() && state.reserved.is_zero() && state.beyond == 0;
         state.retired
     }
 }
@@ -262,11 +279,18 @@ impl State {
             self.reserved = self.reserved.saturating_sub(first.reserved);
             self.slots.pop_front();
         }
+        self.beyond = 0;
         self.slots.push_back(Slot { span, spent: Neurons::ZERO, reserved: Neurons::ZERO, covered: Neurons::ZERO });
     }
 
+    /// What is spent, as far as anyone knows.
+    pub(super) fn counted(&self) -> Neurons {
+        let beyond = Neurons::from_micro(self.beyond.unsigned_abs());
+        if self.beyond < 0 { self.spent.saturating_sub(beyond) } else { self.spent + beyond }
+    }
+
     pub(super) fn used(&self) -> Neurons {
-        self.spent + self.reserved
+        self.counted() + self.reserved
     }
 
     pub(super) fn left(&self, rule: &Rule) -> Neurons {
@@ -280,7 +304,7 @@ impl State {
             return Verdict::Room;
         }
         // What has no price is not known to fit, so it must not find the budget used up.
-        if self.spent + needed > limit || needed.is_zero() && self.spent >= limit {
+        if self.counted() + needed > limit || needed.is_zero() && self.counted() >= limit {
             return Verdict::Full;
         }
         let (is_behind, ahead) = self.ahead(ticket);

@@ -13,7 +13,7 @@ use super::ledger::Ledger;
 use super::pace::Pace;
 use super::reservation::Reservation;
 use super::rule::{self, OnExceeded, Rule, RuleError};
-use super::table::Table;
+use super::table::{Sums, Table};
 use super::window::{Clock, Millis, SystemClock, millis};
 use crate::Error;
 use crate::call::Call;
@@ -45,15 +45,11 @@ pub struct Settings {
 
 /// The budgets and what has been spent of them. Every stack that shares it shares the budgets.
 pub struct Budgets {
-    tables: Vec<Kept>,
+    pub(super) tables: Vec<Table>,
+    /// Knows the models that calls are sent to instead.
+    catalogue: Arc<Catalogue>,
     pub(super) settings: Settings,
     tickets: AtomicU64,
-}
-
-struct Kept {
-    table: Table,
-    /// The model to ask instead.
-    instead: Option<Arc<Model>>,
 }
 
 /// Why nothing was reserved.
@@ -78,6 +74,8 @@ pub struct Status {
     pub spent: Neurons,
     /// All buckets together.
     pub reserved: Neurons,
+    /// What the vendor's books have beyond that, all buckets together: see [`Budgets::book`].
+    pub elsewhere: Neurons,
     /// What the fullest bucket has left.
     pub left: Neurons,
     /// How many buckets there are.
@@ -130,15 +128,11 @@ impl Default for Settings {
 
 impl Budgets {
     /// Starts with what the ledger has. The catalogue knows the models that calls are sent to instead.
-    pub fn new(settings: Settings, catalogue: &Catalogue) -> Result<Self, RuleError> {
+    pub fn new(settings: Settings, catalogue: impl Into<Arc<Catalogue>>) -> Result<Self, RuleError> {
         let rules: Vec<_> = settings.rules.iter().cloned().map(Arc::new).collect();
         rule::check(&rules)?;
         let now = millis(settings.clock.now());
         let keep = |rule: Arc<Rule>| {
-            let instead = match &rule.on_exceeded {
-                OnExceeded::Model(id) => Some(catalogue.find(id, Task::TextGeneration)),
-                OnExceeded::Reject | OnExceeded::Allow => None,
-            };
             let active = Active {
                 clock: settings.clock.clone(),
                 ledger: settings.ledger.clone(),
@@ -147,10 +141,10 @@ impl Budgets {
                 pace: Mutex::new(Pace::new(now)),
                 rule,
             };
-            Kept { table: Table::new(Arc::new(active), settings.max_buckets), instead }
+            Table::new(Arc::new(active), settings.max_buckets)
         };
         let tables: Vec<_> = rules.into_iter().map(keep).collect();
-        for Kept { table, .. } in &tables {
+        for table in &tables {
             let unsettled = table.restore(now);
             if !unsettled.is_zero() {
                 tracing::warn!(
@@ -160,7 +154,7 @@ impl Budgets {
                 );
             }
         }
-        Ok(Self { tables, settings, tickets: AtomicU64::new(0) })
+        Ok(Self { tables, catalogue: catalogue.into(), settings, tickets: AtomicU64::new(0) })
     }
 
     /// True where there is nothing to hold to.
@@ -170,18 +164,18 @@ impl Budgets {
 
     /// Before the ledger is closed: gives back the leases that nothing was spent of.
     pub fn release(&self) {
-        self.tables.iter().for_each(|kept| kept.table.release());
+        self.tables.iter().for_each(Table::release);
     }
 
     /// How each budget stands now.
     pub fn status(&self) -> Vec<Status> {
         let now = millis(self.settings.clock.now());
-        self.tables.iter().map(|kept| kept.status(now)).collect()
+        self.tables.iter().map(|table| status(table, now)).collect()
     }
 
     /// Reserves at once what the call may cost, or says that it would have to wait or is refused.
     pub(super) fn reserve_now(&self, call: &Call) -> Option<Result<Option<Arc<Reservation>>, Refusal>> {
-        if !self.tables.iter().any(|kept| kept.table.rule.rule.applies(call)) {
+        if !self.tables.iter().any(|table| table.rule.rule.applies(call)) {
             return Some(Ok(None));
         }
         match self.attempt(call, Estimate::of(call).upper, &mut None, false) {
@@ -291,8 +285,8 @@ impl Budgets {
     }
 
     fn buckets(&self, call: &Call, now: Millis) -> Vec<Arc<Bucket>> {
-        let counting = self.tables.iter().filter(|kept| kept.table.rule.rule.applies(call));
-        counting.map(|kept| kept.table.find(call, now)).collect()
+        let counting = self.tables.iter().filter(|table| table.rule.rule.applies(call));
+        counting.map(|table| table.find(call, now)).collect()
     }
 
     fn refusal(&self, bucket: &Arc<Bucket>, needed: Neurons) -> Refusal {
@@ -302,7 +296,6 @@ impl Budgets {
         let left = state.left(&rule.rule);
         let resets = state.free_at(&rule.rule, needed).map(|at| Duration::from_millis(at.saturating_sub(now)));
         drop(state);
-        let instead = self.tables.iter().find(|kept| Arc::ptr_eq(&kept.table.rule, rule));
         let error = Error::BudgetExceeded {
             budget: rule.rule.name.clone(),
             limit: rule.rule.limit,
@@ -311,14 +304,18 @@ impl Budgets {
             mend: mend(&rule.rule, resets),
             retry_after: resets,
         };
-        Refusal { error, instead: instead.and_then(|kept| kept.instead.clone()), left }
+        let instead = match &rule.rule.on_exceeded {
+            OnExceeded::Model(id) => Some(self.catalogue.find(id, Task::TextGeneration)),
+            OnExceeded::Reject | OnExceeded::Allow => None,
+        };
+        Refusal { error, instead, left }
     }
 
     /// Counts a call that is refused in the end.
     pub(super) fn count(&self, error: &Error) {
         let Error::BudgetExceeded { budget, .. } = error else { return };
-        if let Some(kept) = self.tables.iter().find(|kept| kept.table.rule.rule.name == *budget) {
-            kept.table.rule.rejected.fetch_add(1, Ordering::Relaxed);
+        if let Some(table) = self.tables.iter().find(|table| table.rule.rule.name == *budget) {
+            table.rule.rejected.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -343,28 +340,25 @@ impl std::fmt::Debug for Budgets {
     }
 }
 
-// === impl Kept ===
-
-impl Kept {
-    fn status(&self, now: Millis) -> Status {
-        let rule = &self.table.rule;
-        let (buckets, spent, reserved) = self.table.sums(now);
-        let left = self.table.least_left(now);
-        let pace = rule.pace.lock().per_second(now);
-        let seconds = left.as_f64() / pace;
-        let span = rule.rule.window.span(now, rule.rule.sliding);
-        Status {
-            name: rule.rule.name.clone(),
-            limit: rule.rule.limit,
-            spent,
-            reserved,
-            left,
-            buckets,
-            rejected: rule.rejected.load(Ordering::Relaxed),
-            pace_per_second: pace,
-            lasts: (seconds.is_finite() && seconds < 1e9).then(|| Duration::from_secs_f64(seconds)),
-            resets_at: SystemTime::UNIX_EPOCH + Duration::from_millis(span.end),
-        }
+fn status(table: &Table, now: Millis) -> Status {
+    let rule = &table.rule;
+    let Sums { buckets, spent, reserved, elsewhere } = table.sums(now);
+    let left = table.least_left(now);
+    let pace = rule.pace.lock().per_second(now);
+    let seconds = left.as_f64() / pace;
+    let span = rule.rule.window.span(now, rule.rule.sliding);
+    Status {
+        name: rule.rule.name.clone(),
+        limit: rule.rule.limit,
+        spent,
+        reserved,
+        elsewhere,
+        left,
+        buckets,
+        rejected: rule.rejected.load(Ordering::Relaxed),
+        pace_per_second: pace,
+        lasts: (seconds.is_finite() && seconds < 1e9).then(|| Duration::from_secs_f64(seconds)),
+        resets_at: SystemTime::UNIX_EPOCH + Duration::from_millis(span.end),
     }
 }
 

@@ -39,6 +39,7 @@ fn affordable(call: &Call, left: Neurons) -> Option<u32> {
     if input > left {
         return None;
     }
+    let each = call.model.learned.upper(each).max(Neurons::from_micro(1));
     u32::try_from(left.saturating_sub(input).micro() / each.micro()).ok()
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::{OnExceeded, Rule, Split};
+use super::rule::{OnExceeded, Rule, Scope};
 use super::window::Period;
 use crate::neurons::Neurons;
 
@@ -28,6 +28,6 @@ impl Plan {
     /// The free allocation as this plan has it.
     pub fn rule(self) -> Rule {
         let on_exceeded = if self == Self::Free { OnExceeded::Reject } else { OnExceeded::Allow };
-        Rule { split_by: vec![Split::Account], on_exceeded, ..Rule::new(FREE, FREE_A_DAY, Period::Day) }
+        Rule { scope: Scope::Account, on_exceeded, ..Rule::new(FREE, FREE_A_DAY, Period::Day) }
     }
 }

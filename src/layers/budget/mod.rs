@@ -17,6 +17,8 @@
 //!   it was sent), and a stream that was cut off, are charged what was reserved for them: upstream may have gone on to the
 //!   end. The receipt tells what flowed. Such an attempt is tried again only if there is room for as much again.
 //! - With a [`Ledger`], what was spent survives `kill -9`; no call waits for a disk unless a lease has run out.
+//! - A rule of [`Scope::Account`] counts what the vendor's books have, and what was spent and reserved here since they were
+//!   settled: see [`Budgets::book`]. What others spend between two looks at the books can be overshot, and no more.
 //! - Buckets are bounded: see [`Settings::max_buckets`]. Idle ones go.
 //!
 //! # What it does not do
@@ -39,7 +41,7 @@
 //! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
 //! let mut settings = Settings::default();
 //! settings.rules.push(Rule::new("everyone", Neurons::from_whole(10), Period::Day));
-//! let budgets = Budgets::new(settings, &Catalogue::default()).unwrap();
+//! let budgets = Budgets::new(settings, Catalogue::default()).unwrap();
 //! let door = identify::Settings { account: Some("023e".into()), has_token: true, ..Default::default() };
 //! let stack = ServiceBuilder::new()
 //!     .layer(identify::IdentifyLayer::new(door, rest))
@@ -55,6 +57,7 @@
 //! # });
 //! ```
 
+mod account;
 mod bucket;
 mod budgets;
 mod clamp;
@@ -74,13 +77,14 @@ use std::task::{Context, Poll};
 
 use tower::{Layer, Service};
 
+pub use self::account::Standing;
 pub use self::bucket::Bucket;
 use self::budgets::Refusal;
 pub use self::budgets::{Budgets, Settings, Status};
 pub use self::free::{FREE, FREE_A_DAY, Plan};
 pub use self::ledger::{Lease, Ledger};
 pub use self::reservation::Reservation;
-pub use self::rule::{OnExceeded, Rule, RuleError, Split};
+pub use self::rule::{OnExceeded, Rule, RuleError, Scope, Split};
 pub use self::window::{Clock, Period, SystemClock};
 use super::{Reply, ReplyFuture};
 use crate::Error;

@@ -29,6 +29,9 @@ pub struct Rule {
     /// A bucket of its own, with all of the limit, for each value of these together.
     #[serde(default)]
     pub split_by: Vec<Split>,
+    /// Whose spending counts.
+    #[serde(default)]
+    pub scope: Scope,
     /// Only calls to these models; empty is all.
     #[serde(default)]
     pub models: Vec<String>,
@@ -38,6 +41,19 @@ pub struct Rule {
     /// What becomes of a call that it has no room for.
     #[serde(default)]
     pub on_exceeded: OnExceeded,
+}
+
+/// Whose spending counts in a budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Scope {
+    /// What passes the gate.
+    #[default]
+    Gate,
+    /// What an account spends, here or elsewhere, as far as the vendor's books say: see [`Budgets::book`](super::Budgets::book).
+    /// Each account has a bucket.
+    Account,
 }
 
 /// What a budget is split by.
@@ -83,6 +99,7 @@ impl Rule {
             window,
             sliding: false,
             split_by: Vec::new(),
+            scope: Scope::Gate,
             models: Vec::new(),
             keys: Vec::new(),
             on_exceeded: OnExceeded::Reject,
@@ -96,20 +113,42 @@ impl Rule {
             && (self.keys.is_empty() || self.keys.iter().any(key_is_named))
     }
 
+    /// The vendor's books can tell what it counts.
+    fn is_the_vendors(&self) -> bool {
+        self.split_by.is_empty()
+            && self.keys.is_empty()
+            && !self.sliding
+            && matches!(self.window, Period::Day | Period::Month)
+    }
+
+    /// What makes its buckets.
+    fn splits(&self) -> &[Split] {
+        if self.scope == Scope::Account { &[Split::Account] } else { &self.split_by }
+    }
+
+    pub(super) fn is_split(&self) -> bool {
+        !self.splits().is_empty()
+    }
+
     /// Its name in the ledger: a rule that counts differently is another.
     pub(super) fn ledger_name(&self) -> String {
         let sliding = if self.sliding { "/sliding" } else { "" };
-        let split: Vec<_> = self.split_by.iter().cloned().map(String::from).collect();
+        let split: Vec<_> = self.splits().iter().cloned().map(String::from).collect();
         format!("{}/{}{sliding}/{}", self.name, self.window.label(), split.join(","))
     }
 
     /// The bucket of a call, as a JSON array of its values; empty for a rule that is not split.
     pub(super) fn bucket(&self, call: &Call) -> String {
-        if self.split_by.is_empty() {
+        if !self.is_split() {
             return String::new();
         }
-        let values = call.receipt.read(|facts| self.split_by.iter().map(|split| split.value(call, facts)).collect());
+        let values = call.receipt.read(|facts| self.splits().iter().map(|split| split.value(call, facts)).collect());
         serde_json::Value::Array(values).to_string()
+    }
+
+    /// The bucket of an account, where the rule counts accounts.
+    pub(super) fn bucket_of_account(&self, account: &str) -> Option<String> {
+        (self.scope == Scope::Account).then(|| serde_json::json!([shorten(account)]).to_string())
     }
 }
 
@@ -258,6 +297,12 @@ pub(super) fn check(rules: &[Arc<Rule>]) -> Result<(), RuleError> {
         }
         if rule.limit.is_zero() {
             return wrong("has a limit of nothing; to refuse a model, leave it out of the keys' models");
+        }
+        if rule.scope == Scope::Account && !rule.is_the_vendors() {
+            return wrong(
+                "has scope = \"account\": the vendor counts days and months, and knows neither keys nor metadata; leave out \
+                 split_by, keys and sliding, and set window to day or month",
+            );
         }
     }
     Ok(())

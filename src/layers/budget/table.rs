@@ -21,6 +21,16 @@ pub(super) struct Table {
     door: Mutex<Door>,
 }
 
+/// Over all buckets.
+#[derive(Default)]
+pub(super) struct Sums {
+    pub(super) buckets: usize,
+    pub(super) spent: Neurons,
+    pub(super) reserved: Neurons,
+    /// Beyond what was spent here, by the vendor's books.
+    pub(super) elsewhere: Neurons,
+}
+
 /// Passed once by each new value.
 #[derive(Default)]
 struct Door {
@@ -35,7 +45,7 @@ const SHARED: &str = "*";
 
 impl Table {
     pub(super) fn new(rule: Arc<Active>, max_buckets: usize) -> Self {
-        let name = if rule.rule.split_by.is_empty() { "" } else { SHARED };
+        let name = if rule.rule.is_split() { SHARED } else { "" };
         let shared = Arc::new(Bucket::new(rule.clone(), name));
         Self { rule, shared, own: DashMap::new(), max_buckets, door: Mutex::default() }
     }
@@ -48,7 +58,7 @@ impl Table {
         let mut door = self.door.lock();
         let restore = |lease: &super::ledger::Lease| {
             if *lease.bucket == *self.shared.name() {
-                if !self.rule.rule.split_by.is_empty() {
+                if self.rule.rule.is_split() {
                     door.shares_until = door.shares_until.max(lease.expires_ms);
                 }
                 return self.shared.restore(lease, now);
@@ -65,10 +75,14 @@ impl Table {
 
     /// The bucket of a call. It may have retired by the time it is locked; then it is to be found again.
     pub(super) fn find(&self, call: &Call, now: Millis) -> Arc<Bucket> {
-        if self.rule.rule.split_by.is_empty() {
+        if !self.rule.rule.is_split() {
             return self.shared.clone();
         }
-        let name = self.rule.rule.bucket(call);
+        self.named(self.rule.rule.bucket(call), now)
+    }
+
+    /// The bucket of a value.
+    pub(super) fn named(&self, name: String, now: Millis) -> Arc<Bucket> {
         match self.own.get(&name) {
             Some(bucket) => bucket.clone(),
             None => self.admit(name, now),
@@ -114,12 +128,14 @@ impl Table {
         self.own.iter().for_each(|bucket| bucket.list_always());
     }
 
-    /// Sums over all buckets: how many, what they have spent and what they have reserved.
-    pub(super) fn sums(&self, now: Millis) -> (usize, Neurons, Neurons) {
-        let mut sums = (0, Neurons::ZERO, Neurons::ZERO);
+    pub(super) fn sums(&self, now: Millis) -> Sums {
+        let mut sums = Sums::default();
         let mut add = |bucket: &Bucket| {
             let state = bucket.lock(now);
-            sums = (sums.0 + 1, sums.1 + state.spent, sums.2 + state.reserved);
+            sums.buckets += 1;
+            sums.spent += state.spent;
+            sums.reserved += state.reserved;
+            sums.elsewhere += state.counted().saturating_sub(state.spent);
         };
         add(&self.shared);
         self.own.iter().for_each(|bucket| add(&bucket));

@@ -25,6 +25,7 @@ pub(super) fn settle(call: &Call, tally: &Tally, head: HeadWord, whole: bool) {
     let (usage, guessed) = usage(call, tally);
     let cost = cost(call, tally, head, &usage, guessed);
     learn(call, tally, whole);
+    learn_price(call, tally, head, &usage, &cost);
     call.receipt.note(|facts| {
         facts.usage = usage;
         facts.cost = cost;
@@ -53,9 +54,10 @@ fn prices_tokens(model: &Model) -> bool {
     model.prices.get(Unit::InputToken).is_some() || model.prices.get(Unit::OutputToken).is_some()
 }
 
-/// The better source wins: the body's own figure, then the head's, then the table's, then a guess.
+/// The better source wins: the body's own figure, then the head's, then the table's, then a guess. Where the vendor gives no
+/// figure, the table's counts as what its figures were found to be.
 fn cost(call: &Call, tally: &Tally, head: HeadWord, usage: &Usage, guessed: bool) -> Cost {
-    let prices = &call.model.prices;
+    let (prices, learned) = (&call.model.prices, &call.model.learned);
     let from_table = (!prices.is_empty()).then(|| prices.cost(usage));
     let computed = from_table.filter(|_| !guessed);
     let reported = match tally.neurons {
@@ -65,8 +67,8 @@ fn cost(call: &Call, tally: &Tally, head: HeadWord, usage: &Usage, guessed: bool
     };
     let (neurons, source) = match (reported, computed, from_table) {
         (Some(neurons), _, _) => (neurons, Source::Reported),
-        (None, Some(neurons), _) => (neurons, Source::Computed),
-        (None, None, Some(neurons)) => (neurons, Source::Estimated),
+        (None, Some(neurons), _) => (learned.likely(neurons), Source::Computed),
+        (None, None, Some(neurons)) => (learned.likely(neurons), Source::Estimated),
         (None, None, None) => (Neurons::ZERO, Source::None),
     };
     let custom = call.options.custom_cost.map(|price| custom(price, usage));
@@ -80,6 +82,19 @@ fn rounds_to(table: Neurons, word: Neurons) -> bool {
 
 fn custom(price: CustomCost, usage: &Usage) -> f64 {
     price.usd_per_token_in * usage.input_tokens as f64 + price.usd_per_token_out * usage.output_tokens as f64
+}
+
+/// A figure of the vendor's beside the table's for the same usage teaches how they differ.
+fn learn_price(call: &Call, tally: &Tally, head: HeadWord, usage: &Usage, cost: &Cost) {
+    let (prices, learned) = (&call.model.prices, &call.model.learned);
+    // What the vendor had in its prefix cache is cheaper, also where no page says so.
+    let is_like_others = usage.cached_input_tokens == 0 || prices.get(Unit::CachedInputToken).is_some();
+    let Some(table) = cost.computed.filter(|_| is_like_others && !head.cached && !call.ask.batch) else { return };
+    match (tally.neurons, head.neurons) {
+        (Some(body), _) => learned.observe(table, Neurons::from_f64(body), Neurons::ZERO),
+        (None, Some(word)) => learned.observe(table, word, Neurons::from_micro(HEAD_PRECISION)),
+        (None, None) => {}
+    }
 }
 
 fn learn(call: &Call, tally: &Tally, whole: bool) {

@@ -43,7 +43,7 @@ fn picture(model: &str, body: &str) -> f64 {
     let ask = crate::layers::identify::measure(body.as_bytes(), "application/json", Endpoint::Run).unwrap();
     let catalogue = Catalogue::default();
     let model = catalogue.get(model).unwrap();
-    model.prices.cost(&Usage { image: crate::estimate::image(&ask, model), ..Usage::default() }).as_f64()
+    model.prices.cost(&Usage { image: crate::estimate::image(&ask, &model), ..Usage::default() }).as_f64()
 }
 
 #[test]

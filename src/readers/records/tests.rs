@@ -125,7 +125,7 @@ fn what_is_too_old_goes() {
 fn budgets(records: &Arc<Records>, limit: Neurons) -> Arc<Budgets> {
     let mut settings = budget::Settings { ledger: Some(records.clone()), ..budget::Settings::default() };
     settings.rules.push(Rule::new("everyone", limit, Period::Month));
-    Arc::new(Budgets::new(settings, &Catalogue::default()).unwrap())
+    Arc::new(Budgets::new(settings, Catalogue::default()).unwrap())
 }
 
 /// Spends neurons in calls that reserve more than they cost, and leaves some in flight.

@@ -1,0 +1,235 @@
+//! What the vendor reports over what the table's prices come to: 1 where the table is right.
+//!
+//! A table goes stale, and the vendor's own figure on a reply is the truth. Where the latest [`CALLS`] figures of a model agree
+//! with each other but not with the table, their ratio is learned: estimates, reservations and costs that the vendor does not
+//! report use it from then on. It is forgotten when the price is set anew, and when as many figures agree with the table again.
+//!
+//! # What it does not do
+//! It learns one ratio for the whole of a model's bill. Where only one of its units has another price, calls disagree with each
+//! other, and nothing is learned; what is reserved then covers the dearest of the latest calls.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::neurons::Neurons;
+
+/// Learned, for one model, from every reply that tells its cost. Cloning shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Learned(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    recent: Mutex<VecDeque<Seen>>,
+    likely: Ratio,
+    upper: Ratio,
+}
+
+/// A ratio in millionths, read without a lock.
+#[derive(Debug)]
+struct Ratio(AtomicU64);
+
+/// Between which ratios the truth lies, after one call: a figure has only so many decimals.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    low: f64,
+    high: f64,
+}
+
+/// So many calls have to agree.
+pub const CALLS: usize = 20;
+/// To this part of their ratio, on either side: together a spread of 0.5%.
+const SPREAD: f64 = 0.0025;
+/// A ratio that is known less exactly than this is not known.
+const PRECISION: f64 = 0.01;
+/// The table's own rounding; nearer to it than this, the table is right.
+const ROUNDING: f64 = 0.01;
+/// A figure further off than this, either way, is a mistake of somebody's and no price.
+const FURTHEST: f64 = 4.0;
+const MILLION: f64 = 1_000_000.0;
+
+// === impl Learned ===
+
+impl Learned {
+    /// Learns from a call: what its usage comes to in the table, what the vendor reports, and by how much that figure may be
+    /// off for want of decimals.
+    pub fn observe(&self, table: Neurons, reported: Neurons, precision: Neurons) {
+        let (table, off) = (table.micro() as f64, precision.micro() as f64 + 1.0);
+        if table <= 0.0 {
+            return;
+        }
+        let reported = reported.micro() as f64;
+        let seen = Seen { low: (reported - off) / table, high: (reported + off) / table };
+        if seen.high < 1.0 / FURTHEST || seen.low > FURTHEST {
+            return;
+        }
+        let mut recent = self.0.recent.lock();
+        if recent.len() == CALLS {
+            recent.pop_front();
+        }
+        recent.push_back(seen);
+        self.0.conclude(&recent);
+    }
+
+    /// What was learned before, such as in an earlier run.
+    pub fn restore(&self, ratio: f64) {
+        if (1.0 / FURTHEST..=FURTHEST).contains(&ratio) {
+            self.0.likely.set(ratio);
+            self.0.upper.set(ratio.max(1.0));
+        }
+    }
+
+    /// Reported over the table's, where that is known and not 1.
+    pub fn ratio(&self) -> Option<f64> {
+        Some(self.0.likely.get()).filter(|ratio| *ratio != 1.0)
+    }
+
+    /// What will likely be charged for what the table has at this cost.
+    pub fn likely(&self, table: Neurons) -> Neurons {
+        table.times_millionths(self.0.likely.0.load(Ordering::Relaxed))
+    }
+
+    /// The most that will be charged for it, as far as the latest calls tell.
+    pub fn upper(&self, table: Neurons) -> Neurons {
+        // A figure is rounded to a micro-neuron, and may have been rounded up.
+        let rounding = Neurons::from_micro(u64::from(self.0.upper.get() != 1.0));
+        table.times_millionths(self.0.upper.0.load(Ordering::Relaxed)) + rounding
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn conclude(&self, recent: &VecDeque<Seen>) {
+        let dearest = recent.iter().map(|seen| seen.low).fold(0.0, f64::max);
+        match agreed(recent) {
+            Some(ratio) => {
+                self.likely.set(ratio);
+                self.upper.set(ratio.max(dearest));
+            }
+            None => self.upper.set(dearest.max(self.likely.get()).max(1.0)),
+        }
+    }
+}
+
+/// The one ratio that the latest calls all fit, where they do.
+fn agreed(recent: &VecDeque<Seen>) -> Option<f64> {
+    if recent.len() < CALLS {
+        return None;
+    }
+    let low = recent.iter().map(|seen| seen.low * (1.0 - SPREAD)).fold(0.0, f64::max);
+    let high = recent.iter().map(|seen| seen.high * (1.0 + SPREAD)).fold(f64::INFINITY, f64::min);
+    if low > high {
+        return None;
+    }
+    if low <= 1.0 && high >= 1.0 {
+        return Some(1.0);
+    }
+    let middle = f64::midpoint(low, high);
+    if high - low > middle * PRECISION {
+        return None;
+    }
+    Some(if (middle - 1.0).abs() < ROUNDING { 1.0 } else { middle })
+}
+
+// === impl Ratio ===
+
+impl Ratio {
+    fn set(&self, ratio: f64) {
+        self.0.store((ratio.min(FURTHEST) * MILLION).ceil() as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> f64 {
+        self.0.load(Ordering::Relaxed) as f64 / MILLION
+    }
+}
+
+impl Default for Ratio {
+    fn default() -> Self {
+        Self(AtomicU64::new(MILLION as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXACT: Neurons = Neurons::ZERO;
+    /// As `cf-ai-neurons` has it.
+    const TWO_DECIMALS: Neurons = Neurons::from_micro(10_000);
+
+    fn neurons(neurons: f64) -> Neurons {
+        Neurons::from_f64(neurons)
+    }
+
+    fn cost(n: u64) -> f64 {
+        1.0 + (n * 37 % 23) as f64 * 0.7
+    }
+
+    #[test]
+    fn five_percent_are_learned_within_twenty_calls_and_estimates_are_then_within_one() {
+        let learned = Learned::default();
+        for n in 0..20 {
+            assert_eq!(learned.ratio(), None, "after {n} calls");
+            // The vendor's own spread, well under 0.5%.
+            let ratio = 1.05 * (1.0 + 0.001 * (n % 3) as f64);
+            learned.observe(neurons(cost(n)), neurons(cost(n) * ratio), EXACT);
+        }
+        let guess = learned.likely(neurons(100.0)).as_f64();
+        assert!((guess / 105.0 - 1.0).abs() < 0.01, "{guess}");
+        assert!(learned.upper(neurons(100.0)) >= neurons(105.2), "{:?}", learned.upper(neurons(100.0)));
+    }
+
+    #[test]
+    fn what_is_reserved_follows_the_dearest_call_at_once() {
+        let learned = Learned::default();
+        learned.observe(neurons(10.0), neurons(18.0), EXACT);
+        assert_eq!(learned.ratio(), None);
+        assert!((learned.upper(neurons(10.0)).as_f64() - 18.0).abs() < 0.001);
+        assert_eq!(learned.likely(neurons(10.0)), neurons(10.0));
+    }
+
+    #[test]
+    fn figures_that_disagree_with_each_other_teach_nothing() {
+        let learned = Learned::default();
+        for n in 0..1000 {
+            learned.observe(neurons(cost(n)), neurons(cost(n) * if n % 2 == 0 { 1.05 } else { 1.06 }), EXACT);
+        }
+        assert_eq!(learned.ratio(), None);
+    }
+
+    #[test]
+    fn two_decimals_of_many_small_calls_tell_as_much() {
+        let learned = Learned::default();
+        for n in 0..40 {
+            let exact = cost(n) * 0.93;
+            learned.observe(neurons(cost(n)), neurons((exact * 100.0).round() / 100.0), TWO_DECIMALS);
+        }
+        assert!(learned.ratio().is_some_and(|ratio| (ratio - 0.93).abs() < 0.005), "{:?}", learned.ratio());
+    }
+
+    #[test]
+    fn a_right_table_is_left_alone_and_a_mended_one_is_found_out() {
+        let learned = Learned::default();
+        let twenty = |ratio: f64| {
+            (0..20).for_each(|n| learned.observe(neurons(cost(n)), neurons(cost(n) * ratio), EXACT));
+            learned.ratio()
+        };
+        assert_eq!(twenty(1.004), None);
+        assert!(twenty(1.1).is_some());
+        assert_eq!(twenty(1.0), None);
+    }
+
+    #[test]
+    fn a_mistake_is_no_price() {
+        let learned = Learned::default();
+        for _ in 0..100 {
+            learned.observe(neurons(1.0), neurons(1e9), EXACT);
+            learned.observe(neurons(1.0), EXACT, EXACT);
+            learned.observe(EXACT, neurons(1.0), EXACT);
+        }
+        assert_eq!((learned.ratio(), learned.upper(neurons(1.0))), (None, neurons(1.0)));
+    }
+}

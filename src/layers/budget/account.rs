@@ -1,0 +1,53 @@
+//! What an account has spent here, and what the vendor's books say of it.
+
+use super::Budgets;
+use super::window::{Period, millis};
+use crate::neurons::Neurons;
+
+/// What an account has spent here of a budget that counts accounts, in the window that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Standing {
+    /// The budget's name.
+    pub budget: String,
+    /// The models that it counts; empty is all.
+    pub models: Vec<String>,
+    /// A day or a month.
+    pub window: Period,
+    /// When the window began, in milliseconds since 1970, UTC.
+    pub start_ms: u64,
+    /// Spent and settled.
+    pub spent: Neurons,
+}
+
+impl Budgets {
+    /// How an account stands with each budget of [`Scope::Account`](super::Scope::Account).
+    pub fn of_account(&self, account: &str) -> Vec<Standing> {
+        let now = millis(self.settings.clock.now());
+        let standing = |table: &super::table::Table| {
+            let rule = &table.rule.rule;
+            let bucket = table.named(rule.bucket_of_account(account)?, now);
+            Some(Standing {
+                budget: rule.name.clone(),
+                models: rule.models.clone(),
+                window: rule.window,
+                start_ms: rule.window.span(now, false).start,
+                spent: bucket.lock(now).spent,
+            })
+        };
+        self.tables.iter().filter_map(standing).collect()
+    }
+
+    /// Takes up the vendor's books: of what a [`Standing`] counts they had `booked` at the moment it was taken. From here on
+    /// the budget counts that, and what has been spent and is reserved here since. A standing of a window that is over is no
+    /// matter any more.
+    pub fn book(&self, account: &str, then: &Standing, booked: Neurons) {
+        let now = millis(self.settings.clock.now());
+        let Some(table) = self.tables.iter().find(|table| table.rule.rule.name == then.budget) else { return };
+        let Some(name) = table.rule.rule.bucket_of_account(account) else { return };
+        let more = table.named(name, now).book(then.start_ms, booked, then.spent);
+        if !more.is_zero() {
+            table.rule.pace.lock().note(now, more);
+        }
+    }
+}
