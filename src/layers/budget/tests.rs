@@ -499,6 +499,7 @@ fn overshoot(lag: u64, every: u64) -> f64 {
     // By the second: what both had spent by then, and the gate's own standing.
     let mut spent: Vec<(Neurons, Standing)> = Vec::new();
     let mut elsewhere = Neurons::ZERO;
+    let usual = call(LLAMA, "{}");
     for now in 0..1_000 {
         let standing = budgets.of_account("acc").remove(0);
         spent.push((elsewhere + standing.spent, standing));
@@ -507,7 +508,8 @@ fn overshoot(lag: u64, every: u64) -> f64 {
             budgets.book("acc", then, *booked);
         }
         for _ in 0..10 {
-            let call = call(LLAMA, "{}");
+            let receipt = Receipt::open(Arc::new([]), usual.model.clone());
+            let call = Call { receipt, ..usual.clone() };
             let Some(Ok(_)) = budgets.reserve_now(&call) else {
                 let all = spent.last().unwrap().0;
                 let over = all.saturating_sub(limit).as_f64() / second.as_f64();

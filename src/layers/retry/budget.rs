@@ -72,6 +72,7 @@ mod tests {
 
     #[test]
     fn it_lasts_while_half_the_retries_help() {
+        fastrand::seed(1);
         for (tries, least) in [(4, 0.93), (7, 0.99)] {
             let (attempts, answered) = run(&Budget::default(), 200_000, tries, 0.5);
             println!("{tries} tries: {attempts:.3} attempts a call, {:.2}% answered", answered * 100.0);
@@ -82,6 +83,7 @@ mod tests {
 
     #[test]
     fn an_outage_is_not_multiplied_and_its_end_is_found() {
+        fastrand::seed(1);
         let budget = Budget::default();
         run(&budget, 100, 4, 1.0);
         let (attempts, _) = run(&budget, 10_000, 4, 1.0);

@@ -211,6 +211,8 @@ async fn traffic(layer: &RetryLayer, attempts: u32, seconds: u64, failing: f64) 
 
 #[tokio::test(start_paused = true)]
 async fn half_the_attempts_failing_is_mended_for_good() {
+    // Chance that is the same each time: 1.984 attempts a call is what to expect, and 2.0 not far away.
+    fastrand::seed(1);
     for (tries, least) in [(4, 0.93), (7, 0.99)] {
         let (attempts, answered) = traffic(&RetryLayer::default(), tries, 100, 0.5).await;
         println!("{tries} attempts: {:.2}% answered, {attempts:.3} attempts a call", answered * 100.0);
@@ -221,6 +223,7 @@ async fn half_the_attempts_failing_is_mended_for_good() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_not_multiplied_and_its_end_is_noticed_within_seconds() {
+    fastrand::seed(1);
     let layer = RetryLayer::default();
     traffic(&layer, 4, 5, 1.0).await;
     let (attempts, _) = traffic(&layer, 4, 60, 1.0).await;
