@@ -85,6 +85,7 @@ pub mod sidecar;
 pub mod simulator;
 pub mod upstream;
 pub mod usage;
+pub mod vendor;
 pub mod vendor_error;
 
 pub use error::Error;

@@ -111,6 +111,11 @@ impl Prices {
         self
     }
 
+    /// The same prices with one set as it is published: neurons per million for tokens and images, neurons a unit for the rest.
+    pub fn with_published(self, unit: Unit, figure: f64) -> Self {
+        self.with(unit, Neurons::from_f64(figure / unit.published_per()))
+    }
+
     pub(super) fn in_whole_tiles(self, whole_tiles: bool) -> Self {
         Self { whole_tiles, ..self }
     }
@@ -222,7 +227,7 @@ impl<'de> Deserialize<'de> for Prices {
             if !(figure.is_finite() && figure >= 0.0) {
                 return Err(D::Error::custom(format!("the price of `{key}` must be a number of neurons, 0 or more")));
             }
-            prices = prices.with(unit, Neurons::from_f64(figure / unit.published_per()));
+            prices = prices.with_published(unit, figure);
         }
         Ok(prices)
     }
