@@ -228,7 +228,9 @@ mod tests {
         let (new, paid) = (catalogue.get("@cf/a/new").unwrap(), catalogue.get("@cf/a/paid").unwrap());
         assert_eq!((new.limit, paid.limit), (Limit::a_minute(3000), Limit::a_minute(20)));
         assert!(new.is_listed() && paid.is_listed() && new.slot != paid.slot);
-        assert_eq!(paid.days_left(jiff::civil::date(2030, 12, 30)), Some(2));
+        // 2030-12-30, 23:59:59 UTC.
+        let eve = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_924_991_999 - 86_400);
+        assert_eq!((paid.days_left(eve), new.days_left(eve)), (Some(2), None));
     }
 
     #[test]

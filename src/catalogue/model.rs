@@ -2,9 +2,11 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::learned::Learned;
@@ -196,10 +198,12 @@ impl Model {
         self.slot != Slot::OTHER
     }
 
-    /// Days until it answers 410, which are less than one where it does already; `None` where it is to stay.
-    pub fn days_left(&self, today: Date) -> Option<i32> {
-        let day: Date = self.deprecated.as_ref()?.parse().ok()?;
-        today.until(day).ok().map(|span| span.get_days())
+    /// Days by UTC from a moment until it answers 410, which are less than one where it does already; `None` where it is to
+    /// stay.
+    pub fn days_left(&self, at: SystemTime) -> Option<i32> {
+        let last: Date = self.deprecated.as_ref()?.parse().ok()?;
+        let today = Timestamp::try_from(at).ok()?.to_zoned_datetime(TimeZone::UTC).date();
+        today.until(last).ok().map(|span| span.get_days())
     }
 
     /// The same model as a new entry has it.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+use super::analytics::{BINDING, Ledger, REST};
 use crate::catalogue::Model;
 use crate::neurons::Neurons;
 use crate::usage::Usage;
@@ -19,6 +20,8 @@ pub struct Counts {
     pub rate_limited: u64,
     /// What each model answered and charged, by its name.
     pub models: BTreeMap<String, ModelCounts>,
+    /// What was charged to accounts for calls that came in by a Worker's binding, where no gate stands.
+    pub elsewhere: Neurons,
 }
 
 /// What one model answered.
@@ -38,11 +41,18 @@ pub struct ModelCounts {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Books(Mutex<Pages>);
+pub(super) struct Books {
+    pages: Mutex<Pages>,
+    pub(super) ledger: Ledger,
+    /// Workers' share of each account's spending.
+    elsewhere: f64,
+}
 
 #[derive(Debug, Default)]
 struct Pages {
     counts: Counts,
+    /// What Workers have yet to spend, to have their share.
+    owed: f64,
     /// What each account has spent on the day, counted from the epoch.
     spent: BTreeMap<String, (u64, Neurons)>,
 }
@@ -63,41 +73,71 @@ impl Counts {
 }
 
 impl Books {
+    pub(super) fn new(elsewhere: f64) -> Self {
+        Self { elsewhere: elsewhere.clamp(0.0, 0.99), ..Self::default() }
+    }
+
     pub(super) fn counts(&self) -> Counts {
-        self.0.lock().counts.clone()
+        self.pages.lock().counts.clone()
     }
 
     pub(super) fn attempted(&self) {
-        self.0.lock().counts.attempts += 1;
+        self.pages.lock().counts.attempts += 1;
     }
 
     pub(super) fn rate_limited(&self) {
-        self.0.lock().counts.rate_limited += 1;
+        self.pages.lock().counts.rate_limited += 1;
     }
 
     /// What an account has spent today.
     pub(super) fn spent(&self, account: &str) -> Neurons {
-        let pages = self.0.lock();
+        let pages = self.pages.lock();
         pages.spent.get(account).filter(|(day, _)| *day == today()).map_or(Neurons::ZERO, |(_, spent)| *spent)
     }
 
     /// Charges an answer, and tells what it cost.
     pub(super) fn charge(&self, account: &str, model: &Model, usage: &Usage) -> Neurons {
         let cost = model.prices.cost(usage);
-        let mut pages = self.0.lock();
+        let mut pages = self.pages.lock();
         let counts = pages.counts.models.entry(model.id.to_string()).or_default();
         counts.answered += 1;
         counts.input_tokens += usage.input_tokens;
         counts.cached_input_tokens += usage.cached_input_tokens;
         counts.output_tokens += usage.output_tokens;
         counts.neurons += cost;
-        let known = pages.spent.len() < MAX_ACCOUNTS || pages.spent.contains_key(account);
-        let (day, spent) = pages.spent.entry(if known { account } else { "" }.to_owned()).or_default();
+        pages.spend(account, cost);
+        self.ledger.note(account, &model.id, REST, usage, cost);
+        pages.owed += cost.as_f64() * self.elsewhere / (1.0 - self.elsewhere);
+        let workers_turn = pages.owed >= cost.as_f64() && self.elsewhere > 0.0;
+        if workers_turn {
+            pages.owed -= cost.as_f64();
+        }
+        drop(pages);
+        if workers_turn {
+            self.charge_elsewhere(account, model, usage);
+        }
+        cost
+    }
+
+    /// Charges a call of a Worker's, and tells what it cost.
+    pub(super) fn charge_elsewhere(&self, account: &str, model: &Model, usage: &Usage) -> Neurons {
+        let cost = model.prices.cost(usage);
+        let mut pages = self.pages.lock();
+        pages.counts.elsewhere += cost;
+        pages.spend(account, cost);
+        self.ledger.note(account, &model.id, BINDING, usage, cost);
+        cost
+    }
+}
+
+impl Pages {
+    fn spend(&mut self, account: &str, cost: Neurons) {
+        let known = self.spent.len() < MAX_ACCOUNTS || self.spent.contains_key(account);
+        let (day, spent) = self.spent.entry(if known { account } else { "" }.to_owned()).or_default();
         if *day != today() {
             (*day, *spent) = (today(), Neurons::ZERO);
         }
         *spent += cost;
-        cost
     }
 }
 

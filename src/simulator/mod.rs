@@ -1,5 +1,8 @@
 //! A stand-in for Workers AI on loopback, for the demo, the tests and the benches. No account, no internet, no bill.
 //!
+//! It has the vendor's books, too: the list of models with prices in dollars, and analytics that lag and settle, with Workers'
+//! calls that no gate sees.
+//!
 //! It knows the vendor's routes, reply shapes, three ways of telling usage in a stream, rate limits, free allocation and
 //! errors (documentation of 2026-08 to 2026-10, and captures from the wire), and it is exact: the same question gets the same answer, byte by byte, and
 //! [`Running::counts`] tells what it charged, so that whoever stands before it can be checked.
@@ -10,8 +13,10 @@
 //! # What it does not do
 //! It thinks nothing: its words are drawn from a list, its pictures are all the same. It keeps nothing across a restart.
 
+mod analytics;
 mod batch;
 mod books;
+mod books_trouble;
 mod dice;
 mod fault;
 mod media;
@@ -42,10 +47,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use self::books::{Counts, ModelCounts};
+pub use self::books_trouble::BooksTrouble;
 pub use self::fault::{Fault, FaultRule, Form, Trouble};
 use self::server::State;
 use crate::catalogue::Entry;
 use crate::neurons::Neurons;
+use crate::usage::Usage;
 
 /// How the stand-in behaves.
 #[derive(Clone, Debug)]
@@ -65,6 +72,10 @@ pub struct Settings {
     pub token: Option<String>,
     /// Models beyond or over the built-in table, by name.
     pub models: BTreeMap<String, Entry>,
+    /// The share of each account's spending that its Workers make through their binding, where no gate stands: 0.3 is 30%.
+    pub elsewhere: f64,
+    /// How far the analytics lag: what is half as old as this is seen now and then, what is as old is settled.
+    pub analytics_lag: Duration,
 }
 
 /// A stand-in that answers. Dropping it closes it.
@@ -100,6 +111,8 @@ impl Default for Settings {
             free_neurons: None,
             token: None,
             models: BTreeMap::new(),
+            elsewhere: 0.0,
+            analytics_lag: Duration::ZERO,
         }
     }
 }
@@ -141,6 +154,22 @@ impl Running {
     /// Makes trouble from now on, until the rule is used up or the faults are cleared.
     pub fn fault(&self, rule: FaultRule) {
         self.state.faults.add(rule);
+    }
+
+    /// Trouble with the list of models and the analytics from now on, or none any more.
+    pub fn books_trouble(&self, trouble: Option<BooksTrouble>) {
+        *self.state.books_trouble.lock() = trouble;
+    }
+
+    /// From now on these models are as this says, and all others as they were when it started.
+    pub fn revise(&self, models: &BTreeMap<String, Entry>) {
+        self.state.revise(models);
+    }
+
+    /// A Worker of the account's makes a call through its binding; tells what it cost. Unknown models cost nothing.
+    pub fn spend_elsewhere(&self, account: &str, model: &str, usage: &Usage) -> Neurons {
+        let model = self.state.catalogue().get(model);
+        model.map_or(Neurons::ZERO, |model| self.state.books.charge_elsewhere(account, &model, usage))
     }
 
     /// No more trouble.

@@ -18,12 +18,17 @@ pub(super) enum Wants {
     Embeddings,
     Responses,
     Search,
+    /// The analytics.
+    GraphQl,
     /// Anything else under an account.
     Other,
 }
 
 impl Route {
     pub(super) fn of(path: &str) -> Option<Self> {
+        if path == "/client/v4/graphql" {
+            return Some(Self::new("", Wants::GraphQl, None));
+        }
         if let Some(rest) = path.strip_prefix("/client/v4/accounts/") {
             let (account, rest) = rest.split_once('/')?;
             let Some(ai) = rest.strip_prefix("ai/") else { return Some(Self::new(account, Wants::Other, None)) };
@@ -74,6 +79,7 @@ mod tests {
         assert_eq!(of("/v1/a/gw/compat/chat/completions"), Some((Wants::Chat, None)));
         assert_eq!(of("/client/v4/accounts/a/ai/models/search"), Some((Wants::Search, None)));
         assert_eq!(of("/client/v4/accounts/a/storage/kv"), Some((Wants::Other, None)));
+        assert_eq!(of("/client/v4/graphql"), Some((Wants::GraphQl, None)));
         assert_eq!(of("/nothing"), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Connections, and the road of a request: refused, broken, or answered and charged.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
 use super::batch::Batches;
 use super::books::Books;
+use super::books_trouble::BooksTrouble;
 use super::fault::{Fault, Faults, Form, Trouble};
 use super::media::{self, Media};
 use super::prompt::Prompt;
@@ -25,7 +26,7 @@ use super::text::{self, Family, envelope};
 use super::window::Windows;
 use super::{Seen, Settings, dice, search, vectors};
 use crate::body::Body;
-use crate::catalogue::{Catalogue, Model, Task};
+use crate::catalogue::{Catalogue, Entry, Model, Task};
 use crate::estimate::writes_tokens;
 use crate::neurons::Neurons;
 use crate::usage::{Size, Usage};
@@ -34,11 +35,13 @@ use crate::usage::{Size, Usage};
 #[derive(Debug)]
 pub(super) struct State {
     settings: Settings,
-    catalogue: Catalogue,
+    /// Its prices may change.
+    catalogue: RwLock<Arc<Catalogue>>,
     windows: Windows,
     pub(super) books: Books,
     batches: Batches,
     pub(super) faults: Faults,
+    pub(super) books_trouble: Mutex<Option<BooksTrouble>>,
     seen: Mutex<VecDeque<Seen>>,
     /// The last prompt of each conversation, by `x-session-affinity`.
     prefixes: Mutex<HashMap<String, String>>,
@@ -145,9 +148,10 @@ impl State {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
             windows: Windows::new(settings.window),
-            catalogue: Catalogue::with(&settings.models),
+            catalogue: RwLock::new(Arc::new(Catalogue::with(&settings.models))),
+            books: Books::new(settings.elsewhere),
             settings,
-            books: Books::default(),
+            books_trouble: Mutex::default(),
             batches: Batches::default(),
             faults: Faults::default(),
             seen: Mutex::default(),
@@ -172,7 +176,7 @@ impl State {
         let route = Route::of(call.uri.path()).ok_or_else(|| error(7003))?;
         self.authorize(call)?;
         match route.wants {
-            Wants::Search => return Ok(json_reply(&search::page(&self.catalogue, call.uri.query().unwrap_or("")))),
+            Wants::Search | Wants::GraphQl => return Ok(self.read_books(call, route.wants).await),
             Wants::Other => return Ok(echo(call)),
             _ => {}
         }
@@ -181,10 +185,39 @@ impl State {
         let name = route.model.as_deref().or(prompt.model()).ok_or_else(|| error(5007))?;
         let fault = call.asked_fault().or_else(|| self.faults.draw(name));
         let fault = self.strike(fault, &call.id).await?;
-        let model = self.catalogue.get(name).ok_or_else(|| error(5007))?;
+        let model = self.catalogue().get(name).ok_or_else(|| error(5007))?;
         self.admit(&route.account, &model)?;
         let pace = Pace::of(&model.id, self.settings.latency);
         Ok(self.run(Job { call, route: &route, prompt: &prompt, model: &model, fault, pace }).await)
+    }
+
+    pub(super) fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.read().clone()
+    }
+
+    /// From now on these models are as this says, and all others as they were when it started.
+    pub(super) fn revise(&self, models: &BTreeMap<String, Entry>) {
+        let mut all = self.settings.models.clone();
+        all.extend(models.clone());
+        *self.catalogue.write() = Arc::new(Catalogue::with(&all));
+    }
+
+    async fn read_books(&self, call: &Received, wants: Wants) -> Response<Body> {
+        let trouble = *self.books_trouble.lock();
+        if let Some(trouble) = trouble
+            && let Some(reply) = trouble.reply(wants == Wants::GraphQl).await
+        {
+            return reply;
+        }
+        if wants == Wants::GraphQl {
+            let question = serde_json::from_slice(&call.body).unwrap_or_default();
+            return json_reply(&self.books.ledger.answer(&question, self.settings.analytics_lag));
+        }
+        let query = call.uri.query().unwrap_or("");
+        match trouble {
+            Some(BooksTrouble::EndlessPages) => json_reply(&search::endless_page(query)),
+            _ => json_reply(&search::page(&self.catalogue(), query)),
+        }
     }
 
     fn authorize(&self, call: &Received) -> Result<(), Refusal> {
@@ -209,7 +242,7 @@ impl State {
     }
 
     fn admit(&self, account: &str, model: &Model) -> Result<(), Refusal> {
-        if model.deprecated.is_some() {
+        if search::is_gone(model) {
             return Err(error(410));
         }
         if model.paid_plan_only && self.settings.free_neurons.is_some() {
