@@ -120,6 +120,27 @@ async fn each_bucket_holds_for_itself_as_the_vendor_counts_it_and_is_used_up() {
     assert_eq!(budget["spent_neurons"].as_f64(), Some(gate.vendor.counts().neurons().as_f64()));
 }
 
+#[tokio::test]
+async fn a_batch_is_paid_when_it_is_queued_and_costs_nothing_to_fetch() {
+    let gate = Gate::with(vendor(), |config| {
+        config.budgets.push(Rule::new("everyone", Neurons::from_whole(60), Period::Month));
+    });
+    let admin = format!("http://{}", gate.sidecar.admin());
+    let path = format!("/run/{LLAMA}?queueRequest=true");
+    let requests: Vec<_> = (0..20).map(|n| json!({"prompt": format!("tale {n}"), "max_tokens": 100})).collect();
+    let queued = gate.post(&path, &json!({"requests": requests})).send().await.unwrap().json::<Value>().await.unwrap();
+    gate.receipts.after(1).await;
+    let spent = standing(&gate.client, &admin, "everyone").await["spent_neurons"].as_f64().unwrap();
+    let counted = gate.vendor.counts().neurons().as_f64();
+    assert!(counted > 0.0 && spent >= counted, "{spent} spent, {counted} counted");
+    let poll = json!({"request_id": queued["result"]["request_id"]});
+    let fetched = gate.post(&path, &poll).send().await.unwrap().json::<Value>().await.unwrap();
+    assert_eq!(fetched["result"]["responses"].as_array().unwrap().len(), 20, "{fetched}");
+    assert_eq!(gate.post(&path, &json!({"requests": requests})).send().await.unwrap().status(), 429);
+    gate.receipts.after(3).await;
+    assert_eq!(standing(&gate.client, &admin, "everyone").await["spent_neurons"], spent);
+}
+
 /// How long this machine lets a thread wait that wants to run: no program can help that.
 struct Pauses(Arc<AtomicU64>);
 

@@ -39,7 +39,8 @@ fn affordable(call: &Call, left: Neurons) -> Option<u32> {
     if input > left {
         return None;
     }
-    u32::try_from(left.saturating_sub(input).micro() / each.micro()).ok()
+    let answers = u64::from(call.ask.answers.unwrap_or(1)).max(1);
+    u32::try_from(left.saturating_sub(input).micro() / each.micro() / answers).ok()
 }
 
 /// What to put in the place of a piece of the body.
