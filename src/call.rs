@@ -101,6 +101,10 @@ pub struct Ask {
     pub seeded: bool,
     /// The asynchronous batch form, `queueRequest=true`.
     pub batch: bool,
+    /// How many answers are asked for, each with `max_tokens`: `n`, and the requests of a batch. `None` is one.
+    pub answers: Option<u32>,
+    /// It names the `request_id` of a batch.
+    pub names_batch: bool,
 }
 
 /// A picture's size and steps as far as the request names them.
@@ -179,6 +183,16 @@ impl Call {
             call.model_in_body = Some(name.start..name.start + quoted.len());
         }
         call
+    }
+}
+
+// === impl Ask ===
+
+impl Ask {
+    /// The fetching of a batch's answers, which were counted when it was queued.
+    pub fn is_poll(&self) -> bool {
+        let asks_nothing = self.text.parts == 0 && self.input_images.is_empty() && self.audio_ms == 0;
+        self.batch && self.names_batch && asks_nothing && self.answers.is_none()
     }
 }
 

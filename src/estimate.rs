@@ -39,6 +39,11 @@ pub fn tokens(call: &Call) -> u64 {
     usage.input_tokens + usage.output_tokens
 }
 
+/// What a batch that was queued will use, as far as its body tells.
+pub(crate) fn queued(ask: &Ask, model: &Model) -> Usage {
+    likely(ask, model)
+}
+
 /// The picture that a request will get from a model.
 pub fn image(ask: &Ask, model: &Model) -> Option<ImageUsage> {
     if model.task != Task::TextToImage {
@@ -72,7 +77,8 @@ fn upper(ask: &Ask, model: &Model) -> Usage {
     // A tokenizer that falls back to bytes makes no more tokens than there are bytes.
     let text = ask.text.bytes() + TEMPLATE_TOKENS * (1 + u64::from(ask.text.parts));
     let pictures = PICTURE_TOKENS * ask.input_images.len() as u64;
-    let context = model.context.map_or(u64::MAX, u64::from);
+    let requests = u64::from(ask.answers.unwrap_or(1).max(1));
+    let context = model.context.map_or(u64::MAX, |context| u64::from(context) * requests);
     Usage {
         input_tokens: (text + pictures).min(context),
         output_tokens: max_output(ask, model),
@@ -82,7 +88,10 @@ fn upper(ask: &Ask, model: &Model) -> Usage {
 }
 
 fn max_output(ask: &Ask, model: &Model) -> u64 {
-    if writes_tokens(model.task) { u64::from(ask.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)) } else { 0 }
+    if !writes_tokens(model.task) || ask.is_poll() {
+        return 0;
+    }
+    u64::from(ask.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)) * u64::from(ask.answers.unwrap_or(1))
 }
 
 fn audio(ask: &Ask, model: &Model, characters_a_second: u64) -> u64 {

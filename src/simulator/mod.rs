@@ -151,6 +151,11 @@ impl Running {
         self.state.books.counts()
     }
 
+    /// What an account was charged since 00:00 UTC.
+    pub fn spent(&self, account: &str) -> Neurons {
+        self.state.books.spent(account)
+    }
+
     /// Makes trouble from now on, until the rule is used up or the faults are cleared.
     pub fn fault(&self, rule: FaultRule) {
         self.state.faults.add(rule);

@@ -40,7 +40,8 @@ fn affordable(call: &Call, left: Neurons) -> Option<u32> {
         return None;
     }
     let each = call.model.learned.upper(each).max(Neurons::from_micro(1));
-    u32::try_from(left.saturating_sub(input).micro() / each.micro()).ok()
+    let answers = u64::from(call.ask.answers.unwrap_or(1)).max(1);
+    u32::try_from(left.saturating_sub(input).micro() / each.micro() / answers).ok()
 }
 
 /// What to put in the place of a piece of the body.

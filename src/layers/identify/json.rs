@@ -57,7 +57,9 @@ enum Field {
     Text,
     Schema,
     Input,
+    Answers,
     Requests,
+    RequestId,
     Media(MediaKind),
     /// Of a message: no prompt.
     Label,
@@ -80,7 +82,9 @@ impl Field {
             | "question" | "questions" | "state" | "documents" | "queries" => Self::Text,
             "tools" | "functions" | "response_format" | "guided_json" => Self::Schema,
             "input" => Self::Input,
+            "n" | "best_of" => Self::Answers,
             "requests" => Self::Requests,
+            "request_id" => Self::RequestId,
             "image" | "images" | "image_b64" | "mask" => Self::Media(MediaKind::Picture),
             "audio" => Self::Media(MediaKind::Sound),
             "role" | "type" | "id" | "tool_call_id" | "detail" | "format" => Self::Label,
@@ -129,7 +133,9 @@ impl Fields<'_, '_> {
                 self.reading.model = serde_json::from_str(raw.get()).ok().map(|name| (name, self.place(raw.get())));
             }
             Field::Stream => self.reading.stream = scalar(map)? == Scalar::Bool(true),
-            Field::MaxTokens => ask.max_tokens = scalar(map)?.whole().or(ask.max_tokens),
+            // Of several the largest, for nobody knows which of them counts; and nothing is as good as none.
+            Field::MaxTokens => ask.max_tokens = scalar(map)?.whole().filter(|n| *n > 0).max(ask.max_tokens),
+            Field::Answers => ask.answers = scalar(map)?.whole().map(|n| n.max(1)).max(ask.answers),
             Field::Temperature => ask.temperature = scalar(map)?.number(),
             Field::Seed => ask.seeded = scalar(map)?.number().is_some(),
             Field::Width => ask.image.width = scalar(map)?.whole(),
@@ -140,8 +146,9 @@ impl Fields<'_, '_> {
             Field::Input => map.next_value_seed(Input { reading: self.reading, body: self.body })?,
             Field::Requests => {
                 ask.batch = true;
-                map.next_value_seed(Words { ask, depth: 0 })?;
+                map.next_value_seed(Requests { reading: self.reading, body: self.body })?;
             }
+            Field::RequestId => ask.names_batch = map.next_value::<&'de RawValue>()?.get() != "null",
             Field::Media(kind) => map.next_value_seed(media::Media { ask, kind })?,
             Field::Label | Field::Other => {
                 map.next_value::<IgnoredAny>()?;
@@ -154,6 +161,41 @@ impl Fields<'_, '_> {
     fn place(&self, piece: &str) -> Range<usize> {
         let start = (piece.as_ptr() as usize).saturating_sub(self.body.as_ptr() as usize);
         start..start + piece.len()
+    }
+}
+
+/// `requests`: a batch, each of which is as a body of its own.
+struct Requests<'r, 'b> {
+    reading: &'r mut Reading,
+    body: &'b [u8],
+}
+
+impl<'de> DeserializeSeed<'de> for Requests<'_, '_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Requests<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of requests")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let mut requests: u32 = 0;
+        while seq.next_element_seed(Input { reading: self.reading, body: self.body })?.is_some() {
+            requests = requests.saturating_add(1);
+        }
+        let each = self.reading.ask.answers.unwrap_or(1);
+        self.reading.ask.answers = Some(requests.saturating_mul(each));
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 }
 
@@ -333,5 +375,38 @@ impl Ask {
     pub(super) fn add_text(&mut self, text: &str) {
         self.text.join(&Text::of(text));
         self.characters += text.chars().count() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Catalogue;
+    use crate::catalogue::Task;
+    use crate::neurons::Neurons;
+    use crate::receipt::Estimate;
+
+    fn upper(body: &str) -> Neurons {
+        let model = Catalogue::default().find("@cf/meta/llama-3.2-1b-instruct", Task::TextGeneration);
+        Estimate::new(&Reading::json(body.as_bytes()).unwrap().ask, &model).upper
+    }
+
+    #[test]
+    fn no_form_of_asking_for_more_makes_the_bound_smaller() {
+        // A token written costs 18,252 micro-neurons.
+        let thousand = Neurons::from_micro(18_252_000);
+        for (body, tokens) in [
+            (r#"{"prompt":"x","max_tokens":1000,"max_completion_tokens":1}"#, 1),
+            (r#"{"prompt":"x","max_tokens":1000,"max_tokens":1}"#, 1),
+            (r#"{"prompt":"x","max_tokens":"1e3"}"#, 1),
+            (r#"{"prompt":"x","max_tokens":1000,"n":5}"#, 5),
+            (r#"{"requests":[{"prompt":"x","max_tokens":1000},{"prompt":"y","max_tokens":9},{"prompt":"z"}]}"#, 3),
+            (r#"{"requests":[{"prompt":"x","n":2},{"prompt":"y","max_tokens":1000}]}"#, 4),
+        ] {
+            let bound = upper(body);
+            assert!(bound.micro() > thousand.micro() * tokens, "{bound} for {body}");
+        }
+        assert_eq!(upper(r#"{"prompt":"x","max_tokens":0}"#), upper(r#"{"prompt":"x"}"#));
+        assert!(Reading::json(br#"{"requests":7}"#).is_err());
     }
 }

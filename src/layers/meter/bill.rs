@@ -22,6 +22,9 @@ const HEAD_PRECISION: u64 = 10_000;
 
 /// Writes what the call used and cost on its receipt, and learns from it. `whole` replies alone teach about output.
 pub(super) fn settle(call: &Call, tally: &Tally, head: HeadWord, whole: bool) {
+    if call.ask.is_poll() {
+        return;
+    }
     let (usage, guessed) = usage(call, tally);
     let cost = cost(call, tally, head, &usage, guessed);
     learn(call, tally, whole);
@@ -35,6 +38,9 @@ pub(super) fn settle(call: &Call, tally: &Tally, head: HeadWord, whole: bool) {
 /// What was used, and whether its tokens are only a guess.
 fn usage(call: &Call, tally: &Tally) -> (Usage, bool) {
     let (ask, model) = (&*call.ask, &*call.model);
+    if is_queued(call, tally) {
+        return (estimate::queued(ask, model), true);
+    }
     let mut usage = if tally.has_tokens {
         Usage::tokens(tally.input_tokens, tally.cached_tokens, tally.output_tokens)
     } else if prices_tokens(model) {
@@ -48,6 +54,11 @@ fn usage(call: &Call, tally: &Tally) -> (Usage, bool) {
     usage.audio_ms = tally.audio_ms.unwrap_or(ask.audio_ms);
     usage.characters = if model.prices.get(Unit::KiloCharacters).is_some() { ask.characters } else { 0 };
     (usage, !tally.has_tokens && prices_tokens(model))
+}
+
+/// A batch whose answers are to come, and will not be counted again.
+fn is_queued(call: &Call, tally: &Tally) -> bool {
+    call.ask.batch && !tally.has_tokens
 }
 
 fn prices_tokens(model: &Model) -> bool {
@@ -72,7 +83,8 @@ fn cost(call: &Call, tally: &Tally, head: HeadWord, usage: &Usage, guessed: bool
         (None, None, None) => (Neurons::ZERO, Source::None),
     };
     let custom = call.options.custom_cost.map(|price| custom(price, usage));
-    Cost { neurons, source, reported: reported.or(head.neurons), computed, custom_usd: custom, is_partial: false }
+    let is_partial = is_queued(call, tally) && source == Source::Estimated;
+    Cost { neurons, source, reported: reported.or(head.neurons), computed, custom_usd: custom, is_partial }
 }
 
 /// The head's two decimals are this figure's, rounded or cut off: then the table's is the finer one.

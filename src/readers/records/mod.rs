@@ -26,6 +26,7 @@
 //! ```
 
 mod books;
+mod checkpoints;
 mod query;
 mod row;
 mod schema;
@@ -99,6 +100,8 @@ struct Shared {
     waiting: AtomicU64,
     lost: AtomicU64,
     failures: AtomicU64,
+    /// Writes that worked.
+    commits: AtomicU64,
     payloads_lost: AtomicU64,
     waiting_payload_bytes: AtomicUsize,
     /// Since when writing fails.

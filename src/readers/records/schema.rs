@@ -47,6 +47,8 @@ PRAGMA user_version = 1;
 
 /// Of the tables above.
 const VERSION: i64 = 1;
+/// Of the write-ahead log, 4 KiB each.
+pub(super) const MAX_LOG_PAGES: i64 = 65_536;
 /// Someone else's lock is waited for no longer; then the write is tried again later.
 const BUSY: Duration = Duration::from_millis(200);
 
@@ -105,6 +107,8 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     // With a write-ahead log a commit is in the system's hands at once: a killed process loses nothing.
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
+    // `checkpoints` does that; where it does not keep up, the log is bounded all the same.
+    connection.pragma_update(None, "wal_autocheckpoint", MAX_LOG_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)
 }
 

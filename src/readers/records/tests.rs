@@ -86,6 +86,25 @@ fn a_locked_database_holds_nobody_up_and_loses_what_it_must_only() {
 }
 
 #[test]
+fn the_log_comes_into_the_database_without_the_thread_that_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tollgate.db");
+    let (connection, _lock) = schema::open(&path).unwrap();
+    let pages = connection.query_row("PRAGMA wal_autocheckpoint", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(pages, schema::MAX_LOG_PAGES, "whoever writes would wait for the disk");
+    drop((connection, _lock));
+
+    let records = Records::open(settings(&directory)).unwrap();
+    drop(call_read_by(readers(&records), LLAMA, "{}"));
+    // The database alone, without its log.
+    let copy = directory.path().join("copy.db");
+    until("it is in the database", || {
+        std::fs::copy(&path, &copy).unwrap();
+        Archive::open(&copy).unwrap().list(&Filter::default(), 10).is_ok_and(|all| all.len() == 1)
+    });
+}
+
+#[test]
 fn bodies_that_wait_are_bounded_and_their_records_are_kept_all_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let records = Records::open(Settings { max_waiting_payload_bytes: 2_500, ..settings(&directory) }).unwrap();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::{Connection, params};
 
 use super::row::{self, DAY_MS, Row};
-use super::{Settings, Shared, books, schema};
+use super::{Settings, Shared, books, checkpoints, schema};
 use crate::layers::budget::Bucket;
 
 pub(super) struct Writer {
@@ -136,6 +136,7 @@ impl Writer {
     fn note<T>(&mut self, written: rusqlite::Result<T>) -> Option<T> {
         match written {
             Ok(value) => {
+                self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 *self.shared.failing_since.lock() = None;
                 if std::mem::replace(&mut self.has_warned, false) {
                     tracing::info!("the records can be written again");
@@ -188,13 +189,20 @@ impl Writer {
     }
 }
 
-/// Opens the database and starts the thread.
+/// Opens the database and starts the threads.
 pub(super) fn start(
     settings: Settings,
     rows: Receiver<Row>,
     shared: Arc<Shared>,
 ) -> Result<std::thread::JoinHandle<()>, schema::RecordsError> {
     let path: PathBuf = settings.path.clone();
-    let writer = Writer::new(settings, schema::open(&path)?, rows, shared);
-    Ok(std::thread::Builder::new().name("records".into()).spawn(move || writer.run())?)
+    let writer = Writer::new(settings, schema::open(&path)?, rows, shared.clone());
+    let checkpoints = checkpoints::start(&path, shared)?;
+    let run = move || {
+        writer.run();
+        checkpoints.thread().unpark();
+        // A panic of that thread's has been logged where it happened.
+        let _ = checkpoints.join();
+    };
+    Ok(std::thread::Builder::new().name("records".into()).spawn(run)?)
 }
