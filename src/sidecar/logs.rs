@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::admin::Admin;
 use crate::payload::{Part, Payload};
 use crate::readers::records::{Archive, Filter, Record, RecordsError};
-use crate::receipt::CallId;
+use crate::receipt::{CallId, Outcome};
 
 /// Cloudflare's own paths; account and gateway may be any, for there is one of each here.
 const LONG: &str = "/client/v4/accounts/{account}/ai-gateway/gateways/{gateway}/logs";
@@ -80,20 +80,12 @@ async fn list(
         Ok(wanted) => wanted,
         Err(why) => return refuse(StatusCode::BAD_REQUEST, 7001, &why.body_text()),
     };
-    let per_page = wanted.per_page.unwrap_or(PER_PAGE.0).clamp(1, PER_PAGE.1);
-    let page = wanted.page.unwrap_or(1).max(1);
-    let skipped = (page - 1).saturating_mul(per_page);
-    if skipped > MAX_SKIPPED {
-        return refuse(
-            StatusCode::BAD_REQUEST,
-            7001,
-            "that page is too far: give `before`, the id of the last record seen",
-        );
-    }
-    let filter = match wanted.filter() {
-        Ok(filter) => filter,
-        Err(why) => return refuse(StatusCode::BAD_REQUEST, 7001, why),
+    let asked = wanted.paging().and_then(|paging| Ok((paging, wanted.filter()?)));
+    let ((page, per_page), filter) = match asked {
+        Ok(asked) => asked,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, 7001, &why),
     };
+    let skipped = (page - 1) * per_page;
     ask(&admin, move |archive| {
         let rows = archive.list(&filter, skipped + per_page)?;
         let rows: Vec<_> = rows.into_iter().skip(skipped).map(shape).collect();
@@ -152,7 +144,12 @@ async fn delete_all(
     State(admin): State<Admin>,
     wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
-    let filter = wanted.map_err(|why| why.body_text()).and_then(|Query(w)| w.filter().map_err(str::to_owned));
+    let filter = wanted.map_err(|why| why.body_text()).and_then(|Query(wanted)| {
+        if wanted.page.or(wanted.per_page).is_some() {
+            return Err("all that a filter finds is deleted, not a page of it: leave out `page` and `per_page`".into());
+        }
+        wanted.filter()
+    });
     match filter {
         Ok(filter) => {
             ask(&admin, move |archive| archive.delete(&filter).map(|rows| good(json!({"deleted": rows})))).await
@@ -194,11 +191,30 @@ const NOT_KEPT: &str = "this call's bodies were not kept: set [records] payloads
     cf-aig-collect-log-payload: true with the call";
 
 impl Wanted {
-    fn filter(self) -> Result<Filter, &'static str> {
+    /// The page's number, from 1, and the records on each.
+    fn paging(&self) -> Result<(usize, usize), String> {
+        let (page, per_page) = (self.page.unwrap_or(1), self.per_page.unwrap_or(PER_PAGE.0));
+        if page == 0 {
+            return Err("`page` counts from 1".into());
+        }
+        if !(1..=PER_PAGE.1).contains(&per_page) {
+            return Err(format!("`per_page` is from 1 to {}", PER_PAGE.1));
+        }
+        if (page - 1).saturating_mul(per_page) > MAX_SKIPPED {
+            return Err("that `page` is too far: give `before`, the id of the last record seen".into());
+        }
+        Ok((page, per_page))
+    }
+
+    fn filter(self) -> Result<Filter, String> {
         let before = match self.before.as_deref().map(CallId::parse) {
-            Some(None) => return Err("`before` is no record's id"),
+            Some(None) => return Err("`before` is no record's id".into()),
             known => known.flatten(),
         };
+        let outcomes = Outcome::ALL.map(Outcome::label);
+        if self.outcome.as_deref().is_some_and(|outcome| !outcomes.contains(&outcome)) {
+            return Err(format!("`outcome` is one of {}", outcomes.join(", ")));
+        }
         let millis = |at: jiff::Timestamp| u64::try_from(at.as_millisecond()).unwrap_or(0);
         Ok(Filter {
             model: self.model,

@@ -121,6 +121,15 @@ await dark.screenshot({ path: `${pictures}/page-dark.png`, fullPage: true });
 const phone = await open("phone", { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
 const overflow = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth);
 assert.ok(overflow <= 0, `the page is ${overflow} px wider than a phone`);
+const touched = phone.locator("#traffic-plot .bars");
+await touched.scrollIntoViewIfNeeded();
+await touched.tap();
+await until("a tap shows a minute, and goes on showing it", async () => {
+  await phone.waitForTimeout(50);
+  return (await phone.locator("#traffic-plot .tip").isVisible()) && /UTC/.test(await phone.locator("#traffic-plot .tip").innerText()) || "nothing is shown";
+});
+await phone.locator("#costs-title").tap();
+assert.ok(!(await phone.locator("#traffic-plot .tip").isVisible()), "a tap elsewhere hides nothing");
 await phone.screenshot({ path: `${pictures}/page-phone.png`, fullPage: true });
 
 const plain = await (await browser.newContext({ javaScriptEnabled: false })).newPage();

@@ -338,6 +338,8 @@ async fn every_panel_and_alert_has_data_and_the_costs_are_those_of_the_records()
         let shown = prometheus.value(&expression_of("Cost", panel), Some(at)).await;
         assert_near(panel, shown, total(&days, field));
     }
+    let by_kind = prometheus.query(&expression_of("Cost", "Neurons today by kind"), Some(at)).await;
+    assert_near("Neurons today by kind", by_kind.iter().map(figure).sum(), total(&days, "neurons"));
     let by_model = prometheus.query(&expression_of("Cost", "Neurons today by model"), Some(at)).await;
     for row in usage(&records, "model").iter().filter(|row| row["neurons"].as_f64().unwrap() > 0.0) {
         let shown = by_model.iter().find(|series| series["metric"]["model"] == row["model"]);

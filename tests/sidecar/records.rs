@@ -91,11 +91,15 @@ async fn the_log_is_listed_by_filter_and_page_with_a_total_and_deleted_with_its_
         assert_eq!(page["result_info"]["total_count"], total, "{query}: {page}");
         assert_eq!(page["result"].as_array().unwrap().len(), total.min(2), "{query}: {page}");
     }
-    for wrong in ["per_page=x", "success=perhaps", "nonsense=1", "start_date=yesterday", "before=7"] {
-        let page = get(wrong).await;
-        let name = wrong.split('=').next().unwrap();
-        assert!(page["errors"][0]["message"].as_str().unwrap().contains(name), "{wrong}: {page}");
+    let wrong = ["per_page=x", "per_page=0", "per_page=51", "page=0", "page=99999", "success=perhaps", "nonsense=1"];
+    for wrong in wrong.into_iter().chain(["start_date=yesterday", "before=7", "outcome=perhaps", "status=ok"]) {
+        let reply = gate.client.get(format!("{logs}?{wrong}")).send().await.unwrap();
+        assert_eq!(reply.status(), 400, "{wrong}");
+        let (reply, name) = (reply.text().await.unwrap(), wrong.split('=').next().unwrap());
+        assert!(reply.contains(name), "{wrong}: {reply}");
     }
+    let page = gate.client.delete(format!("{logs}?page=2&per_page=2")).send().await.unwrap();
+    assert_eq!(page.status(), 400, "a page of the log was asked to be deleted, and all of it was");
     let deleted = gate.client.delete(format!("{logs}?cached=true")).send().await.unwrap();
     assert_eq!(deleted.json::<Value>().await.unwrap()["result"]["deleted"], 1);
     assert_eq!(gate.client.delete(&logs).send().await.unwrap().status(), 200);

@@ -4,6 +4,7 @@
 //! a key or a prompt. Handles are resolved once a model, so that a call looks no label up.
 
 mod budgets;
+mod kinds;
 #[cfg(feature = "sidecar")]
 mod records;
 mod standing;
@@ -18,6 +19,7 @@ use prometheus::{
 };
 
 use self::budgets::BudgetMetrics;
+use self::kinds::Kinds;
 use self::standing::Standing;
 use crate::catalogue::{Catalogue, Model, Slot};
 use crate::layers::budget::Budgets;
@@ -31,6 +33,7 @@ pub struct Metrics {
     overhead: Histogram,
     estimate_ratio: Histogram,
     in_flight: IntGauge,
+    kinds: Kinds,
     models: Box<[OnceLock<PerModel>]>,
 }
 
@@ -127,8 +130,9 @@ impl Metrics {
         let build =
             Opts::new("tollgate_build_info", "Always 1; the label has the version.").const_label("version", VERSION);
         register(&registry, IntGauge::with_opts(build)?)?.set(1);
+        let kinds = Kinds::register(&registry)?;
         let models = (0..Slot::COUNT).map(|_| OnceLock::new()).collect();
-        Ok(Self { registry, families, overhead, estimate_ratio, in_flight, models })
+        Ok(Self { registry, families, overhead, estimate_ratio, in_flight, kinds, models })
     }
 
     /// Adds how budgets stand, looked at whenever it is asked: limits, what is spent, reserved and left.
@@ -212,6 +216,7 @@ impl Metrics {
         if let Some(counter) = model.neurons(families, cost.source) {
             counter.inc_by(cost.neurons.as_f64());
             model.cost_usd(families).inc_by(cost.usd());
+            self.kinds.count(&facts.model.prices, usage, cost.neurons);
         }
         if let Some(drift) = cost.drift().filter(|_| cost.source == Source::Reported) {
             model.drift(families).set(drift);

@@ -89,17 +89,25 @@ function hide(plot) {
 
 const plotOf = (event) => event.target.closest?.(".plot");
 
-now.addEventListener("pointermove", (event) => {
+function point(event) {
   const plot = plotOf(event);
   if (!plot) return;
   const box = plot.querySelector(".bars").getBoundingClientRect();
   const count = rows(plot).length;
   const minute = Math.floor(((event.clientX - box.left) / box.width) * count);
   if (minute >= 0 && minute < count) show(plot, minute, true);
+}
+
+now.addEventListener("pointermove", point);
+// A finger that taps does not move; what it has shown stays until it taps elsewhere.
+document.addEventListener("pointerdown", (event) => {
+  const plot = plotOf(event);
+  for (const id of [...chosen.keys()]) if (id !== plot?.id) hide(document.getElementById(id));
+  point(event);
 });
 now.addEventListener("pointerout", (event) => {
   const plot = plotOf(event);
-  if (plot && !plot.contains(event.relatedTarget) && document.activeElement !== plot) hide(plot);
+  if (event.pointerType !== "touch" && plot && !plot.contains(event.relatedTarget) && document.activeElement !== plot) hide(plot);
 });
 now.addEventListener("keydown", (event) => {
   const plot = plotOf(event);
