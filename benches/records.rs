@@ -65,7 +65,7 @@ fn main() {
 }
 
 /// The n-th of a million calls spread over the last month.
-fn facts(models: &[&Arc<tollgate::catalogue::Model>], now: SystemTime, n: u64) -> Facts {
+fn facts(models: &[Arc<tollgate::catalogue::Model>], now: SystemTime, n: u64) -> Facts {
     let receipt = Receipt::open(Arc::new([]), models[(n % 40) as usize].clone());
     let mut facts = receipt.read(Clone::clone);
     facts.received_at = now - Duration::from_millis(2_592 * (RECORDS - n));

@@ -1,7 +1,7 @@
 //! Keeps a record of each call in SQLite, and the budgets' leases beside them.
 //!
 //! A receipt is put into a bounded queue, which takes well under a microsecond and never waits; a thread of its own writes
-//! what is there some twenty-five times a second, in one transaction with the daily sums that usage is read from. A locked
+//! what is there some twenty-five times a second, in one transaction with the hourly sums that usage is read from. A locked
 //! database or a full disk holds no call up and loses none: the thread warns once, keeps trying, and what the queue cannot
 //! hold is [counted](Stats::lost). Records go when they are older than [`Settings::retention`], and the oldest when there
 //! are more than [`Settings::max_bytes`] of them. Bodies are kept where the receipt has them, see
@@ -9,7 +9,7 @@
 //! are kept without.
 //!
 //! # What it does not do
-//! It keeps no key or token: a receipt has none. `synchronous` is `normal`: a killed process loses what was
+//! A caller who wants no log has no record; what it cost is in the sums. It keeps no key or token: a receipt has none. `synchronous` is `normal`: a killed process loses what was
 //! settled in the last 100 ms, a machine that loses power may lose some seconds more.
 //!
 //! # Example
@@ -171,9 +171,6 @@ impl Drop for Records {
 
 impl Reader for Records {
     fn sealed(&self, facts: &Facts) {
-        if facts.collect.log == Some(false) {
-            return;
-        }
         // Nobody is woken: the thread looks by itself.
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         let mut row = Row::of(facts);

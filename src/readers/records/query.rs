@@ -1,5 +1,6 @@
 //! Reading the records: usage by day, model or key; calls by filter and page.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::types::Value;
@@ -10,6 +11,7 @@ use super::schema::{self, RecordsError};
 use crate::neurons::Neurons;
 use crate::payload::{Part, Payload};
 use crate::receipt::CallId;
+use crate::vendor::Sums;
 
 /// The records, open for reading beside whoever writes them.
 pub struct Archive {
@@ -167,7 +169,7 @@ impl Archive {
 
     /// From here on it sees what is there now, whatever is written later.
     pub fn hold(self) -> Result<Self, RecordsError> {
-        self.told(self.connection.execute_batch("BEGIN; SELECT 1 FROM days LIMIT 1;"))?;
+        self.told(self.connection.execute_batch("BEGIN; SELECT 1 FROM hours LIMIT 1;"))?;
         Ok(self)
     }
 
@@ -175,23 +177,37 @@ impl Archive {
         result.map_err(|why| RecordsError::Database { path: self.path.clone(), why: why.into() })
     }
 
-    /// What was used in whole days from one moment to another, in milliseconds since 1970.
+    /// What was used in whole hours from one moment to another, in milliseconds since 1970.
     pub fn usage(&self, from_ms: u64, until_ms: u64, group: Group) -> Result<Vec<Usage>, RecordsError> {
         let name = match group {
-            Group::Day => "strftime('%Y-%m-%d', day_ms / 1000, 'unixepoch')",
+            Group::Day => "strftime('%Y-%m-%d', hour_ms / 1000, 'unixepoch')",
             Group::Model => "model",
             Group::Key => "key",
         };
         let order = if group == Group::Day { "1" } else { "6 DESC, 1" };
         let sql = format!(
             "SELECT {name}, sum(calls), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(neurons), \
-             sum(saved) FROM days WHERE day_ms >= ?1 AND day_ms < ?2 GROUP BY 1 ORDER BY {order}"
+             sum(saved) FROM hours WHERE hour_ms >= ?1 AND hour_ms < ?2 GROUP BY 1 ORDER BY {order}"
         );
         self.told(
             self.connection.prepare(&sql).and_then(|mut statement| {
                 statement.query_map(params![from_ms as i64, until_ms as i64], usage)?.collect()
             }),
         )
+    }
+
+    /// What ran for an account in whole hours from one moment to another, in milliseconds since 1970, by model: what the vendor
+    /// should have counted too.
+    pub fn ran(&self, from_ms: u64, until_ms: u64, account: &str) -> Result<BTreeMap<String, Sums>, RecordsError> {
+        let sql = "SELECT model, sum(ran), sum(input_tokens), sum(output_tokens), sum(neurons) FROM hours \
+            WHERE hour_ms >= ?1 AND hour_ms < ?2 AND account = ?3 AND outcome <> 'cache_hit' GROUP BY 1";
+        let sums = |row: &Row<'_>| {
+            let figure = |n| row.get::<_, i64>(n).map(|figure| figure as u64);
+            let sums = Sums::new(figure(1)?, figure(2)?, figure(3)?, Neurons::from_micro(figure(4)?));
+            Ok((row.get(0)?, sums))
+        };
+        let span = params![from_ms as i64, until_ms as i64, account];
+        self.told(self.connection.prepare(sql).and_then(|mut statement| statement.query_map(span, sums)?.collect()))
     }
 
     /// The newest records that fit, newest first.

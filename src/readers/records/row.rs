@@ -7,15 +7,15 @@ use rusqlite::{Connection, params};
 
 use crate::neurons::Neurons;
 use crate::payload::Payload;
-use crate::receipt::Facts;
+use crate::receipt::{Facts, Source};
 
 /// What is kept of a receipt. Made on the request's path: it shares what can be shared.
 pub(super) struct Row(Box<Facts>);
 
-/// What a row of the days is for: the day, the model, the key, the account, the outcome.
+/// What a row of the hours is for: the hour, the model, the key, the account, the outcome.
 type Place = (i64, Arc<str>, Arc<str>, Arc<str>, &'static str);
 
-/// One row of the days.
+/// One row of the hours.
 #[derive(Default)]
 struct Sum {
     calls: i64,
@@ -24,9 +24,11 @@ struct Sum {
     output_tokens: i64,
     neurons: i64,
     saved: i64,
+    ran: i64,
 }
 
-pub(super) const DAY_MS: i64 = 86_400_000;
+const HOUR_MS: i64 = 3_600_000;
+pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
 
 const INSERT: &str = "INSERT OR IGNORE INTO records VALUES \
     (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,\
@@ -34,11 +36,11 @@ const INSERT: &str = "INSERT OR IGNORE INTO records VALUES \
 
 const KEEP: &str = "INSERT OR IGNORE INTO payloads VALUES (?1,?2,?3,?4,?5,?6,?7)";
 
-const ADD: &str = "INSERT INTO days VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) \
+const ADD: &str = "INSERT INTO hours VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12) \
     ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, input_tokens = input_tokens + excluded.input_tokens, \
     cached_input_tokens = cached_input_tokens + excluded.cached_input_tokens, \
     output_tokens = output_tokens + excluded.output_tokens, neurons = neurons + excluded.neurons, \
-    saved = saved + excluded.saved";
+    saved = saved + excluded.saved, ran = ran + excluded.ran";
 
 impl Row {
     pub(super) fn of(facts: &Facts) -> Self {
@@ -111,13 +113,14 @@ fn whole(neurons: Neurons) -> i64 {
     i64::try_from(neurons.micro()).unwrap_or(i64::MAX)
 }
 
-/// Writes records and their sums in one transaction. A record that is there already is not counted twice.
+/// Writes records and their sums in one transaction. A record that is there already is not counted twice; a call whose caller
+/// wants no record is in the sums all the same, for it is on the bill.
 pub(super) fn insert(connection: &mut Connection, rows: &[Row]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     let mut sums: HashMap<Place, Sum> = HashMap::new();
     let nobody: Arc<str> = Arc::from("");
     for row in rows {
-        if row.insert(&transaction)? == 0 {
+        if row.0.collect.log != Some(false) && row.insert(&transaction)? == 0 {
             continue;
         }
         if let Some(payload) = &row.0.payload {
@@ -135,7 +138,7 @@ pub(super) fn insert(connection: &mut Connection, rows: &[Row]) -> rusqlite::Res
         let (facts, received) = (&row.0, row.received_ms());
         let key = facts.key.clone().unwrap_or_else(|| nobody.clone());
         let place =
-            (received - received % DAY_MS, facts.model.id.clone(), key, facts.account.clone(), facts.outcome.label());
+            (received - received % HOUR_MS, facts.model.id.clone(), key, facts.account.clone(), facts.outcome.label());
         let sum = sums.entry(place).or_default();
         sum.calls += 1;
         sum.input_tokens += facts.usage.input_tokens as i64;
@@ -143,11 +146,12 @@ pub(super) fn insert(connection: &mut Connection, rows: &[Row]) -> rusqlite::Res
         sum.output_tokens += facts.usage.output_tokens as i64;
         sum.neurons = sum.neurons.saturating_add(whole(facts.cost.neurons));
         sum.saved = sum.saved.saturating_add(whole(facts.saved));
+        sum.ran += i64::from(facts.cost.source != Source::None);
     }
-    for ((day, model, key, account, outcome), sum) in &sums {
-        let Sum { calls, input_tokens, cached_input_tokens, output_tokens, neurons, saved } = sum;
+    for ((hour, model, key, account, outcome), sum) in &sums {
+        let Sum { calls, input_tokens, cached_input_tokens, output_tokens, neurons, saved, ran } = sum;
         transaction.prepare_cached(ADD)?.execute(params![
-            day,
+            hour,
             &**model,
             &**key,
             &**account,
@@ -158,6 +162,7 @@ pub(super) fn insert(connection: &mut Connection, rows: &[Row]) -> rusqlite::Res
             output_tokens,
             neurons,
             saved,
+            ran,
         ])?;
     }
     transaction.commit()

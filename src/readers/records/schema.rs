@@ -7,8 +7,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 /// A record a call, in the order of time, for that is the order of their ids. Money is micro-neurons, times are
-/// microseconds, moments are milliseconds since 1970, UTC. `days` has the same figures summed up, so that a month's usage
-/// reads hundreds of rows and not millions. `payloads` has bodies where they are kept. `leases` is the budgets' own.
+/// microseconds, moments are milliseconds since 1970, UTC. `hours` has the same figures summed up, so that a
+/// month's usage reads thousands of rows and not millions; `ran` are the calls that a model ran for, which the vendor counts too. `payloads` has bodies where they are kept. `leases` is the budgets' own.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS records (
   id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, key TEXT, account TEXT NOT NULL, asked TEXT NOT NULL,
@@ -26,11 +26,11 @@ CREATE INDEX IF NOT EXISTS records_of_key ON records (key, id) WHERE key IS NOT 
 CREATE INDEX IF NOT EXISTS records_by_outcome ON records (outcome, id);
 CREATE INDEX IF NOT EXISTS records_by_status ON records (status, id);
 CREATE INDEX IF NOT EXISTS records_by_event ON records (event_id, id) WHERE event_id IS NOT NULL;
-CREATE TABLE IF NOT EXISTS days (
-  day_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, outcome TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS hours (
+  hour_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, outcome TEXT NOT NULL,
   calls INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL,
-  output_tokens INTEGER NOT NULL, neurons INTEGER NOT NULL, saved INTEGER NOT NULL,
-  PRIMARY KEY (day_ms, model, key, account, outcome)
+  output_tokens INTEGER NOT NULL, neurons INTEGER NOT NULL, saved INTEGER NOT NULL, ran INTEGER NOT NULL,
+  PRIMARY KEY (hour_ms, model, key, account, outcome)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
   budget TEXT NOT NULL, bucket TEXT NOT NULL, start_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
@@ -42,11 +42,17 @@ CREATE TABLE IF NOT EXISTS payloads (
 );
 CREATE TRIGGER IF NOT EXISTS records_take_payloads_along AFTER DELETE ON records
   BEGIN DELETE FROM payloads WHERE id = old.id; END;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 ";
 
 /// Of the tables above.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+/// The first version summed up by days.
+const FROM_DAYS: &str = "
+INSERT INTO hours SELECT day_ms, model, key, account, outcome, calls, input_tokens, cached_input_tokens, output_tokens,
+  neurons, saved, CASE outcome WHEN 'ok' THEN calls ELSE 0 END FROM days;
+DROP TABLE days;
+";
 /// Of the write-ahead log, 4 KiB each.
 pub(super) const MAX_LOG_PAGES: i64 = 65_536;
 /// Someone else's lock is waited for no longer; then the write is tried again later.
@@ -98,8 +104,14 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File), RecordsError> {
     if version > VERSION {
         return Err(RecordsError::Later { path: path.display().to_string() });
     }
-    connection.execute_batch(SCHEMA).map_err(database)?;
+    create(&connection, version).map_err(database)?;
     Ok((connection, lock))
+}
+
+/// All of it or, where the process dies meanwhile, none.
+fn create(connection: &Connection, version: i64) -> rusqlite::Result<()> {
+    let from_days = if version == 1 { FROM_DAYS } else { "" };
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} {from_days} COMMIT;"))
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {

@@ -41,8 +41,11 @@ fn a_record_is_read_back_and_summed_up() {
         call.receipt.note(|facts| facts.key = Some("team".into()));
         charge(&call, Neurons::from_whole(n));
     }
-    // One whose caller wants nothing kept.
-    call_read_by(readers(&records), LLAMA, "{}").receipt.note(|facts| facts.collect.log = Some(false));
+    // One whose caller wants nothing kept, but who pays as others do.
+    let unlogged = call_read_by(readers(&records), LLAMA, "{}");
+    unlogged.receipt.note(|facts| (facts.collect.log, facts.key) = (Some(false), Some("team".into())));
+    charge(&unlogged, Neurons::from_whole(4));
+    drop(unlogged);
     records.close();
     let archive = Archive::open(&directory.path().join("tollgate.db")).unwrap();
     let all = archive.list(&Filter::default(), 10).unwrap();
@@ -52,7 +55,7 @@ fn a_record_is_read_back_and_summed_up() {
     assert_eq!(before.len(), 1);
     for group in [Group::Day, Group::Model, Group::Key] {
         let usage = archive.usage(0, u64::MAX >> 1, group).unwrap();
-        assert_eq!((usage.len(), usage[0].calls, usage[0].neurons), (1, 3, Neurons::from_whole(6)), "{usage:?}");
+        assert_eq!((usage.len(), usage[0].calls, usage[0].neurons), (1, 4, Neurons::from_whole(10)), "{usage:?}");
     }
     assert!(archive.judge(id.unwrap(), Some(1), Some(90), None).unwrap());
     assert_eq!(archive.get(id.unwrap()).unwrap().unwrap().score, Some(90));
@@ -217,4 +220,32 @@ async fn calls_go_on_while_the_ledger_cannot_write_and_the_limit_holds() {
     assert!(budgets.reserve(&call(LLAMA, "{}")).await.is_err());
     other.execute_batch("COMMIT").unwrap();
     drop(open);
+}
+
+#[test]
+fn sums_by_days_of_the_first_version_are_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    let old = rusqlite::Connection::open(&settings.path).unwrap();
+    old.execute_batch(
+        "CREATE TABLE days (day_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL,
+         outcome TEXT NOT NULL, calls INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL,
+         output_tokens INTEGER NOT NULL, neurons INTEGER NOT NULL, saved INTEGER NOT NULL,
+         PRIMARY KEY (day_ms, model, key, account, outcome)) WITHOUT ROWID;
+         INSERT INTO days VALUES (86400000, 'm', '', 'acc', 'ok', 7, 70, 0, 9, 5000000, 0);
+         INSERT INTO days VALUES (86400000, 'm', '', 'acc', 'cache_hit', 3, 30, 0, 4, 0, 2000000);
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(old);
+    let path = settings.path.clone();
+    for _ in 0..2 {
+        Records::open(settings.clone()).unwrap().close();
+        let archive = Archive::open(&path).unwrap();
+        let usage = archive.usage(0, 172_800_000, Group::Day).unwrap();
+        assert_eq!((usage.len(), &*usage[0].name, usage[0].calls), (1, "1970-01-02", 10));
+        let ran = archive.ran(86_400_000, 172_800_000, "acc").unwrap();
+        assert_eq!(ran["m"], crate::vendor::Sums::new(7, 70, 9, Neurons::from_whole(5)));
+        assert!(archive.ran(86_400_000, 172_800_000, "another").unwrap().is_empty());
+    }
 }
