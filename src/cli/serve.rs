@@ -28,6 +28,8 @@ pub(super) struct Serve {
 
 /// The records of a sidecar whose config names none.
 pub(super) const RECORDS: &str = "tollgate.db";
+/// What it learns of models, where its config does not say.
+pub(super) const MODELS: &str = "tollgate.models.json";
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
@@ -40,6 +42,7 @@ impl Serve {
             config.records.path = Some(RECORDS.into());
             config.records.may_be_missing = true;
         }
+        config.catalogue.path.get_or_insert_with(|| MODELS.into());
         start_log(&config.log)?;
         let sidecar = Sidecar::start(config, &variables, Vec::new()).map_err(failure)?;
         let (listen, admin) = (sidecar.listen(), sidecar.admin());

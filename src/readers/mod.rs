@@ -2,6 +2,7 @@
 
 pub mod log;
 pub mod metrics;
+pub mod ran;
 pub mod recent;
 #[cfg(feature = "sidecar")]
 pub mod records;

@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::guard::{self, Guard};
 use super::page::Page;
 use super::spending::Spending;
+use crate::catalogue::Catalogue;
 use crate::layers::cache::CacheLayer;
 use crate::readers::metrics::Metrics;
+use crate::vendor::Known;
 
 /// What the admin port shows.
 #[derive(Clone)]
@@ -25,6 +27,8 @@ pub(super) struct Admin {
     pub(super) page: Page,
     pub(super) cache: CacheLayer,
     pub(super) spending: Arc<Spending>,
+    pub(super) known: Arc<Known>,
+    pub(super) catalogue: Arc<Catalogue>,
     pub(super) records_path: Option<std::path::PathBuf>,
     pub(super) stop: CancellationToken,
 }
@@ -61,6 +65,7 @@ async fn budgets(State(admin): State<Admin>) -> Response {
             "limit_neurons": status.limit.as_f64(),
             "spent_neurons": status.spent.as_f64(),
             "reserved_neurons": status.reserved.as_f64(),
+            "elsewhere_neurons": status.elsewhere.as_f64(),
             "left_neurons": status.left.as_f64(),
             "buckets": status.buckets,
             "rejected": status.rejected,

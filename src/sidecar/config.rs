@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::books::CatalogueSettings;
 use super::guard::Secret;
 use super::limits::{Limits, Retry};
 use super::spending::{Account, Records, Reservations};
@@ -68,7 +69,9 @@ pub struct Config {
     /// What may be spent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Rule>,
-    /// Models beyond or over the built-in table, by name.
+    /// Where models and prices come from besides the built-in table.
+    pub catalogue: CatalogueSettings,
+    /// Models beyond or over the built-in table and the vendor's list, by name.
     pub models: BTreeMap<String, Entry>,
 }
 
@@ -178,8 +181,8 @@ pub struct ConfigError {
     pub what: String,
 }
 
-const TABLES: [&str; 9] =
-    ["log", "upstream", "limits", "retry", "compat", "cache", "account", "reservations", "records"];
+const TABLES: [&str; 10] =
+    ["log", "upstream", "limits", "retry", "compat", "cache", "account", "reservations", "records", "catalogue"];
 const PREFIX: &str = "TOLLGATE_";
 
 // === impl Config ===
@@ -206,6 +209,7 @@ impl Default for Config {
             records: Records::default(),
             keys: Vec::new(),
             budgets: Vec::new(),
+            catalogue: CatalogueSettings::default(),
             models: BTreeMap::new(),
         }
     }
@@ -310,6 +314,17 @@ impl Config {
         target.first_byte_timeout = upstream.first_byte_timeout;
         target.idle_timeout = upstream.idle_timeout;
         Ok(target)
+    }
+
+    /// The gate's own token for the vendor.
+    pub(crate) fn token<'a>(&self, variables: &'a Variables) -> Option<&'a str> {
+        secret(variables, &self.upstream.api_token_env)
+    }
+
+    /// Where the vendor's books are: with the API, also where calls leave through an AI Gateway.
+    pub(crate) fn books_url(&self) -> &str {
+        let own = self.upstream.base_url.as_ref().map(|url| url.0.as_str());
+        own.filter(|url| !url.starts_with(upstream::GATEWAY)).unwrap_or(upstream::API)
     }
 
     /// The account of the short routes.

@@ -4,6 +4,7 @@
 //! state. The admin port has a thread to itself, so that a scrape holds no call up.
 
 mod admin;
+pub mod books;
 pub mod config;
 mod duration;
 pub mod guard;
@@ -24,6 +25,7 @@ use std::thread::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::admin::Admin;
+use self::books::Reading;
 use self::config::{Config, ConfigError, Variables};
 use self::guard::Guard;
 use self::listen::Serving;
@@ -58,6 +60,7 @@ pub struct Sidecar {
     admin_thread: Option<JoinHandle<io::Result<()>>>,
     warm: Option<Warm>,
     spending: Arc<Spending>,
+    reading: Arc<Reading>,
 }
 
 /// Why a sidecar did not start.
@@ -91,7 +94,17 @@ struct Plan {
     target: Target,
     stack: gateway::Settings,
     spending: Arc<Spending>,
+    reading: Arc<Reading>,
     serving: Serving,
+}
+
+/// What goes on beside the admin port, on its thread.
+struct Background {
+    /// What earlier runs wrote, for the page.
+    earlier: Option<Archive>,
+    /// The vendor's books.
+    reading: Arc<Reading>,
+    metrics: Arc<Metrics>,
 }
 
 impl Sidecar {
@@ -108,7 +121,9 @@ impl Sidecar {
             metrics.watch_records(records.clone())?;
         }
         metrics.begin_at_zero(&plan.stack.identify.catalogue);
-        metrics.watch_limits(plan.stack.rate_limit.clone(), &plan.stack.identify.catalogue)?;
+        let catalogue = plan.stack.identify.catalogue.clone();
+        metrics.watch_limits(plan.stack.rate_limit.clone(), catalogue.clone())?;
+        metrics.watch_books(plan.reading.known.clone(), catalogue.clone())?;
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
         };
@@ -124,6 +139,7 @@ impl Sidecar {
             admin_thread: None,
             warm: plan.config.cache.path.clone().map(|path| Warm::start(plan.stack.cache.clone(), path)).transpose()?,
             spending: plan.spending.clone(),
+            reading: plan.reading.clone(),
         };
         let records_path = plan.config.records.path().cloned();
         // What is written from here on is this run's own, and its counters have it.
@@ -136,16 +152,19 @@ impl Sidecar {
         if let Some(listener) = admin_listeners.pop() {
             let admin = Admin {
                 page: Page::new(metrics.clone(), recent),
-                metrics,
+                metrics: metrics.clone(),
                 records_path,
                 spending: plan.spending.clone(),
+                known: plan.reading.known.clone(),
+                catalogue,
                 cache: plan.stack.cache.clone(),
                 stop,
             };
             let guard = Guard::new(plan.config.admin_token.as_ref(), sidecar.admin);
-            let stop = sidecar.admin_stop.clone();
+            let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
+            let background = Background { earlier, reading, metrics };
             sidecar.admin_thread =
-                Some(spawn("admin".into(), move || serve_admin(listener, admin, guard, earlier, stop))?);
+                Some(spawn("admin".into(), move || serve_admin(listener, admin, guard, background, stop))?);
         }
         Ok(sidecar)
     }
@@ -172,6 +191,7 @@ impl Sidecar {
         let ended = self.workers.drain(..).map(wait).fold(Ok(()), io::Result::and);
         drop(self.warm.take());
         self.spending.close();
+        self.reading.close();
         self.admin_stop.cancel();
         ended.and(self.admin_thread.take().map_or(Ok(()), wait))
     }
@@ -206,6 +226,8 @@ impl Plan {
         let entries: BTreeMap<_, _> = config.models.clone();
         let catalogue = Arc::new(Catalogue::with(&entries));
         let spending = Arc::new(Spending::open(&config, &catalogue, target.has_token())?);
+        let reading = Arc::new(Reading::new(&config, variables, &catalogue, &spending.budgets)?);
+        readers.extend(reading.reader());
         readers.extend(spending.records.clone().map(|records| records as Arc<dyn Reader>));
         let door = identify::Settings {
             catalogue,
@@ -232,7 +254,7 @@ impl Plan {
             retry: RetryLayer::new(config.retry.settings()),
             rate_limit: RateLimitLayer::new(config.limits.settings()),
         };
-        Ok(Self { config, target, stack, spending, serving })
+        Ok(Self { config, target, stack, spending, reading, serving })
     }
 
     fn work(&self, listener: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {
@@ -259,11 +281,12 @@ fn serve_admin(
     listener: std::net::TcpListener,
     admin: Admin,
     guard: Guard,
-    earlier: Option<Archive>,
+    background: Background,
     stop: CancellationToken,
 ) -> io::Result<()> {
     runtime()?.block_on(async {
-        tokio::spawn(admin.page.clone().watch(earlier));
+        tokio::spawn(admin.page.clone().watch(background.earlier));
+        background.reading.start(&background.metrics);
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let serving = axum::serve(listener, admin::router(admin, guard)).into_future();
         stop.run_until_cancelled(serving).await.unwrap_or(Ok(()))

@@ -15,12 +15,21 @@ use crate::payload::{Keep, Payloads};
 use crate::readers::records::{self, Records as Database, RecordsError};
 
 /// `[account]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Account {
     /// `free` stops at the free allocation, `paid` never does, `auto` goes on until the vendor refuses.
     pub plan: Plan,
+    /// Read what the whole account spends, also where no gate stands, for the free allocation and for budgets with
+    /// `scope = "account"`. Needs the gate's own token, with `Account Analytics: Read`.
+    pub analytics: bool,
+    /// How often.
+    #[serde(with = "super::duration")]
+    pub analytics_every: Duration,
+    /// How long the vendor's books take to settle.
+    #[serde(with = "super::duration")]
+    pub analytics_lag: Duration,
 }
 
 /// `[reservations]`: what all `[[budgets]]` have in common.
@@ -73,7 +82,18 @@ pub(super) struct Spending {
     pub(super) keys: Keys,
 }
 
-// === impl Reservations, Records ===
+// === impl Account, Reservations, Records ===
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            plan: Plan::default(),
+            analytics: false,
+            analytics_every: Duration::from_secs(5 * 60),
+            analytics_lag: Duration::from_secs(15 * 60),
+        }
+    }
+}
 
 impl Default for Reservations {
     fn default() -> Self {
@@ -148,6 +168,15 @@ impl Spending {
                  api_token_env names"
                     .into(),
             ));
+        }
+        let counts_account = |rule: &budget::Rule| rule.scope == budget::Scope::Account;
+        if !config.account.analytics && config.budgets.iter().any(counts_account) {
+            let what =
+                "a budget with scope = \"account\" counts what the vendor's books say: set [account] analytics = true";
+            return Err(wrong("[[budgets]]", what.into()));
+        }
+        if config.account.analytics && config.account.analytics_every.is_zero() {
+            return Err(wrong("[account] analytics_every", "is no time at all; write it like 5m".into()));
         }
         let records = config.records.open().map_err(|error| wrong("[records] path", error.to_string()))?;
         let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens } =

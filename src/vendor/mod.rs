@@ -33,6 +33,7 @@
 //! ```
 
 mod analytics;
+mod known;
 pub mod reconcile;
 mod search;
 
@@ -47,6 +48,7 @@ use serde::Serialize;
 use tower::ServiceExt;
 
 pub use self::analytics::{Line, REST};
+pub use self::known::{Account, Book, Known, News};
 use crate::body::Body;
 use crate::neurons::Neurons;
 use crate::upstream::{Client, Target, TargetError};

@@ -42,10 +42,20 @@ impl Budgets {
     /// the budget counts that, and what has been spent and is reserved here since. A standing of a window that is over is no
     /// matter any more.
     pub fn book(&self, account: &str, then: &Standing, booked: Neurons) {
+        self.take_up(account, then, booked, false);
+    }
+
+    /// The same of books that have not settled: they may have less than was spent, and never more. So this raises what the
+    /// budget counts, or leaves it.
+    pub fn book_at_least(&self, account: &str, then: &Standing, booked: Neurons) {
+        self.take_up(account, then, booked, true);
+    }
+
+    fn take_up(&self, account: &str, then: &Standing, booked: Neurons, only_more: bool) {
         let now = millis(self.settings.clock.now());
         let Some(table) = self.tables.iter().find(|table| table.rule.rule.name == then.budget) else { return };
         let Some(name) = table.rule.rule.bucket_of_account(account) else { return };
-        let more = table.named(name, now).book(then.start_ms, booked, then.spent);
+        let more = table.named(name, now).book(then.start_ms, booked, then.spent, only_more);
         if !more.is_zero() {
             table.rule.pace.lock().note(now, more);
         }

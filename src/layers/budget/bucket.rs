@@ -210,16 +210,17 @@ impl Bucket {
         state.wake_next();
     }
 
-    /// The vendor's books had `booked` when `spent` was spent here, in the window that began at `start`. Says how much more
-    /// that makes than was known.
-    pub(super) fn book(&self, start: Millis, booked: Neurons, spent: Neurons) -> Neurons {
+    /// The vendor's books had `booked` when `spent` was spent here, in the window that began at `start`; or at least that
+    /// much. Says how much more that makes than was known.
+    pub(super) fn book(&self, start: Millis, booked: Neurons, spent: Neurons, at_least: bool) -> Neurons {
         let mut state = self.lock(self.rule.now());
         if state.slots.back().is_none_or(|slot| slot.span.start != start) {
             return Neurons::ZERO;
         }
         let micro = |neurons: Neurons| i64::try_from(neurons.micro()).unwrap_or(i64::MAX);
         let before = state.counted();
-        state.beyond = micro(booked) - micro(spent);
+        let beyond = micro(booked) - micro(spent);
+        state.beyond = if at_least { beyond.max(state.beyond) } else { beyond };
         state.wake_next();
         state.counted().saturating_sub(before)
     }

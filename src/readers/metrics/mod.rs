@@ -3,6 +3,7 @@
 //! Every series has labels from bounded sets: a model's label is its catalogue name or `other`; never a user's id, a path,
 //! a key or a prompt. Handles are resolved once a model, so that a call looks no label up.
 
+mod books;
 mod budgets;
 mod kinds;
 #[cfg(feature = "sidecar")]
@@ -18,6 +19,7 @@ use prometheus::{
     IntGauge, Opts, Registry, TextEncoder,
 };
 
+use self::books::BooksMetrics;
 use self::budgets::BudgetMetrics;
 use self::kinds::Kinds;
 use self::standing::Standing;
@@ -25,6 +27,7 @@ use crate::catalogue::{Catalogue, Model, Slot};
 use crate::layers::budget::Budgets;
 use crate::layers::rate_limit::RateLimitLayer;
 use crate::receipt::{Attempt, CacheStatus, Facts, Outcome, Reader, Source};
+use crate::vendor::Known;
 
 /// The gate's metrics, in a registry of their own.
 pub struct Metrics {
@@ -147,8 +150,17 @@ impl Metrics {
     }
 
     /// Adds how models stand with their limits, looked at whenever it is asked: what is left, who waits, the pace.
-    pub fn watch_limits(&self, limits: RateLimitLayer, catalogue: &Catalogue) -> Result<(), MetricsError> {
+    pub fn watch_limits(
+        &self,
+        limits: RateLimitLayer,
+        catalogue: impl Into<Arc<Catalogue>>,
+    ) -> Result<(), MetricsError> {
         Ok(self.registry.register(Box::new(Standing::new(limits, catalogue)?))?)
+    }
+
+    /// Adds what is known of the vendor's own books: the account's spend, prices that changed, models that go.
+    pub fn watch_books(&self, known: Arc<Known>, catalogue: Arc<Catalogue>) -> Result<(), MetricsError> {
+        Ok(self.registry.register(Box::new(BooksMetrics::new(known, catalogue)?))?)
     }
 
     /// Starts the sums of money of every listed model at zero. Prometheus sees only how a series grows, and so would miss

@@ -13,7 +13,7 @@ use crate::layers::rate_limit::RateLimitLayer;
 /// Reads the limits' state at each scrape, and so keeps none and costs calls nothing.
 pub(super) struct Standing {
     limits: RateLimitLayer,
-    names: HashMap<Slot, Arc<str>>,
+    catalogue: Arc<Catalogue>,
     limit: IntGaugeVec,
     remaining: IntGaugeVec,
     waiting: IntGaugeVec,
@@ -21,12 +21,11 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn new(limits: RateLimitLayer, catalogue: &Catalogue) -> Result<Self, prometheus::Error> {
-        let names = catalogue.models().into_iter().filter(|model| model.is_listed());
+    pub(super) fn new(limits: RateLimitLayer, catalogue: impl Into<Arc<Catalogue>>) -> Result<Self, prometheus::Error> {
         let labels = &["model"];
         Ok(Self {
             limits,
-            names: names.map(|model| (model.slot, model.id.clone())).collect(),
+            catalogue: catalogue.into(),
             limit: IntGaugeVec::new(
                 Opts::new("tollgate_rate_limit_limit", "Requests that the limit's window has room for."),
                 labels,
@@ -56,8 +55,10 @@ impl Collector for Standing {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        let models = self.catalogue.models().into_iter().filter(|model| model.is_listed());
+        let names: HashMap<Slot, Arc<str>> = models.map(|model| (model.slot, model.id.clone())).collect();
         for model in self.limits.snapshot() {
-            let name = self.names.get(&model.slot).map_or("other", |name| name);
+            let name = names.get(&model.slot).map_or("other", |name| name);
             self.limit.with_label_values(&[name]).set(i64::from(model.limit));
             self.remaining.with_label_values(&[name]).set(i64::from(model.remaining));
             self.waiting.with_label_values(&[name]).set(i64::try_from(model.waiting).unwrap_or(i64::MAX));
@@ -76,7 +77,7 @@ mod tests {
     #[test]
     fn listed_models_have_a_gauge_each_and_junk_shares_one() {
         let (metrics, limits) = (Metrics::new().unwrap(), RateLimitLayer::default());
-        metrics.watch_limits(limits.clone(), &Catalogue::default()).unwrap();
+        metrics.watch_limits(limits.clone(), Catalogue::default()).unwrap();
         for model in [LLAMA, "junk-1", "junk-2"] {
             limits.try_take(&call(model, "{}"));
         }

@@ -4,15 +4,18 @@ use std::time::{Duration, SystemTime};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::books;
 use super::chart::{self, COLOURS, Series};
 use super::figures::{amount, clock, clock_with_seconds, percent, ratio, round, share, short, time, usd, whole};
 use super::history::{History, MINUTES, Minute, Used};
+use crate::catalogue::Catalogue;
 use crate::layers::budget::{FREE, Status};
 use crate::neurons::Neurons;
 use crate::readers::metrics::totals::Totals;
 use crate::readers::recent::Brief;
 use crate::readers::records::Stats;
 use crate::receipt::Outcome;
+use crate::vendor::Known;
 
 /// All that is shown at one moment.
 pub(super) struct Now<'a> {
@@ -22,6 +25,8 @@ pub(super) struct Now<'a> {
     pub(super) calls: Vec<Brief>,
     /// `None` where no records are kept.
     pub(super) records: Option<Stats>,
+    pub(super) known: &'a Known,
+    pub(super) catalogue: &'a Catalogue,
 }
 
 /// Models with a colour of their own; the last colour is for the rest.
@@ -72,6 +77,7 @@ pub(super) fn fragment(now: &Now<'_>) -> Markup {
         (costs(now))
         (traffic(now))
         (models(now))
+        (books::verdict(now.known))
         (calls(now))
     }
 }
@@ -111,6 +117,7 @@ fn notices_of(now: &Now<'_>) -> Vec<String> {
             notices.push(format!("{} records were lost since the start: the queue was full.", records.lost));
         }
     }
+    notices.extend(books::notices(now.known, now.catalogue, now.at));
     let refused: f64 = now.history.minutes().map(|minute| minute.refused_upstream).sum();
     if refused > 0.0 {
         let refused = whole(refused);
@@ -131,6 +138,7 @@ fn spent(now: &Now<'_>) -> Markup {
                         data #usd-today value=(free.spent.usd_decimal()) { (usd(free.spent)) }
                         " at list price; the first " (amount(free.limit.as_f64())) " neurons of a day are free"
                     }
+                    (books::elsewhere(free))
                     (gauge("Free allocation", free))
                     p.quiet { (pace(now, free)) }
                 }

@@ -1,0 +1,165 @@
+//! The file of what was learned: the last good list of models, and what was found out about prices.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::catalogue::{Catalogue, Entry};
+
+/// Keeps it. Cloning shares it.
+#[derive(Clone)]
+pub(super) struct Kept {
+    path: Option<PathBuf>,
+    catalogue: Arc<Catalogue>,
+    /// As it is on the disk.
+    saved: Arc<Mutex<Learned>>,
+}
+
+/// What the file has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Learned {
+    /// When the list was read.
+    pub(crate) read_at: Option<Timestamp>,
+    /// The list, as it was read.
+    pub(crate) models: BTreeMap<String, Entry>,
+    /// What the vendor reports over what the table's prices come to.
+    pub(crate) learned: BTreeMap<String, f64>,
+}
+
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+// === impl Learned ===
+
+impl Learned {
+    /// What is on the disk; nothing where there is no file.
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
+        match std::fs::read(path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts it in force. What a list changes was told when it was read first.
+    pub(crate) fn apply(&self, catalogue: &Catalogue, with_models: bool) {
+        if with_models && !self.models.is_empty() {
+            catalogue.update(&self.models);
+        }
+        for (id, ratio) in &self.learned {
+            if let Some(model) = catalogue.get(id) {
+                model.learned.restore(*ratio);
+            }
+        }
+    }
+
+    /// As a whole or not at all: a reader finds the old file or the new one.
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        std::fs::write(&beside, text)?;
+        std::fs::rename(&beside, path)
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    pub(super) fn load(path: Option<PathBuf>, catalogue: &Arc<Catalogue>, with_models: bool) -> Self {
+        let read = path.as_deref().map_or_else(|| Ok(Learned::default()), Learned::read);
+        let saved = read.unwrap_or_else(|error| {
+            tracing::warn!(path = ?path, %error, "what was learned of models cannot be read ([catalogue] path); starting anew");
+            Learned::default()
+        });
+        saved.apply(catalogue, with_models);
+        Self { path, catalogue: catalogue.clone(), saved: Arc::new(Mutex::new(saved)) }
+    }
+
+    /// A good list was read.
+    pub(super) fn keep(&self, at: SystemTime, models: BTreeMap<String, Entry>) {
+        let learned = Learned { read_at: Timestamp::try_from(at).ok(), models, ..self.now() };
+        self.write(learned);
+    }
+
+    /// Writes what has been learned since it was written last, if anything has.
+    pub(super) fn save(&self) {
+        let now = self.now();
+        if now != *self.saved.lock() {
+            self.write(now);
+        }
+    }
+
+    /// Saves again and again.
+    pub(super) async fn watch(self) {
+        loop {
+            tokio::time::sleep(SAVE_EVERY).await;
+            let this = self.clone();
+            // One that panicked has said so itself.
+            let _ = tokio::task::spawn_blocking(move || this.save()).await;
+        }
+    }
+
+    fn now(&self) -> Learned {
+        let learned = self.catalogue.models().into_iter();
+        let learned = learned.filter_map(|model| Some((model.id.to_string(), model.learned.ratio()?))).collect();
+        Learned { learned, ..self.saved.lock().clone() }
+    }
+
+    fn write(&self, learned: Learned) {
+        let mut saved = self.saved.lock();
+        let Some(path) = &self.path else {
+            *saved = learned;
+            return;
+        };
+        match learned.write(path) {
+            Ok(()) => *saved = learned,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "what was learned of models cannot be written ([catalogue] path)");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Unit;
+
+    const LLAMA: &str = "@cf/meta/llama-3.2-1b-instruct";
+
+    #[test]
+    fn what_one_run_learned_is_in_force_in_the_next() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("models.json");
+        let first = Arc::new(Catalogue::default());
+        let kept = Kept::load(Some(path.clone()), &first, true);
+        kept.save();
+        assert!(!path.exists(), "nothing was learned yet");
+        let json = format!(r#"{{"{LLAMA}": {{"prices": {{"output_token": 20077}}}}}}"#);
+        kept.keep(SystemTime::now(), serde_json::from_str(&json).unwrap());
+        first.get(LLAMA).unwrap().learned.restore(1.05);
+        kept.save();
+
+        let second = Arc::new(Catalogue::default());
+        Kept::load(Some(path.clone()), &second, true);
+        let model = second.get(LLAMA).unwrap();
+        assert_eq!(model.prices.published(Unit::OutputToken), Some(20_077.0));
+        assert_eq!(model.learned.ratio(), Some(1.05));
+        // Where the list is not to be read any more, the table is in force; what was learned stays.
+        let third = Arc::new(Catalogue::default());
+        Kept::load(Some(path.clone()), &third, false);
+        assert_eq!(third.get(LLAMA).unwrap().prices.published(Unit::OutputToken), Some(18_252.0));
+
+        std::fs::write(&path, "{\"models\": [").unwrap();
+        let fourth = Arc::new(Catalogue::default());
+        Kept::load(Some(path), &fourth, true);
+        assert_eq!(fourth.models().len(), 78);
+    }
+}
