@@ -9,7 +9,7 @@ use serde_json::json;
 use super::settings::{Settings, variables};
 use super::{Failure, print};
 use crate::call::Endpoint;
-use crate::catalogue::{Catalogue, Task};
+use crate::catalogue::Task;
 use crate::layers::identify::measure;
 use crate::neurons::Neurons;
 use crate::receipt;
@@ -35,7 +35,7 @@ pub(super) struct Estimate {
 impl Estimate {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.settings.load(&variables())?;
-        let catalogue = Catalogue::with(&config.models);
+        let catalogue = self.settings.catalogue(&config)?;
         let Some(model) = catalogue.get(&self.model) else {
             return Err(Failure::Usage(format!(
                 "no model {:?} in the catalogue; `tollgate models` lists them",

@@ -4,10 +4,12 @@
 
 mod check;
 mod demo;
+mod diff;
 mod estimate;
 mod keys;
 mod logs;
 mod models;
+mod reconcile;
 mod serve;
 mod settings;
 mod usage;
@@ -40,6 +42,8 @@ enum Command {
     Usage(usage::Usage),
     /// Show the latest calls, from the records
     Logs(logs::Logs),
+    /// Hold the records against the vendor's own books; exit 1 where they differ
+    Reconcile(reconcile::Reconcile),
     /// Try it all on this machine: a stand-in for Workers AI, the sidecar, and traffic
     Demo(demo::Demo),
 }
@@ -63,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Keys(command) => command.run(),
         Command::Usage(command) => command.run(),
         Command::Logs(command) => command.run(),
+        Command::Reconcile(command) => command.run(),
         Command::Demo(command) => command.run(),
     };
     let (message, code) = match result {
@@ -72,6 +77,12 @@ pub fn main() -> ExitCode {
     };
     eprintln!("tollgate: {message}");
     ExitCode::from(code)
+}
+
+/// Runs what waits for somebody's answer.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|error| Failure::Failed(error.to_string()))?.block_on(work))
 }
 
 /// Prints to standard output; a reader that has left, such as `head`, is no failure.

@@ -1,11 +1,14 @@
 //! `tollgate models`
 
+use std::time::SystemTime;
+
 use clap::Args;
 use serde_json::json;
 
+use super::diff::Diff;
 use super::settings::{Settings, variables};
 use super::{Failure, print};
-use crate::catalogue::{Catalogue, Model, Unit};
+use crate::catalogue::{Model, Unit};
 
 #[derive(Args, Debug)]
 pub(super) struct Models {
@@ -14,6 +17,10 @@ pub(super) struct Models {
     /// Only models whose name holds this
     #[arg(value_name = "PART")]
     part: Option<String>,
+    /// Built-in prices beside those that the vendor lists now; needs the account and the gate's own token. Where the vendor
+    /// cannot be asked, the list that the sidecar has kept
+    #[arg(long)]
+    diff: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -21,8 +28,13 @@ pub(super) struct Models {
 
 impl Models {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let config = self.settings.load(&variables())?;
-        let catalogue = Catalogue::with(&config.models);
+        let variables = variables();
+        let config = self.settings.load(&variables)?;
+        if self.diff {
+            let kept = self.settings.learned(&config)?;
+            return Diff::read(&config, &variables, kept)?.print(self.part.as_deref().unwrap_or_default(), self.json);
+        }
+        let catalogue = self.settings.catalogue(&config)?;
         let part = self.part.unwrap_or_default();
         let models: Vec<_> = catalogue.models().into_iter().filter(|model| model.id.contains(&part)).collect();
         if self.json {
@@ -51,6 +63,7 @@ fn to_json(model: &Model) -> serde_json::Value {
         "deprecated": model.deprecated,
         "replacement": model.replacement,
         "fallback": model.fallback,
+        "learned_price_ratio": model.learned.ratio(),
     })
 }
 
@@ -76,14 +89,19 @@ fn remarks(model: &Model) -> String {
     if model.paid_plan_only {
         parts.push("paid plan only".into());
     }
-    if let Some(day) = &model.deprecated {
+    if let Some(ratio) = model.learned.ratio() {
+        parts.push(format!("LEARNED: the vendor charges {:+.1}%", (ratio - 1.0) * 100.0));
+    }
+    if let (Some(day), Some(days)) = (&model.deprecated, model.days_left(SystemTime::now())) {
         let instead = model.replacement.as_ref().map_or_else(String::new, |id| format!(": ask {id} instead"));
-        parts.push(format!("DEPRECATED since {day}{instead}"));
+        let when =
+            if days > 0 { format!("LEAVES in {days} days, on {day}") } else { format!("DEPRECATED since {day}") };
+        parts.push(when + &instead);
     }
     parts.join(", ")
 }
 
-fn words(unit: Unit) -> &'static str {
+pub(super) fn words(unit: Unit) -> &'static str {
     match unit {
         Unit::InputToken => "/M in",
         Unit::CachedInputToken => "/M cached in",

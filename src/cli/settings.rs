@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
+use crate::catalogue::Catalogue;
+use crate::sidecar::books::Learned;
 use crate::sidecar::config::{self, Config, Variables};
 
 #[derive(Args, Clone, Debug, Default)]
@@ -25,5 +27,20 @@ impl Settings {
     pub(super) fn load(&self, variables: &Variables) -> Result<Config, Failure> {
         let file = self.config.clone().or_else(config::default_file);
         Config::load(file.as_deref(), variables).map_err(|error| Failure::Usage(error.to_string()))
+    }
+
+    /// The models as the sidecar of this config has them in force: with what it has read and learned, as far as it kept that.
+    pub(super) fn catalogue(&self, config: &Config) -> Result<Catalogue, Failure> {
+        let catalogue = Catalogue::with(&config.models);
+        self.learned(config)?.apply(&catalogue, !config.catalogue.refresh.is_zero());
+        Ok(catalogue)
+    }
+
+    /// What the sidecar of this config has kept of the vendor's list and of prices.
+    pub(super) fn learned(&self, config: &Config) -> Result<Learned, Failure> {
+        let path = config.catalogue.path.clone().unwrap_or_else(|| super::serve::MODELS.into());
+        let unreadable =
+            |error| Failure::Failed(format!("{} ([catalogue] path) cannot be read: {error}", path.display()));
+        if path.as_os_str().is_empty() { Ok(Learned::default()) } else { Learned::read(&path).map_err(unreadable) }
     }
 }

@@ -148,7 +148,12 @@ fn command_under(starter: &[&str]) -> Command {
     let words: Vec<_> = starter.iter().copied().chain([env!("CARGO_BIN_EXE_tollgate")]).collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
-    command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(std::env::temp_dir()).env("TOLLGATE_RECORDS_PATH", "");
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .current_dir(std::env::temp_dir())
+        .env("TOLLGATE_RECORDS_PATH", "")
+        .env("TOLLGATE_CATALOGUE_PATH", "");
     command
 }
 

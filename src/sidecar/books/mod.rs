@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use self::account::AccountWatch;
 use self::kept::Kept;
+pub(crate) use self::kept::Learned;
 use self::list::ListWatch;
 use super::config::{Config, ConfigError, Variables};
 use crate::catalogue::Catalogue;
