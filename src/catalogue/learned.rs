@@ -40,10 +40,12 @@ struct Seen {
 
 /// So many calls have to agree.
 pub const CALLS: usize = 20;
+/// Where they are small and told with few decimals, it takes more of them to know; no more than this.
+const MOST: usize = 60;
 /// To this part of their ratio, on either side: together a spread of 0.5%.
 const SPREAD: f64 = 0.0025;
 /// A ratio that is known less exactly than this is not known.
-const PRECISION: f64 = 0.01;
+const PRECISION: f64 = 0.02;
 /// The table's own rounding; nearer to it than this, the table is right.
 const ROUNDING: f64 = 0.01;
 /// A figure further off than this, either way, is a mistake of somebody's and no price.
@@ -66,10 +68,14 @@ impl Learned {
             return;
         }
         let mut recent = self.0.recent.lock();
-        if recent.len() == CALLS {
+        if recent.len() == MOST {
             recent.pop_front();
         }
         recent.push_back(seen);
+        if recent.len() > CALLS && !fit_one(&recent) {
+            let old = recent.len() - CALLS;
+            recent.drain(..old);
+        }
         self.0.conclude(&recent);
     }
 
@@ -119,8 +125,7 @@ fn agreed(recent: &VecDeque<Seen>) -> Option<f64> {
     if recent.len() < CALLS {
         return None;
     }
-    let low = recent.iter().map(|seen| seen.low * (1.0 - SPREAD)).fold(0.0, f64::max);
-    let high = recent.iter().map(|seen| seen.high * (1.0 + SPREAD)).fold(f64::INFINITY, f64::min);
+    let (low, high) = bounds(recent);
     if low > high {
         return None;
     }
@@ -132,6 +137,18 @@ fn agreed(recent: &VecDeque<Seen>) -> Option<f64> {
         return None;
     }
     Some(if (middle - 1.0).abs() < ROUNDING { 1.0 } else { middle })
+}
+
+/// Between these lies the ratio of all of them, if they have one.
+fn bounds(recent: &VecDeque<Seen>) -> (f64, f64) {
+    let low = recent.iter().map(|seen| seen.low * (1.0 - SPREAD)).fold(0.0, f64::max);
+    let high = recent.iter().map(|seen| seen.high * (1.0 + SPREAD)).fold(f64::INFINITY, f64::min);
+    (low, high)
+}
+
+fn fit_one(recent: &VecDeque<Seen>) -> bool {
+    let (low, high) = bounds(recent);
+    low <= high
 }
 
 // === impl Ratio ===
@@ -203,7 +220,7 @@ mod tests {
     #[test]
     fn two_decimals_of_many_small_calls_tell_as_much() {
         let learned = Learned::default();
-        for n in 0..40 {
+        for n in 0..60 {
             let exact = cost(n) * 0.93;
             learned.observe(neurons(cost(n)), neurons((exact * 100.0).round() / 100.0), TWO_DECIMALS);
         }
