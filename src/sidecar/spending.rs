@@ -134,35 +134,62 @@ impl Records {
     }
 }
 
+fn wrong(place: &str, what: impl ToString) -> ConfigError {
+    ConfigError { place: place.into(), what: what.to_string() }
+}
+
+/// Whether keys, budgets and the keys' limits can be together; opens nothing.
+pub fn check(config: &Config, catalogue: &Catalogue) -> Result<Keys, ConfigError> {
+    let keys = Keys::new(&config.keys).map_err(|error| wrong("[[keys]]", error))?;
+    budgets(config, catalogue, None)?;
+    let is_known = |name: &&String| config.keys.iter().any(|key| key.name == **name);
+    let unknown = |name: &String| format!("names the key {name:?}, and no [[keys]] has that name");
+    for rule in &config.budgets {
+        if let Some(name) = rule.keys.iter().find(|name| !is_known(name)) {
+            return Err(wrong("[[budgets]]", format!("the budget {:?} {}", rule.name, unknown(name))));
+        }
+    }
+    match config.limits.keys.keys().find(|name| !is_known(name)) {
+        Some(name) => Err(wrong("[limits.keys]", unknown(name))),
+        None => Ok(keys),
+    }
+}
+
+fn budgets(
+    config: &Config,
+    catalogue: &Catalogue,
+    ledger: Option<Arc<dyn budget::Ledger>>,
+) -> Result<Budgets, ConfigError> {
+    let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens } = config.reservations.clone();
+    let settings = budget::Settings {
+        rules: std::iter::once(config.account.plan.rule()).chain(config.budgets.iter().cloned()).collect(),
+        max_wait,
+        max_waiting,
+        max_buckets,
+        clamp_max_tokens,
+        min_tokens,
+        ledger,
+        ..budget::Settings::default()
+    };
+    Budgets::new(settings, catalogue).map_err(|error| wrong("[[budgets]]", error))
+}
+
 // === impl Spending ===
 
 impl Spending {
     /// Checks and opens it all.
     pub(super) fn open(config: &Config, catalogue: &Catalogue, has_token: bool) -> Result<Self, ConfigError> {
-        let wrong = |place: &str, what: String| ConfigError { place: place.into(), what };
-        let keys = Keys::new(&config.keys).map_err(|error| wrong("[[keys]]", error.to_string()))?;
+        let keys = check(config, catalogue)?;
         if !keys.is_empty() && !has_token {
             return Err(wrong(
                 "[[keys]]",
                 "clients with the gate's keys have no token for the vendor: set the variable that [upstream] \
-                 api_token_env names"
-                    .into(),
+                 api_token_env names",
             ));
         }
-        let records = config.records.open().map_err(|error| wrong("[records] path", error.to_string()))?;
-        let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens } =
-            config.reservations.clone();
-        let settings = budget::Settings {
-            rules: std::iter::once(config.account.plan.rule()).chain(config.budgets.iter().cloned()).collect(),
-            max_wait,
-            max_waiting,
-            max_buckets,
-            clamp_max_tokens,
-            min_tokens,
-            ledger: records.clone().map(|records| records as Arc<dyn budget::Ledger>),
-            ..budget::Settings::default()
-        };
-        let budgets = Budgets::new(settings, catalogue).map_err(|error| wrong("[[budgets]]", error.to_string()))?;
+        let records = config.records.open().map_err(|error| wrong("[records] path", error))?;
+        let ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);
+        let budgets = budgets(config, catalogue, ledger)?;
         Ok(Self { records, budgets: Arc::new(budgets), keys })
     }
 
