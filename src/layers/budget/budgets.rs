@@ -62,8 +62,6 @@ pub(crate) struct Refusal {
     pub(super) error: Error,
     /// What to ask instead.
     pub(super) instead: Option<Arc<Model>>,
-    /// The most that would have been admitted.
-    pub(super) left: Neurons,
 }
 
 /// How a budget stands.
@@ -295,6 +293,13 @@ impl Budgets {
         counting.map(|kept| kept.table.find(call, now)).collect()
     }
 
+    /// The most that a call like this one may cost now, in every budget that counts it.
+    pub(super) fn room(&self, call: &Call) -> Neurons {
+        let now = millis(self.settings.clock.now());
+        let room = |bucket: Arc<Bucket>| bucket.lock(now).room(&bucket.rule);
+        self.buckets(call, now).into_iter().map(room).min().unwrap_or_default()
+    }
+
     fn refusal(&self, bucket: &Arc<Bucket>, needed: Neurons) -> Refusal {
         let rule = &bucket.rule;
         let now = rule.now();
@@ -311,7 +316,7 @@ impl Budgets {
             mend: mend(&rule.rule, resets),
             retry_after: resets,
         };
-        Refusal { error, instead: instead.and_then(|kept| kept.instead.clone()), left }
+        Refusal { error, instead: instead.and_then(|kept| kept.instead.clone()) }
     }
 
     /// Counts a call that is refused in the end.
@@ -352,7 +357,8 @@ impl Kept {
         let left = self.table.least_left(now);
         let pace = rule.pace.lock().per_second(now);
         let seconds = left.as_f64() / pace;
-        let span = rule.rule.window.span(now, rule.rule.sliding);
+        let end = rule.rule.window.span(now, rule.rule.sliding).end;
+        let resets = Some(end).filter(|_| !rule.rule.sliding).or_else(|| self.table.next_relief(now)).unwrap_or(end);
         Status {
             name: rule.rule.name.clone(),
             limit: rule.rule.limit,
@@ -363,7 +369,7 @@ impl Kept {
             rejected: rule.rejected.load(Ordering::Relaxed),
             pace_per_second: pace,
             lasts: (seconds.is_finite() && seconds < 1e9).then(|| Duration::from_secs_f64(seconds)),
-            resets_at: SystemTime::UNIX_EPOCH + Duration::from_millis(span.end),
+            resets_at: SystemTime::UNIX_EPOCH + Duration::from_millis(resets),
         }
     }
 }
