@@ -49,7 +49,7 @@ pub struct Records {
     /// The database; an empty one is none. `tollgate serve` keeps `tollgate.db` where none is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Where they cannot be kept, go on without them, and say so.
+    /// Where they cannot be kept, go on without them, and say so; but not with budgets, which would begin anew.
     #[serde(skip)]
     pub may_be_missing: bool,
     /// Older records go.
@@ -115,7 +115,7 @@ impl Records {
         Payloads { keep, max_bytes }
     }
 
-    fn open(&self) -> Result<Option<Arc<Database>>, RecordsError> {
+    fn open(&self, has_budgets: bool) -> Result<Option<Arc<Database>>, RecordsError> {
         let Some(path) = self.path() else { return Ok(None) };
         let settings = records::Settings {
             path: path.clone(),
@@ -125,7 +125,7 @@ impl Records {
             ..records::Settings::default()
         };
         match Database::open(settings) {
-            Err(why) if self.may_be_missing => {
+            Err(why) if self.may_be_missing && !has_budgets => {
                 tracing::warn!(%why, "going on without records: what is spent will not survive a restart");
                 Ok(None)
             }
@@ -187,7 +187,8 @@ impl Spending {
                  api_token_env names",
             ));
         }
-        let records = config.records.open().map_err(|error| wrong("[records] path", error))?;
+        let records =
+            config.records.open(!config.budgets.is_empty()).map_err(|error| wrong("[records] path", error))?;
         let ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);
         let budgets = budgets(config, catalogue, ledger)?;
         Ok(Self { records, budgets: Arc::new(budgets), keys })
@@ -211,5 +212,19 @@ impl Drop for Spending {
 impl std::fmt::Debug for Spending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Spending").field("budgets", &self.budgets).field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_do_not_begin_anew_where_their_books_cannot_be_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Some(directory.path().join("none/tollgate.db"));
+        let records = Records { path, may_be_missing: true, ..Records::default() };
+        assert!(records.open(false).unwrap().is_none());
+        assert!(records.open(true).is_err());
     }
 }
