@@ -41,6 +41,10 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// As many listeners on one address as there are workers. For port 0 the first one chooses.
 pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    // A port that may be shared could be another gate's, and each would get some of the other's calls.
+    if address.port() != 0 {
+        drop(TcpListener::bind(address)?);
+    }
     let first = bind_one(address)?;
     let address = first.local_addr()?;
     let rest = (1..workers).map(|_| bind_one(address));

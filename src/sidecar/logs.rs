@@ -1,5 +1,7 @@
 //! The log API, in the shape of Cloudflare's AI Gateway: `…/ai-gateway/gateways/{gateway}/logs`, and `/logs` for short.
 
+use std::time::Duration;
+
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::admin::Admin;
 use crate::payload::{Part, Payload};
-use crate::readers::records::{Archive, Filter, Record, RecordsError};
+use crate::readers::records::{Archive, Filter, Record, RecordsError, Stats};
 use crate::receipt::{CallId, Outcome};
 
 /// Cloudflare's own paths; account and gateway may be any, for there is one of each here.
@@ -87,8 +89,7 @@ async fn list(
     };
     let skipped = (page - 1) * per_page;
     ask(&admin, move |archive| {
-        let rows = archive.list(&filter, skipped + per_page)?;
-        let rows: Vec<_> = rows.into_iter().skip(skipped).map(shape).collect();
+        let rows: Vec<_> = archive.page(&filter, skipped, per_page)?.into_iter().map(shape).collect();
         let total = archive.count(&Filter { before: None, ..filter }, MAX_COUNTED)?;
         let info = json!({
             "page": page,
@@ -105,6 +106,7 @@ async fn list(
 
 async fn get_one(State(admin): State<Admin>, Path(place): Path<Place>) -> Response {
     let Some(id) = CallId::parse(&place.id) else { return not_found() };
+    written(&admin).await;
     ask(&admin, move |archive| Ok(archive.get(id)?.map_or_else(not_found, |record| good(shape(record))))).await
 }
 
@@ -133,6 +135,7 @@ async fn patch(
     }
     let Some(id) = CallId::parse(&place.id) else { return not_found() };
     let metadata = verdict.metadata.map(|map| Value::Object(map).to_string());
+    written(&admin).await;
     ask(&admin, move |archive| {
         let is_there = archive.judge(id, verdict.feedback, verdict.score, metadata.as_deref())?;
         Ok(if is_there { good(json!({})) } else { not_found() })
@@ -169,6 +172,7 @@ async fn response_body(state: State<Admin>, place: Path<Place>) -> Response {
 /// A body as it was, as far as it was kept. It is somebody's own words: a browser is told to run none of it.
 async fn body(State(admin): State<Admin>, Path(place): Path<Place>, part: fn(Payload) -> Part) -> Response {
     let Some(id) = CallId::parse(&place.id) else { return not_found() };
+    written(&admin).await;
     ask(&admin, move |archive| {
         let Some(part) = archive.payload(id)?.map(part) else {
             let is_there = archive.get(id)?.is_some();
@@ -268,6 +272,19 @@ fn shape(record: Record) -> Value {
         "waited": record.waited_ms,
         "upstream": record.upstream_ms,
     })
+}
+
+/// Lets those records be written that wait, for who asks for one by its id may have got that from a reply just now.
+async fn written(admin: &Admin) {
+    let Some(records) = &admin.spending.records else { return };
+    let awaited = records.stats();
+    let is_written = |now: Stats| now.written >= awaited.written + awaited.waiting || now.waiting == 0;
+    for _ in 0..20 {
+        if is_written(records.stats()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Asks the database on a thread that may block.

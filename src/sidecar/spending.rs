@@ -58,7 +58,7 @@ pub struct Records {
     /// The database; an empty one is none. `tollgate serve` keeps `tollgate.db` where none is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Where they cannot be kept, go on without them, and say so.
+    /// Where they cannot be kept, go on without them, and say so; but not with budgets, which would begin anew.
     #[serde(skip)]
     pub may_be_missing: bool,
     /// Older records go.
@@ -135,7 +135,7 @@ impl Records {
         Payloads { keep, max_bytes }
     }
 
-    fn open(&self) -> Result<Option<Arc<Database>>, RecordsError> {
+    fn open(&self, has_budgets: bool) -> Result<Option<Arc<Database>>, RecordsError> {
         let Some(path) = self.path() else { return Ok(None) };
         let settings = records::Settings {
             path: path.clone(),
@@ -145,7 +145,7 @@ impl Records {
             ..records::Settings::default()
         };
         match Database::open(settings) {
-            Err(why) if self.may_be_missing => {
+            Err(why) if self.may_be_missing && !has_budgets => {
                 tracing::warn!(%why, "going on without records: what is spent will not survive a restart");
                 Ok(None)
             }
@@ -154,45 +154,77 @@ impl Records {
     }
 }
 
+fn wrong(place: &str, what: impl ToString) -> ConfigError {
+    ConfigError { place: place.into(), what: what.to_string() }
+}
+
+/// Whether keys, budgets and the keys' limits can be together; opens nothing.
+pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, ConfigError> {
+    let keys = Keys::new(&config.keys).map_err(|error| wrong("[[keys]]", error))?;
+    budgets(config, catalogue, None)?;
+    check_analytics(config)?;
+    let is_known = |name: &&String| config.keys.iter().any(|key| key.name == **name);
+    let unknown = |name: &String| format!("names the key {name:?}, and no [[keys]] has that name");
+    for rule in &config.budgets {
+        if let Some(name) = rule.keys.iter().find(|name| !is_known(name)) {
+            return Err(wrong("[[budgets]]", format!("the budget {:?} {}", rule.name, unknown(name))));
+        }
+    }
+    match config.limits.keys.keys().find(|name| !is_known(name)) {
+        Some(name) => Err(wrong("[limits.keys]", unknown(name))),
+        None => Ok(keys),
+    }
+}
+
+fn check_analytics(config: &Config) -> Result<(), ConfigError> {
+    let counts_account = |rule: &budget::Rule| rule.scope == budget::Scope::Account;
+    if !config.account.analytics && config.budgets.iter().any(counts_account) {
+        let what =
+            "a budget with scope = \"account\" counts what the vendor's books say: set [account] analytics = true";
+        return Err(wrong("[[budgets]]", what));
+    }
+    if config.account.analytics && config.account.analytics_every.is_zero() {
+        return Err(wrong("[account] analytics_every", "is no time at all; write it like 5m"));
+    }
+    Ok(())
+}
+
+fn budgets(
+    config: &Config,
+    catalogue: &Arc<Catalogue>,
+    ledger: Option<Arc<dyn budget::Ledger>>,
+) -> Result<Budgets, ConfigError> {
+    let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens } = config.reservations.clone();
+    let settings = budget::Settings {
+        rules: std::iter::once(config.account.plan.rule()).chain(config.budgets.iter().cloned()).collect(),
+        max_wait,
+        max_waiting,
+        max_buckets,
+        clamp_max_tokens,
+        min_tokens,
+        ledger,
+        ..budget::Settings::default()
+    };
+    Budgets::new(settings, catalogue.clone()).map_err(|error| wrong("[[budgets]]", error))
+}
+
 // === impl Spending ===
 
 impl Spending {
     /// Checks and opens it all.
     pub(super) fn open(config: &Config, catalogue: &Arc<Catalogue>, has_token: bool) -> Result<Self, ConfigError> {
-        let wrong = |place: &str, what: String| ConfigError { place: place.into(), what };
-        let keys = Keys::new(&config.keys).map_err(|error| wrong("[[keys]]", error.to_string()))?;
+        let keys = check(config, catalogue)?;
         if !keys.is_empty() && !has_token {
             return Err(wrong(
                 "[[keys]]",
                 "clients with the gate's keys have no token for the vendor: set the variable that [upstream] \
-                 api_token_env names"
-                    .into(),
+                 api_token_env names",
             ));
         }
-        let counts_account = |rule: &budget::Rule| rule.scope == budget::Scope::Account;
-        if !config.account.analytics && config.budgets.iter().any(counts_account) {
-            let what =
-                "a budget with scope = \"account\" counts what the vendor's books say: set [account] analytics = true";
-            return Err(wrong("[[budgets]]", what.into()));
-        }
-        if config.account.analytics && config.account.analytics_every.is_zero() {
-            return Err(wrong("[account] analytics_every", "is no time at all; write it like 5m".into()));
-        }
-        let records = config.records.open().map_err(|error| wrong("[records] path", error.to_string()))?;
-        let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens } =
-            config.reservations.clone();
-        let settings = budget::Settings {
-            rules: std::iter::once(config.account.plan.rule()).chain(config.budgets.iter().cloned()).collect(),
-            max_wait,
-            max_waiting,
-            max_buckets,
-            clamp_max_tokens,
-            min_tokens,
-            ledger: records.clone().map(|records| records as Arc<dyn budget::Ledger>),
-            ..budget::Settings::default()
-        };
-        let budgets =
-            Budgets::new(settings, catalogue.clone()).map_err(|error| wrong("[[budgets]]", error.to_string()))?;
+        let records =
+            config.records.open(!config.budgets.is_empty()).map_err(|error| wrong("[records] path", error))?;
+        let ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);
+        let budgets = budgets(config, catalogue, ledger)?;
         Ok(Self { records, budgets: Arc::new(budgets), keys })
     }
 
@@ -214,5 +246,19 @@ impl Drop for Spending {
 impl std::fmt::Debug for Spending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Spending").field("budgets", &self.budgets).field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_do_not_begin_anew_where_their_books_cannot_be_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Some(directory.path().join("none/tollgate.db"));
+        let records = Records { path, may_be_missing: true, ..Records::default() };
+        assert!(records.open(false).unwrap().is_none());
+        assert!(records.open(true).is_err());
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Uri};
+use http::{Method, Request, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tower::Service;
 
@@ -290,10 +290,7 @@ where
             Ok(uri) => uri,
             Err(error) => return refuse(Error::Malformed(format!("the path makes no URL: {error}"))),
         };
-        let is_ai = came_for.strip_prefix("/client/v4/accounts/").is_some_and(|rest| {
-            let rest = rest.split_once('/').map_or("", |(_, rest)| rest);
-            rest.starts_with("ai/") && !rest.contains("..") && !rest.contains('%')
-        });
+        let is_ai = is_plainly_ai(request.method(), request.uri().path());
         let sent = request.headers().get(header::AUTHORIZATION).cloned();
         let length = request.headers().get(header::CONTENT_LENGTH).cloned();
         let mut headers = std::mem::take(request.headers_mut());
@@ -310,6 +307,19 @@ where
         let reply = self.client.call(request);
         Box::pin(async move { within_time(&target, reply).await })
     }
+}
+
+/// What can be read in one way only, and is no call to a model: else `ai//run/…` would be one that nobody has counted.
+fn is_plainly_ai(method: &Method, path: &str) -> bool {
+    let Some(path) = path.strip_prefix("/client/v4/accounts/") else { return false };
+    let Some((account, rest)) = path.split_once("/ai/") else { return false };
+    let is_plain = |part: &str| {
+        let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@:~".contains(&byte);
+        part.bytes().all(is_usual) && part.bytes().any(|byte| byte != b'.')
+    };
+    let first = rest.split('/').next().unwrap_or_default();
+    let may_run = first.eq_ignore_ascii_case("run") || first.eq_ignore_ascii_case("v1") && method != Method::GET;
+    is_plain(account) && rest.split('/').all(is_plain) && !may_run
 }
 
 fn refuse(error: Error) -> ReplyFuture {
@@ -349,6 +359,26 @@ mod tests {
         for wrong in ["", "api.cloudflare.com", "ftp://x", "http://", "https://user:pw@host"] {
             assert!(Target::new(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn own_tokens_do_not_go_where_a_call_may_hide() {
+        for (path, is_so) in [
+            ("/client/v4/accounts/acc/ai/models/search", true),
+            ("/client/v4/accounts/acc/ai/v1/models", false),
+            ("/client/v4/accounts/acc/ai//run/@cf/a/b", false),
+            ("/client/v4/accounts/acc/ai/./run/@cf/a/b", false),
+            ("/client/v4/accounts/acc/ai/Run/@cf/a/b", false),
+            ("/client/v4/accounts/acc/ai/%72un/@cf/a/b", false),
+            ("/client/v4/accounts/acc/ai/v1/chat/completions/", false),
+            ("/client/v4/accounts/acc/ai/v1//chat/completions", false),
+            ("/client/v4/accounts/acc/ai/models/../run/@cf/a/b", false),
+            ("/client/v4/accounts/a/b/ai/models/search", false),
+            ("/client/v4/accounts/acc/storage/kv", false),
+        ] {
+            assert_eq!(is_plainly_ai(&Method::POST, path), is_so, "{path}");
+        }
+        assert!(is_plainly_ai(&Method::GET, "/client/v4/accounts/acc/ai/v1/models"));
     }
 
     #[test]

@@ -141,6 +141,20 @@ async fn a_batch_is_paid_when_it_is_queued_and_costs_nothing_to_fetch() {
     assert_eq!(standing(&gate.client, &admin, "everyone").await["spent_neurons"], spent);
 }
 
+#[tokio::test]
+async fn a_long_call_is_shortened_to_what_is_left_also_where_that_takes_a_lease() {
+    let directory = tempfile::tempdir().unwrap();
+    let gate = Gate::with(vendor(), |config| {
+        config.records.path = Some(directory.path().join("t.db"));
+        config.budgets.push(Rule::new("everyone", Neurons::from_whole(50), Period::Month));
+        config.reservations.clamp_max_tokens = true;
+    });
+    let reply = gate.run(LLAMA, &body(1, 100_000)).await;
+    assert_eq!(reply.status(), 200, "{}", reply.text().await.unwrap());
+    let sent: Value = serde_json::from_slice(&gate.vendor.seen().pop().unwrap().body).unwrap();
+    assert!((2_000..2_740).contains(&sent["max_tokens"].as_u64().unwrap()), "{sent}");
+}
+
 /// How long this machine lets a thread wait that wants to run: no program can help that.
 struct Pauses(Arc<AtomicU64>);
 

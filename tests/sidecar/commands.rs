@@ -26,6 +26,7 @@ fn a_wrong_config_exits_2_with_file_line_and_column() {
         ("listen = \"127.0.0.1:1\"\n[upstream]\nbase_ulr = \"x\"\n", ":3:1", "base_ulr"),
         ("shutdown_timeout = \"5 bananas\"\n", ":1:20", "unit"),
         ("[models.\"@cf/a/b\"]\nrequests_per_minute = 0\n", ":2:23", ""),
+        ("[[budgets]]\nname = \"a\"\nlimit = \"1 USD\"\non_exceeded = \"rejct\"\n", ":4:15", "`reject`"),
     ] {
         let file = config(text);
         let path = file.path().to_str().unwrap();
@@ -37,6 +38,24 @@ fn a_wrong_config_exits_2_with_file_line_and_column() {
     }
     assert_eq!(run(&["serve", "--config", "no-such.toml"], "").0, 2);
     assert_eq!(run(&["frobnicate"], "").0, 2);
+}
+
+#[test]
+fn what_cannot_be_together_is_told_before_it_is_served() {
+    let budget = "[[budgets]]\nname = \"all\"\nlimit = \"5 USD\"\n";
+    for (text, place, word) in [
+        (format!("{budget}{budget}"), "[[budgets]]", "twice"),
+        (format!("{budget}keys = [\"teem\"]\n"), "[[budgets]]", "\"teem\""),
+        ("[limits.keys.teem]\nrequests = 5\n".to_owned(), "[limits.keys]", "\"teem\""),
+        ("[[keys]]\nname = \"team\"\nsha256 = \"zz\"\n".to_owned(), "[[keys]]", "keys new"),
+    ] {
+        let file = config(&text);
+        for command in ["check", "serve"] {
+            let (code, _, stderr) = run(&[command, "--config", file.path().to_str().unwrap()], "");
+            assert_eq!(code, 2, "{stderr}");
+            assert!(stderr.contains(place) && stderr.contains(word), "{stderr}");
+        }
+    }
 }
 
 #[test]

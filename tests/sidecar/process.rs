@@ -57,7 +57,13 @@ async fn no_token_or_prompt_is_ever_logged() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_said() {
+async fn a_port_that_is_taken_is_said_also_by_another_gate() {
+    let vendor = vendor();
+    let other = Process::serve(&vendor.base_url(), &[]);
+    let address = other.listen.strip_prefix("http://").unwrap();
+    let output = crate::support::command().args(["serve", "--listen", address]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains(address), "{said}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = crate::support::command().args(["serve", "--listen", &address]).output().unwrap();

@@ -298,6 +298,14 @@ impl State {
         rule.limit.saturating_sub(self.used())
     }
 
+    /// What is left beyond what those need who wait.
+    pub(super) fn room(&self, rule: &Active) -> Neurons {
+        if rule.only_counts() {
+            return Neurons::from_micro(u64::MAX);
+        }
+        self.left(&rule.rule).saturating_sub(self.wanted)
+    }
+
     /// `ticket` is the caller's place in the queue; one who `is_done_waiting` for the ledger goes on without it.
     pub(super) fn verdict(&self, rule: &Active, needed: Neurons, ticket: u64, is_done_waiting: bool) -> Verdict {
         let limit = rule.rule.limit;
@@ -362,6 +370,11 @@ impl State {
     /// When the oldest of what counts will count no more.
     pub(super) fn next_relief(&self) -> Millis {
         self.slots.front().map_or(0, |slot| slot.span.expires)
+    }
+
+    /// When the oldest of what was spent counts no more.
+    pub(super) fn oldest_expires(&self) -> Option<Millis> {
+        self.slots.iter().find(|slot| !slot.used().is_zero()).map(|slot| slot.span.expires)
     }
 
     /// When so much will be free, if it ever is.

@@ -58,8 +58,6 @@ pub(crate) struct Refusal {
     pub(super) error: Error,
     /// What to ask instead.
     pub(super) instead: Option<Arc<Model>>,
-    /// The most that would have been admitted.
-    pub(super) left: Neurons,
 }
 
 /// How a budget stands.
@@ -289,6 +287,13 @@ impl Budgets {
         counting.map(|table| table.find(call, now)).collect()
     }
 
+    /// The most that a call like this one may cost now, in every budget that counts it.
+    pub(super) fn room(&self, call: &Call) -> Neurons {
+        let now = millis(self.settings.clock.now());
+        let room = |bucket: Arc<Bucket>| bucket.lock(now).room(&bucket.rule);
+        self.buckets(call, now).into_iter().map(room).min().unwrap_or_default()
+    }
+
     fn refusal(&self, bucket: &Arc<Bucket>, needed: Neurons) -> Refusal {
         let rule = &bucket.rule;
         let now = rule.now();
@@ -308,7 +313,7 @@ impl Budgets {
             OnExceeded::Model(id) => Some(self.catalogue.find(id, Task::TextGeneration)),
             OnExceeded::Reject | OnExceeded::Allow => None,
         };
-        Refusal { error, instead, left }
+        Refusal { error, instead }
     }
 
     /// Counts a call that is refused in the end.
@@ -346,7 +351,8 @@ fn status(table: &Table, now: Millis) -> Status {
     let left = table.least_left(now);
     let pace = rule.pace.lock().per_second(now);
     let seconds = left.as_f64() / pace;
-    let span = rule.rule.window.span(now, rule.rule.sliding);
+    let end = rule.rule.window.span(now, rule.rule.sliding).end;
+    let resets = Some(end).filter(|_| !rule.rule.sliding).or_else(|| table.next_relief(now)).unwrap_or(end);
     Status {
         name: rule.rule.name.clone(),
         limit: rule.rule.limit,
@@ -358,7 +364,7 @@ fn status(table: &Table, now: Millis) -> Status {
         rejected: rule.rejected.load(Ordering::Relaxed),
         pace_per_second: pace,
         lasts: (seconds.is_finite() && seconds < 1e9).then(|| Duration::from_secs_f64(seconds)),
-        resets_at: SystemTime::UNIX_EPOCH + Duration::from_millis(span.end),
+        resets_at: SystemTime::UNIX_EPOCH + Duration::from_millis(resets),
     }
 }
 

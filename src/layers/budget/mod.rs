@@ -88,7 +88,7 @@ pub use self::rule::{OnExceeded, Rule, RuleError, Scope, Split};
 pub use self::window::{Clock, Period, SystemClock};
 use super::{Reply, ReplyFuture};
 use crate::Error;
-use crate::call::{Allowance, Call};
+use crate::call::Call;
 use crate::vendor_error::VendorError;
 
 /// Applies [`Budget`].
@@ -176,7 +176,7 @@ where
         let refused = match refusal.take() {
             Some(refused) => refused,
             None => match budgets.reserve(&call).await {
-                Ok(reservation) => break Some(reservation),
+                Ok(reservation) => break reservation,
                 Err(refused) => refused,
             },
         };
@@ -185,10 +185,10 @@ where
             call = call.with_model(model.clone());
             continue;
         }
-        match clamped(budgets, &call, refused.left) {
-            Some((shorter, reservation)) => {
+        match clamped(budgets, &call).await {
+            Some((shorter, held)) => {
                 call = shorter;
-                break reservation;
+                break held;
             }
             None => {
                 budgets.count(&refused.error);
@@ -197,20 +197,18 @@ where
         }
     };
     let receipt = call.receipt.clone();
-    call.allowance = reservation.clone().map(|reservation| reservation as Arc<dyn Allowance>);
+    call.allowance = Some(reservation.clone());
     let reply = inner.call(call).await;
-    if let Some(reservation) = reservation {
-        settle_failed(&reply, &reservation, &receipt);
-    }
+    settle_failed(&reply, &reservation, &receipt);
     reply
 }
 
-fn clamped(budgets: &Budgets, call: &Call, left: crate::neurons::Neurons) -> Option<(Call, Option<Arc<Reservation>>)> {
+async fn clamped(budgets: &Budgets, call: &Call) -> Option<(Call, Arc<Reservation>)> {
     if !budgets.settings.clamp_max_tokens {
         return None;
     }
-    let shorter = clamp::clamp(call, left, budgets.settings.min_tokens)?;
-    let reservation = budgets.reserve_now(&shorter)?.ok()?;
+    let shorter = clamp::clamp(call, budgets.room(call), budgets.settings.min_tokens)?;
+    let reservation = budgets.reserve(&shorter).await.ok()?;
     Some((shorter, reservation))
 }
 

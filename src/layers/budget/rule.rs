@@ -73,7 +73,7 @@ pub enum Split {
 
 /// What becomes of a call that a budget has no room for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
+#[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum OnExceeded {
     /// It is refused.
@@ -211,12 +211,18 @@ impl From<Split> for String {
 
 // === impl OnExceeded ===
 
-impl From<String> for OnExceeded {
-    fn from(text: String) -> Self {
+impl TryFrom<String> for OnExceeded {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
         match &*text {
-            "reject" => Self::Reject,
-            "allow" => Self::Allow,
-            _ => Self::Model(text),
+            "reject" => Ok(Self::Reject),
+            "allow" => Ok(Self::Allow),
+            // All models' names have one. A slip of the pen would else be asked instead, and nobody refused.
+            model if model.contains('/') => Ok(Self::Model(text)),
+            _ => Err(format!(
+                "`{text}` is neither `reject` nor `allow` nor a model's name, such as @cf/meta/llama-3.2-1b-instruct"
+            )),
         }
     }
 }
@@ -321,6 +327,12 @@ mod tests {
         for wrong in ["5", "5 EUR", "USD", "-1 USD", "NaN neurons", "inf USD", "0 neurons", ""] {
             assert!(read(wrong).is_err_and(|why| why.contains("10000 neurons")), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_no_model_is_not_asked_instead() {
+        assert_eq!(OnExceeded::try_from("@cf/a/b".to_owned()), Ok(OnExceeded::Model("@cf/a/b".into())));
+        assert!(OnExceeded::try_from("rejct".to_owned()).is_err_and(|why| why.contains("`reject`")));
     }
 
     #[test]

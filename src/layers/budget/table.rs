@@ -142,6 +142,12 @@ impl Table {
         sums
     }
 
+    /// When the first of what was spent counts no more, in any bucket.
+    pub(super) fn next_relief(&self, now: Millis) -> Option<Millis> {
+        let own = self.own.iter().filter_map(|bucket| bucket.lock(now).oldest_expires()).min();
+        own.into_iter().chain(self.shared.lock(now).oldest_expires()).min()
+    }
+
     /// What the fullest bucket has left.
     pub(super) fn least_left(&self, now: Millis) -> Neurons {
         let left = |bucket: &Bucket| bucket.lock(now).left(&self.rule.rule);

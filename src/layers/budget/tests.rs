@@ -294,6 +294,32 @@ async fn a_call_is_shortened_only_where_that_is_allowed() {
 }
 
 #[tokio::test]
+async fn a_call_is_shortened_to_what_the_tightest_of_its_budgets_has() {
+    let tight = Neurons::from_whole(5);
+    // Refused first for the one in front; the call must fit into the other as well.
+    let rules = vec![everyone(Neurons::from_whole(50)), Rule::new("tight", tight, Period::Month)];
+    let budgets = budgets(rules, |settings| settings.clamp_max_tokens = true);
+    let mut long = call(LLAMA, r#"{"prompt":"hello","max_tokens":100000}"#);
+    long.ask = Arc::new(crate::call::Ask { max_tokens: Some(100_000), ..(*long.ask).clone() });
+    ask(&budgets, long).await.unwrap();
+    let spent = budgets.status()[1].spent;
+    assert!(spent <= tight && spent.micro() > tight.micro() * 99 / 100, "{spent} of {tight}");
+}
+
+#[test]
+fn a_sliding_budget_resets_when_the_oldest_of_its_spending_counts_no_more() {
+    let rule = Rule { sliding: true, ..everyone(times(upper(), 3)) };
+    let budgets = budgets(vec![rule], |_| {});
+    let open = call(LLAMA, "{}");
+    budgets.reserve_now(&open).unwrap().unwrap();
+    let slice = Duration::from_millis(DAY_MS / 60);
+    let day = Duration::from_millis(DAY_MS);
+    let resets = budgets.status()[0].resets_at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(resets, Duration::from_millis(20_000 * DAY_MS) + slice + day);
+    drop(open);
+}
+
+#[tokio::test]
 async fn values_beyond_the_last_bucket_share_one_and_nobody_has_two_limits() {
     let clock = watch();
     let rule = Rule { split_by: vec![Split::Metadata("user".into())], ..everyone(upper()) };

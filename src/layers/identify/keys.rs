@@ -151,11 +151,14 @@ impl Keys {
         let mut client = None;
         let mut was_sent = false;
         for name in [CF_AIG_AUTHORIZATION, header::AUTHORIZATION] {
-            let Some(token) = headers.get(&name).and_then(token) else { continue };
-            was_sent = true;
-            if let Some(known) = self.find(token) {
+            let Some(value) = headers.get(&name) else { continue };
+            let token = token(value);
+            // Without `Bearer` it opens nothing, and goes no further all the same.
+            let known = self.find(token.unwrap_or_else(|| value.as_bytes().trim_ascii()));
+            was_sent |= token.is_some();
+            client = client.or(known.filter(|_| token.is_some()).map(Client));
+            if known.is_some() {
                 headers.remove(&name);
-                client = client.or(Some(Client(known)));
             }
         }
         client.map(Some).ok_or_else(|| {
@@ -248,6 +251,9 @@ mod tests {
         let mut both = headers(&[(CF_AIG_AUTHORIZATION, "Bearer tg_other"), (header::AUTHORIZATION, "Bearer vendor")]);
         assert_eq!(&*keys.admit(&mut both).unwrap().unwrap().name(), "other");
         assert_eq!(both.keys().collect::<Vec<_>>(), [header::AUTHORIZATION]);
+        let mut bare = headers(&[(CF_AIG_AUTHORIZATION, "tg_other"), (header::AUTHORIZATION, "Bearer tg_team")]);
+        assert_eq!(&*keys.admit(&mut bare).unwrap().unwrap().name(), "team");
+        assert!(bare.is_empty(), "{bare:?}");
     }
 
     #[test]

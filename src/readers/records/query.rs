@@ -159,6 +159,10 @@ const COLUMNS: &str = "id, received_ms, key, account, asked, model, route, strea
     input_tokens, cached_input_tokens, output_tokens, neurons, custom_usd, source, cache, attempts, vendor_code, \
     waited_us, upstream_us, duration_us, metadata, event_id, vendor_id, feedback, score";
 
+const DELETED_AT_ONCE: usize = 500;
+/// Who waits for the database looks again within 25 ms.
+const WRITERS_TURN: std::time::Duration = std::time::Duration::from_millis(30);
+
 // === impl Archive ===
 
 impl Archive {
@@ -212,9 +216,18 @@ impl Archive {
 
     /// The newest records that fit, newest first.
     pub fn list(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, RecordsError> {
+        self.page(filter, 0, limit)
+    }
+
+    /// The same beyond so many of them.
+    pub fn page(&self, filter: &Filter, skipped: usize, limit: usize) -> Result<Vec<Record>, RecordsError> {
         let (conditions, mut values) = filter.conditions();
-        values.push(Value::Integer(limit as i64));
-        let sql = format!("SELECT {COLUMNS} FROM records WHERE {conditions} ORDER BY id DESC LIMIT ?");
+        values.extend([Value::Integer(limit as i64), Value::Integer(skipped as i64)]);
+        // Which ones is asked of an index alone; only those are then read whole.
+        let sql = format!(
+            "SELECT {COLUMNS} FROM records WHERE id IN \
+             (SELECT id FROM records WHERE {conditions} ORDER BY id DESC LIMIT ? OFFSET ?) ORDER BY id DESC"
+        );
         self.told(
             self.connection
                 .prepare(&sql)
@@ -263,10 +276,26 @@ impl Archive {
         self.told(self.connection.query_row(sql, params![id.to_bytes()], payload).optional())
     }
 
-    /// Deletes what fits, and says how many that were. Sums stay.
+    /// Deletes what fits and is there now, and says how many that were. Sums stay. A little at a time, for meanwhile nobody
+    /// can write.
     pub fn delete(&self, filter: &Filter) -> Result<usize, RecordsError> {
-        let (conditions, values) = filter.conditions();
-        self.told(self.connection.execute(&format!("DELETE FROM records WHERE {conditions}"), params_from_iter(values)))
+        let newest = "SELECT max(id) FROM records";
+        let newest: Option<[u8; 16]> = self.told(self.connection.query_row(newest, [], |row| row.get(0)))?;
+        let Some(newest) = newest else { return Ok(0) };
+        let (conditions, mut values) = filter.conditions();
+        values.extend([Value::Blob(newest.to_vec()), Value::Integer(DELETED_AT_ONCE as i64)]);
+        let sql = format!(
+            "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE {conditions} AND id <= ? ORDER BY id LIMIT ?)"
+        );
+        let mut all = 0;
+        loop {
+            let gone = self.told(self.connection.execute(&sql, params_from_iter(&values)))?;
+            all += gone;
+            if gone < DELETED_AT_ONCE {
+                return Ok(all);
+            }
+            std::thread::sleep(WRITERS_TURN);
+        }
     }
 
     /// A caller's verdict on a record; false where there is none. `None` leaves what is there.
@@ -350,15 +379,21 @@ impl Filter {
             ("key = ?", text(&self.key)),
             ("outcome = ?", text(&self.outcome)),
             ("event_id = ?", text(&self.event_id)),
-            ("(outcome IN ('ok', 'cache_hit')) = ?", self.success.map(|is_so| Value::Integer(is_so.into()))),
-            ("(outcome = 'cache_hit') = ?", self.cached.map(|is_so| Value::Integer(is_so.into()))),
             ("status = ?", self.status.map(|status| Value::Integer(status.into()))),
             ("id >= ?", moment(self.since_ms)),
             ("id < ?", moment(self.until_ms)),
             ("id < ?", before),
         ];
         let parts: Vec<_> = parts.into_iter().filter_map(|(sql, value)| Some((sql, value?))).collect();
-        let conditions = parts.iter().fold("1".to_owned(), |all, (sql, _)| format!("{all} AND {sql}"));
+        // What is rare has an index; what is usual is found by looking.
+        let fixed = [
+            self.success.map(|is_so| {
+                if is_so { "+outcome IN ('ok', 'cache_hit')" } else { "outcome NOT IN ('ok', 'cache_hit')" }
+            }),
+            self.cached.map(|is_so| if is_so { "outcome = 'cache_hit'" } else { "outcome <> 'cache_hit'" }),
+        ];
+        let all = parts.iter().map(|(sql, _)| *sql).chain(fixed.into_iter().flatten());
+        let conditions = all.fold("1".to_owned(), |all, sql| format!("{all} AND {sql}"));
         (conditions, parts.into_iter().map(|(_, value)| value).collect())
     }
 }

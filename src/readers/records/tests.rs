@@ -108,6 +108,56 @@ fn the_log_comes_into_the_database_without_the_thread_that_writes() {
 }
 
 #[test]
+fn what_cannot_be_written_to_the_end_is_counted_as_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(settings(&directory)).unwrap();
+    let other = rusqlite::Connection::open(directory.path().join("tollgate.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let readers = readers(&records);
+    // More than one batch of them.
+    for _ in 0..4_500 {
+        drop(Receipt::open(readers.clone(), Catalogue::default().nameless(crate::catalogue::Task::Unknown)));
+    }
+    records.close();
+    assert_eq!((records.stats().written, records.stats().lost), (0, 4_500));
+}
+
+#[test]
+fn a_lease_that_finds_room_does_not_hide_that_records_do_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(settings(&directory)).unwrap();
+    let other = rusqlite::Connection::open(directory.path().join("tollgate.db")).unwrap();
+    other.execute_batch("CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(FAIL, 'full'); END").unwrap();
+    drop(call_read_by(readers(&records), LLAMA, "{}"));
+    until("it failed", || records.stats().failures > 0);
+    let commits = || records.shared.commits.load(Ordering::Relaxed);
+    let before = commits();
+    let held = budgets(&records, Neurons::from_whole(10_000));
+    held.release();
+    until("a lease was written", || commits() > before);
+    assert!(!records.stats().lag.is_zero());
+    other.execute_batch("DROP TRIGGER full").unwrap();
+    until("the record is written", || records.stats().written == 1);
+    until("that is told", || records.stats().lag.is_zero());
+}
+
+#[test]
+fn much_is_deleted_a_little_at_a_time_so_that_others_can_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(settings(&directory)).unwrap();
+    let (readers, model) = (readers(&records), Catalogue::default().nameless(crate::catalogue::Task::Unknown));
+    (0..6_000).for_each(|_| drop(Receipt::open(readers.clone(), model.clone())));
+    until("they are written", || records.stats().written == 6_000);
+    let path = directory.path().join("tollgate.db");
+    let archive = Archive::open(&path).unwrap();
+    let deleting = std::thread::spawn(move || Archive::open(&path).unwrap().delete(&Filter::default()).unwrap());
+    until("some are gone and some are not", || {
+        (1..6_000).contains(&archive.count(&Filter::default(), 10_000).unwrap())
+    });
+    assert_eq!(deleting.join().unwrap(), 6_000);
+}
+
+#[test]
 fn bodies_that_wait_are_bounded_and_their_records_are_kept_all_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let records = Records::open(Settings { max_waiting_payload_bytes: 2_500, ..settings(&directory) }).unwrap();

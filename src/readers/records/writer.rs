@@ -27,7 +27,21 @@ pub(super) struct Writer {
     /// Leases that could not be written.
     unwritten: Vec<Arc<Bucket>>,
     retry_leases: Instant,
-    has_warned: bool,
+    /// What could not be written when it was last tried. A small write may find room where a large one does not.
+    failing: [bool; Work::COUNT],
+}
+
+/// What is written by itself.
+#[derive(Clone, Copy)]
+enum Work {
+    Leases,
+    Records,
+    /// Letting go of what is old.
+    Sweep,
+}
+
+impl Work {
+    const COUNT: usize = 3;
 }
 
 /// Records are written this often; what was settled longer ago survives a kill.
@@ -36,6 +50,8 @@ const BATCH_ROWS: usize = 4_000;
 /// Leases are written at once, but not more often than this.
 const LEASES_EVERY: Duration = Duration::from_millis(2);
 const RETRY: Duration = Duration::from_millis(500);
+/// To write what is left, before it is given up for lost.
+const LAST_TRIES: usize = 5;
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_ROWS: i64 = 2_000;
 
@@ -58,7 +74,7 @@ impl Writer {
             next_sweep: now + Duration::from_secs(5),
             unwritten: Vec::new(),
             retry_leases: now,
-            has_warned: false,
+            failing: [false; Work::COUNT],
         }
     }
 
@@ -73,7 +89,7 @@ impl Writer {
             if now >= self.next_sweep {
                 self.next_sweep = now + SWEEP_EVERY;
                 let swept = self.sweep();
-                self.note(swept);
+                self.note(Work::Sweep, swept);
             }
             std::thread::sleep(LEASES_EVERY);
             if self.shared.leases.lock().is_empty() {
@@ -82,8 +98,15 @@ impl Writer {
         }
         self.retry_leases = Instant::now();
         self.write_leases(true);
-        while self.write_batch() > 0 {}
-        self.shared.lost.fetch_add(self.batch.len() as u64, Ordering::Relaxed);
+        for _ in 0..LAST_TRIES {
+            while self.write_batch() > 0 {}
+            if self.batch.is_empty() {
+                return;
+            }
+        }
+        let lost = self.batch.len() + self.rows.try_iter().count();
+        self.shared.lost.fetch_add(lost as u64, Ordering::Relaxed);
+        tracing::error!(lost, path = %self.settings.path.display(), "records are lost: they could not be written to the end");
     }
 
     fn write_leases(&mut self, is_closing: bool) {
@@ -106,7 +129,7 @@ impl Writer {
             self.unwritten = listed;
             self.retry_leases = Instant::now() + RETRY;
         }
-        self.note(written);
+        self.note(Work::Leases, written);
     }
 
     /// How many rows it wrote.
@@ -129,34 +152,35 @@ impl Writer {
         } else {
             self.next_batch = Instant::now() + RETRY;
         }
-        self.note(written).map_or(0, |()| length)
+        self.note(Work::Records, written).map_or(0, |()| length)
     }
 
     /// Warns once each time that the disk begins to refuse, and tells when it is well again.
-    fn note<T>(&mut self, written: rusqlite::Result<T>) -> Option<T> {
-        match written {
+    fn note<T>(&mut self, work: Work, written: rusqlite::Result<T>) -> Option<T> {
+        let was_failing = self.failing.contains(&true);
+        self.failing[work as usize] = written.is_err();
+        if was_failing && !self.failing.contains(&true) {
+            *self.shared.failing_since.lock() = None;
+            tracing::info!("the records can be written again");
+        }
+        let why = match written {
             Ok(value) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                *self.shared.failing_since.lock() = None;
-                if std::mem::replace(&mut self.has_warned, false) {
-                    tracing::info!("the records can be written again");
-                }
-                Some(value)
+                return Some(value);
             }
-            Err(why) => {
-                self.shared.failures.fetch_add(1, Ordering::Relaxed);
-                self.shared.failing_since.lock().get_or_insert_with(Instant::now);
-                if !std::mem::replace(&mut self.has_warned, true) {
-                    tracing::warn!(
-                        %why,
-                        path = %self.settings.path.display(),
-                        "the records cannot be written: calls go on, and so does trying; what does not fit into the queue \
-                         is counted as lost"
-                    );
-                }
-                None
-            }
+            Err(why) => why,
+        };
+        self.shared.failures.fetch_add(1, Ordering::Relaxed);
+        if !was_failing {
+            *self.shared.failing_since.lock() = Some(Instant::now());
+            tracing::warn!(
+                %why,
+                path = %self.settings.path.display(),
+                "the records cannot be written: calls go on, and so does trying; what does not fit into the queue \
+                 is counted as lost"
+            );
         }
+        None
     }
 
     /// Lets go of what is too old, and of the oldest where the file is too large. A little at a time.

@@ -74,25 +74,15 @@ impl Reading {
         catalogue: &Arc<Catalogue>,
         budgets: &Arc<Budgets>,
     ) -> Result<Self, ConfigError> {
+        let (list, account) = asked_for(config, variables)?;
         let known = Arc::new(Known::default());
         let kept = Kept::load(config.catalogue.path().cloned(), catalogue, !config.catalogue.refresh.is_zero());
-        let mut reading = Self { known: known.clone(), kept, list: None, account: None };
-        if !config.catalogue.refresh.is_zero() {
-            let books = books(config, variables, "[catalogue] refresh")?;
-            reading.list = Some(ListWatch::new(
-                books,
-                catalogue.clone(),
-                known.clone(),
-                reading.kept.clone(),
-                config.catalogue.refresh,
-            ));
-        }
-        if config.account.analytics {
-            let books = books(config, variables, "[account] analytics")?;
-            let own = account::Own { catalogue: catalogue.clone(), budgets: budgets.clone(), known };
-            reading.account = Some(AccountWatch::new(books, own, &config.account, config.records.path().cloned()));
-        }
-        Ok(reading)
+        let refresh = config.catalogue.refresh;
+        let list = list.map(|books| ListWatch::new(books, catalogue.clone(), known.clone(), kept.clone(), refresh));
+        let own = account::Own { catalogue: catalogue.clone(), budgets: budgets.clone(), known: known.clone() };
+        let records = config.records.path().cloned();
+        let account = account.map(|books| AccountWatch::new(books, own, &config.account, records));
+        Ok(Self { known, kept, list, account })
     }
 
     /// What counts the gate's own side, where it is needed.
@@ -121,6 +111,18 @@ impl std::fmt::Debug for Reading {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Reading(list: {}, account: {})", self.list.is_some(), self.account.is_some())
     }
+}
+
+/// Whether the books that the config asks for can be read, as far as that can be told without asking.
+pub fn check(config: &Config, variables: &Variables) -> Result<(), ConfigError> {
+    asked_for(config, variables).map(drop)
+}
+
+/// The books of the list and of the analytics, where they are to be read.
+fn asked_for(config: &Config, variables: &Variables) -> Result<(Option<Books>, Option<Books>), ConfigError> {
+    let wanted = |is_wanted: bool, setting| is_wanted.then(|| books(config, variables, setting)).transpose();
+    let list = wanted(!config.catalogue.refresh.is_zero(), "[catalogue] refresh")?;
+    Ok((list, wanted(config.account.analytics, "[account] analytics")?))
 }
 
 /// The account's books with the gate's own token; `setting` is who asks for them.
