@@ -88,6 +88,13 @@ for (const words of ["Spent today", "neurons", 'meter "Free allocation', "Neuron
 }
 assert.equal(await page.locator("main script").count(), 0, "a model's name became markup");
 
+// A call's receipt is one click away.
+await until("the newest call's receipt", async () => {
+  const href = await page.locator("#calls a").first().getAttribute("href");
+  const { result } = await (await fetch(`${admin}${href}`)).json();
+  return href === `/logs/${result?.id}` && result.model.startsWith("@cf/") || JSON.stringify(result);
+});
+
 // By keyboard: from minute to minute, with the table's own words.
 await page.locator("#costs-plot").focus();
 await page.keyboard.press("End");
