@@ -135,6 +135,8 @@ await until("a tap shows a minute, and goes on showing it", async () => {
   await phone.waitForTimeout(50);
   return (await phone.locator("#traffic-plot .tip").isVisible()) && /UTC/.test(await phone.locator("#traffic-plot .tip").innerText()) || "nothing is shown";
 });
+const [shown, drawn] = [await phone.locator("#traffic-plot .tip").boundingBox(), await touched.boundingBox()];
+assert.ok(shown.y >= drawn.y + drawn.height, "on a phone a minute's figures cover the bars");
 await phone.locator("#costs-title").tap();
 assert.ok(!(await phone.locator("#traffic-plot .tip").isVisible()), "a tap elsewhere hides nothing");
 await phone.screenshot({ path: `${pictures}/page-phone.png`, fullPage: true });

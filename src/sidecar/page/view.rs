@@ -401,8 +401,8 @@ fn one_call(call: &Brief, has_record: bool) -> Markup {
     let is_bad = !matches!(call.outcome, Outcome::Ok | Outcome::CacheHit);
     let why = call.refused.unwrap_or(call.outcome.label()).replace('_', " ");
     let id = call.id.to_string();
-    // An id begins with the time, so that its end tells it apart.
-    let end = format!("…{}", &id[id.len().saturating_sub(6)..]);
+    // An id is the time, the call's number and the process: the number tells it apart from its neighbours.
+    let number = format!("…{}…", &id[14..20]);
     html! {
         tr {
             td { (clock_with_seconds(call.received_at)) }
@@ -417,8 +417,8 @@ fn one_call(call: &Brief, has_record: bool) -> Markup {
             td { (time(call.duration)) }
             td { (call.key.as_deref().unwrap_or("–")) }
             td {
-                @if has_record { a href=(format!("/logs/{id}")) aria-label=(format!("Receipt {id}")) { (end) } }
-                @else { span title=(id) { (end) } }
+                @if has_record { a href=(format!("/logs/{id}")) aria-label=(format!("Receipt {id}")) { (number) } }
+                @else { span title=(id) { (number) } }
             }
         }
     }
