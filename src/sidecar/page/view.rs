@@ -336,7 +336,7 @@ fn models(now: &Now<'_>) -> Markup {
     html! {
         section #models aria-labelledby="models-title" {
             h2 #models-title { "Models today" }
-            div.scroll tabindex="0" role="region" aria-labelledby="models-title" {
+            div.scroll tabindex="0" role="group" aria-labelledby="models-title" {
                 table {
                     thead { tr {
                         th scope="col" { "model" } th scope="col" { "neurons" } th scope="col" { "USD" }
@@ -379,7 +379,7 @@ fn calls(now: &Now<'_>) -> Markup {
     html! {
         section #calls aria-labelledby="calls-title" {
             h2 #calls-title { "The last calls" }
-            div.scroll tabindex="0" role="region" aria-labelledby="calls-title" {
+            div.scroll tabindex="0" role="group" aria-labelledby="calls-title" {
                 table {
                     thead { tr {
                         th scope="col" { "time (UTC)" } th scope="col" { "model" } th scope="col" { "how it ended" }
@@ -402,7 +402,7 @@ fn one_call(call: &Brief, has_record: bool) -> Markup {
     let why = call.refused.unwrap_or(call.outcome.label()).replace('_', " ");
     let id = call.id.to_string();
     // An id is the time, the call's number and the process: the number tells it apart from its neighbours.
-    let number = format!("…{}…", &id[14..20]);
+    let number = &id[14..20];
     html! {
         tr {
             td { (clock_with_seconds(call.received_at)) }
@@ -417,7 +417,7 @@ fn one_call(call: &Brief, has_record: bool) -> Markup {
             td { (time(call.duration)) }
             td { (call.key.as_deref().unwrap_or("–")) }
             td {
-                @if has_record { a href=(format!("/logs/{id}")) aria-label=(format!("Receipt {id}")) { (number) } }
+                @if has_record { a href=(format!("/logs/{id}")) title=(id) aria-label=(format!("Receipt {number}")) { (number) } }
                 @else { span title=(id) { (number) } }
             }
         }
