@@ -1,6 +1,7 @@
 // The live page in a real browser. Arguments: the proxy's URL, the admin port's URL, the browser, a folder for pictures.
 // Whoever started it is told "restart" on standard output when the sidecar should die and come back, and answers with a line.
 import assert from "node:assert/strict";
+import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
@@ -88,6 +89,13 @@ for (const words of ["Spent today", "neurons", 'meter "Free allocation', "Neuron
 }
 assert.equal(await page.locator("main script").count(), 0, "a model's name became markup");
 
+// A call's receipt is one click away.
+await until("the newest call's receipt", async () => {
+  const href = await page.locator("#calls a").first().getAttribute("href");
+  const { result } = await (await fetch(`${admin}${href}`)).json();
+  return href === `/logs/${result?.id}` && result.model.startsWith("@cf/") || JSON.stringify(result);
+});
+
 // By keyboard: from minute to minute, with the table's own words.
 await page.locator("#costs-plot").focus();
 await page.keyboard.press("End");
@@ -128,9 +136,21 @@ await until("a tap shows a minute, and goes on showing it", async () => {
   await phone.waitForTimeout(50);
   return (await phone.locator("#traffic-plot .tip").isVisible()) && /UTC/.test(await phone.locator("#traffic-plot .tip").innerText()) || "nothing is shown";
 });
+const [shown, drawn] = [await phone.locator("#traffic-plot .tip").boundingBox(), await touched.boundingBox()];
+assert.ok(shown.y >= drawn.y + drawn.height, "on a phone a minute's figures cover the bars");
 await phone.locator("#costs-title").tap();
 assert.ok(!(await phone.locator("#traffic-plot .tip").isVisible()), "a tap elsewhere hides nothing");
 await phone.screenshot({ path: `${pictures}/page-phone.png`, fullPage: true });
+
+// What a screen reader says and weak eyes see: names, landmarks, contrast. Without the script, which would change the page meanwhile.
+for (const colorScheme of ["light", "dark"]) {
+  const still = await (await browser.newContext({ colorScheme, bypassCSP: true })).newPage();
+  await still.route("**/script.js", (route) => route.abort());
+  await still.goto(admin);
+  await still.addScriptTag({ path: createRequire(import.meta.url).resolve("axe-core") });
+  const { violations } = await still.evaluate(() => axe.run());
+  assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`), [], colorScheme);
+}
 
 const plain = await (await browser.newContext({ javaScriptEnabled: false })).newPage();
 await plain.goto(admin);

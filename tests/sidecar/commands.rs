@@ -88,8 +88,12 @@ fn estimate_tells_neurons_from_a_body() {
 
 #[test]
 fn the_demo_ends_by_itself_and_tells_what_it_cost() {
-    let (code, stdout, stderr) = run(&["demo", "--for", "2s", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], "");
-    assert_eq!(code, 0, "{stderr}");
+    let temporary = tempfile::tempdir().unwrap();
+    let demo = ["demo", "--for", "2s", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let output = command().args(demo).env("TMPDIR", temporary.path()).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "the demo left its records behind");
     let total = stdout.lines().last().unwrap();
     assert!(total.starts_with("total") && !total.contains(" 0.000000 "), "{stdout}");
     assert!(stdout.contains("@cf/meta/llama-3.1-8b-instruct-fp8-fast"), "{stdout}");

@@ -4,6 +4,7 @@ mod totals;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,8 @@ impl Demo {
         let settings = simulator::Settings { latency: LATENCY, ..simulator::Settings::default() };
         let vendor = simulator::start(settings).map_err(failed)?;
         let totals = Arc::new(Totals::default());
-        let sidecar = self.sidecar(&vendor.base_url(), totals.clone())?;
+        let place = Place::new().map_err(failed)?;
+        let sidecar = self.sidecar(&vendor.base_url(), &place, totals.clone())?;
         let (listen, admin) = (sidecar.listen(), sidecar.admin());
         print(&format!(
             "A stand-in for Workers AI, the sidecar before it, and traffic: nothing leaves this machine.\n\
@@ -58,7 +60,7 @@ impl Demo {
         print(&totals.table())
     }
 
-    fn sidecar(&self, upstream: &str, totals: Arc<Totals>) -> Result<Sidecar, Failure> {
+    fn sidecar(&self, upstream: &str, place: &Place, totals: Arc<Totals>) -> Result<Sidecar, Failure> {
         let mut config = Config::default();
         (config.listen, config.admin) = (self.listen, self.admin);
         config.shutdown_timeout = Duration::from_secs(5);
@@ -66,6 +68,7 @@ impl Demo {
             Some(BaseUrl::try_from(upstream.to_owned()).map_err(|error| Failure::Failed(error.to_string()))?);
         config.upstream.account_id = Some(ACCOUNT.into());
         config.budgets = budgets();
+        config.records.path = Some(place.0.join("demo.db"));
         Sidecar::start(config, &Variables::new(), vec![totals as Arc<dyn Reader>]).map_err(failure)
     }
 
@@ -115,10 +118,28 @@ impl Demo {
     }
 }
 
+/// A directory for the records, so that each call has its receipt; gone when the demo ends.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> std::io::Result<Self> {
+        let place = std::env::temp_dir().join(format!("tollgate-demo-{:016x}", fastrand::u64(..)));
+        std::fs::create_dir(&place)?;
+        Ok(Self(place))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What is left behind is in the directory for what is temporary.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Ample for the traffic, so that they show without being in its way.
 fn budgets() -> Vec<Rule> {
-    let everyone = Rule::new("everyone", Neurons::from_usd(1.0), Period::Hour);
-    let mut teams = Rule::new("each team", Neurons::from_usd(0.5), Period::Hour);
+    let everyone = Rule::new("everyone", Neurons::from_usd(20.0), Period::Hour);
+    let mut teams = Rule::new("each team", Neurons::from_usd(0.25), Period::Minute);
     teams.split_by = vec![Split::Metadata("team".into())];
     vec![everyone, teams]
 }

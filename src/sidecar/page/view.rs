@@ -173,6 +173,9 @@ fn gauge(name: &str, budget: &Status) -> Markup {
 }
 
 fn pace(now: &Now<'_>, free: &Status) -> String {
+    if free.left.is_zero() {
+        return used_up(free);
+    }
     let left = amount(free.left.as_f64());
     match free.lasts {
         Some(lasts) if now.at + lasts < free.resets_at => {
@@ -182,9 +185,19 @@ fn pace(now: &Now<'_>, free: &Status) -> String {
     }
 }
 
+fn used_up(free: &Status) -> String {
+    let (over, anew) = (free.spent.saturating_sub(free.limit), clock(free.resets_at));
+    match over {
+        none if none.is_zero() => format!("all of it is spent or reserved; anew at {anew}"),
+        over => {
+            format!("used up; {} neurons beyond it, {} at list price; anew at {anew}", amount(over.as_f64()), usd(over))
+        }
+    }
+}
+
 fn standing(budget: &Status) -> String {
     let (spent, limit, reserved) = (budget.spent.as_f64(), budget.limit.as_f64(), budget.reserved.as_f64());
-    let each = if budget.buckets > 1 { format!(" in {} buckets, each of", budget.buckets) } else { " of".into() };
+    let each = if budget.buckets > 1 { " in all its buckets, each of" } else { " of" };
     let refused = match budget.rejected {
         0 => String::new(),
         calls => format!(", {} calls refused", whole(calls as f64)),
@@ -217,11 +230,11 @@ fn tiles(now: &Now<'_>) -> Markup {
         dl #tiles aria-label="Right now" {
             (tile("rate", "Calls a second", rate, format!("{rate:.1}"), ""))
             (tile("in-flight", "Running now", totals.in_flight, whole(totals.in_flight), ""))
-            (tile("waiting", "Waiting for a permit", waiting, whole(waiting), ""))
+            (tile("waiting", "Waiting now", waiting, whole(waiting), ""))
             (tile("cache-share", "From the cache", ratio(hits, calls), percent(hits, calls), " of the last hour"))
             (tile("saved", "Saved today", saved, amount(saved), " neurons"))
             (tile("failed", "Not answered", ratio(failed, calls), percent(failed, calls), " of the last hour"))
-            (tile("overhead", "The gate's own time", own, format!("{own:.0} µs"), " a call"))
+            (tile("overhead", "Gate's own time", own, format!("{own:.0} µs"), " a call"))
         }
     }
 }
@@ -331,7 +344,7 @@ fn models(now: &Now<'_>) -> Markup {
     html! {
         section #models aria-labelledby="models-title" {
             h2 #models-title { "Models today" }
-            div.scroll tabindex="0" role="region" aria-labelledby="models-title" {
+            div.scroll tabindex="0" role="group" aria-labelledby="models-title" {
                 table {
                     thead { tr {
                         th scope="col" { "model" } th scope="col" { "neurons" } th scope="col" { "USD" }
@@ -362,7 +375,7 @@ fn model(totals: &Totals, name: &str, used: &Used, all: f64) -> Markup {
             td {
                 @if let (Some(left), Some(limit)) = (figures.remaining, figures.limit) {
                     meter min="0" max=(limit) low=(limit * 0.2) optimum=(limit) value=(left) { (whole(left)) }
-                    " " (whole(left)) " of " (whole(limit))
+                    span.left { (whole(left)) " of " (whole(limit)) }
                 } @else { span.quiet { "–" } }
             }
             td { (whole(figures.waiting)) }
@@ -374,7 +387,7 @@ fn calls(now: &Now<'_>) -> Markup {
     html! {
         section #calls aria-labelledby="calls-title" {
             h2 #calls-title { "The last calls" }
-            div.scroll tabindex="0" role="region" aria-labelledby="calls-title" {
+            div.scroll tabindex="0" role="group" aria-labelledby="calls-title" {
                 table {
                     thead { tr {
                         th scope="col" { "time (UTC)" } th scope="col" { "model" } th scope="col" { "how it ended" }
@@ -396,6 +409,8 @@ fn one_call(call: &Brief, has_record: bool) -> Markup {
     let is_bad = !matches!(call.outcome, Outcome::Ok | Outcome::CacheHit);
     let why = call.refused.unwrap_or(call.outcome.label()).replace('_', " ");
     let id = call.id.to_string();
+    // An id is the time, the call's number and the process: the number tells it apart from its neighbours.
+    let number = &id[14..20];
     html! {
         tr {
             td { (clock_with_seconds(call.received_at)) }
@@ -410,8 +425,8 @@ fn one_call(call: &Brief, has_record: bool) -> Markup {
             td { (time(call.duration)) }
             td { (call.key.as_deref().unwrap_or("–")) }
             td {
-                @if has_record { a href=(format!("/logs/{id}")) aria-label=(format!("Receipt {id}")) { (id[..8]) "…" } }
-                @else { span title=(id) { (id[..8]) "…" } }
+                @if has_record { a href=(format!("/logs/{id}")) title=(id) aria-label=(format!("Receipt {number}")) { (number) } }
+                @else { span title=(id) { (number) } }
             }
         }
     }
