@@ -39,7 +39,8 @@ fn main() {
         async move { Ok::<_, tollgate::Error>(reply.unwrap()) }
     });
     let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
-    let door = identify::Settings { account: Some("a".into()), has_token: true, ..identify::Settings::default() };
+    let mut door = identify::Settings::default();
+    (door.account, door.has_token) = (Some("a".into()), true);
     let mut stack =
         ServiceBuilder::new().layer(identify::IdentifyLayer::new(door, rest)).layer(layer.clone()).service(vendor);
     let before = resident_bytes();

@@ -36,12 +36,9 @@ fn one_call(criterion: &mut Criterion) {
     });
     let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
     let metrics = Arc::new(Metrics::new().unwrap()) as Arc<dyn Reader>;
-    let settings = identify::Settings {
-        account: Some("023e105f4ecef8ad9ca31a8372d0c353".into()),
-        has_token: true,
-        readers: Arc::new([metrics]),
-        ..identify::Settings::default()
-    };
+    let mut settings = identify::Settings::default();
+    (settings.account, settings.has_token) = (Some("023e105f4ecef8ad9ca31a8372d0c353".into()), true);
+    settings.readers = Arc::new([metrics]);
     let mut stack = ServiceBuilder::new()
         .layer(identify::IdentifyLayer::new(settings, rest))
         .layer(meter::MeterLayer::default())

@@ -25,7 +25,8 @@ fn a_call() -> Call {
         async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) }
     });
     let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
-    let settings = Settings { account: Some("acc".into()), has_token: true, ..Settings::default() };
+    let mut settings = Settings::default();
+    (settings.account, settings.has_token) = (Some("acc".into()), true);
     let request = Request::post(format!("/run/{MODEL}")).body(Body::from("{}")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(Identify::new(settings, model, rest).oneshot(request)).unwrap();
@@ -36,7 +37,9 @@ fn a_call() -> Call {
 fn layer() -> RateLimitLayer {
     let limit = Limit { requests: NonZeroU32::new(1 << 30).unwrap(), per: Duration::from_secs(60) };
     let mut settings = rate_limit::Settings::default();
-    settings.models.insert(MODEL.into(), Quota { requests: Some(limit), ..Quota::default() });
+    let mut quota = Quota::default();
+    quota.requests = Some(limit);
+    settings.models.insert(MODEL.into(), quota);
     RateLimitLayer::new(settings)
 }
 

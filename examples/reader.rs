@@ -32,8 +32,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let teams = Arc::new(Teams::default());
     let ai = WorkersAi::new(builder.reader(teams.clone()).build()?);
     for (n, team) in ["search", "support", "search", "growth", "support", "search"].into_iter().enumerate() {
-        let metadata = vec![("team".into(), Metadatum::String(team.into()))];
-        let tagged = ai.with(Options { metadata, ..Options::default() });
+        let mut options = Options::default();
+        options.metadata = vec![("team".into(), Metadatum::String(team.into()))];
+        let tagged = ai.with(options);
         tagged.run("@cf/meta/llama-3.2-1b-instruct", &json!({"prompt": format!("Question {n} of {team}")})).await?;
     }
     for (team, (calls, neurons)) in &*teams.0.lock().map_err(|_| "a reader panicked")? {

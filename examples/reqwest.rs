@@ -2,14 +2,16 @@
 
 mod common;
 
+use std::convert::Infallible;
+
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tollgate::body::Body;
-use tollgate::gateway::Gateway;
 use tollgate::layers::budget::{self, Period, Rule};
+use tollgate::layers::identify::ReplyBody;
 use tollgate::neurons::Neurons;
-use tollgate::upstream::Client;
-use tower::ServiceExt;
+use tollgate::upstream::Around;
+use tower::{Service, ServiceExt, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,21 +22,28 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The lines to add: limits, retries, cost, cache, and a budget of half a dollar a day.
     let mut budgets = budget::Settings::default();
     budgets.rules.push(Rule::new("everyone", Neurons::from_usd(0.5), Period::Day));
-    let gate = builder.budgets(budgets).build_around(Client::from(client))?;
+    let send = service_fn(move |request: http::Request<Body>| {
+        let client = client.clone();
+        async move { client.execute(request.map(reqwest::Body::wrap).try_into()?).await.map(http::Response::from) }
+    });
+    let gate = builder.budgets(budgets).build_around(Around::new(send))?;
 
     for question in ["Why is the sky blue?", "Why is the sky blue?", "And at night?"] {
-        println!("{question}\n  {}", ask(&gate, question).await?);
+        println!("{question}\n  {}", ask(gate.clone(), question).await?);
     }
     Ok(())
 }
 
 /// As it was, but for the gate where `client.execute(request)` stood.
-async fn ask(gate: &Gateway, question: &str) -> Result<String, Box<dyn std::error::Error>> {
+async fn ask<S>(gate: S, question: &str) -> Result<String, Box<dyn std::error::Error>>
+where
+    S: Service<http::Request<Body>, Response = http::Response<ReplyBody>, Error = Infallible>,
+{
     let body = json!({"model": "@cf/meta/llama-3.1-8b-instruct-fp8-fast", "messages": [{"role": "user", "content": question}]});
     let request = http::Request::post("/v1/chat/completions")
         .header("content-type", "application/json")
         .body(Body::from(body.to_string()))?;
-    let reply = gate.clone().oneshot(request).await?;
+    let reply = gate.oneshot(request).await?;
     let header = |name: &str| reply.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned();
     let (cost, cache) = (header("x-tollgate-cost-usd"), header("cf-aig-cache-status"));
     let answer: Value =

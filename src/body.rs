@@ -6,11 +6,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A reply's body. Bytes that are known cost no box and no task; anything else is carried as it comes.
+/// A request's or a reply's body. Bytes that are known cost no box and no task; anything else is carried as it comes.
 #[derive(Default)]
 pub struct Body(Kind);
 
@@ -19,8 +20,11 @@ enum Kind {
     #[default]
     Empty,
     Full(Bytes),
-    Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>),
+    /// Whoever polls it has it alone; the lock is what lets threads share it, as some clients want.
+    Stream(Mutex<Stream>),
 }
+
+type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
 
 impl Body {
     /// No bytes.
@@ -34,7 +38,7 @@ impl Body {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self(Kind::Stream(Box::pin(http_body_util::BodyExt::map_err(body, Into::into))))
+        Self(Kind::Stream(Mutex::new(Box::pin(http_body_util::BodyExt::map_err(body, Into::into)))))
     }
 
     /// The bytes, where they are all here already.
@@ -75,7 +79,7 @@ impl http_body::Body for Body {
                 self.0 = Kind::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Kind::Stream(stream) => stream.as_mut().poll_frame(cx),
+            Kind::Stream(stream) => stream.get_mut().as_mut().poll_frame(cx),
         }
     }
 
@@ -83,7 +87,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_empty(),
-            Kind::Stream(stream) => stream.is_end_stream(),
+            Kind::Stream(stream) => stream.lock().is_end_stream(),
         }
     }
 
@@ -91,7 +95,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Stream(stream) => stream.size_hint(),
+            Kind::Stream(stream) => stream.lock().size_hint(),
         }
     }
 }

@@ -156,6 +156,7 @@ pub struct CustomCost {
 /// How the pause grows from one retry to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Backoff {
     /// It does not.
     Constant,

@@ -28,6 +28,7 @@ pub struct Collect {
 
 /// Whose bodies are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Keep {
     /// Nobody's, whatever they ask for.
     #[default]

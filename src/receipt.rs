@@ -230,6 +230,7 @@ pub struct Cost {
 /// Where a cost comes from; a later one is better and wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Source {
     /// Nothing was used.
     #[default]

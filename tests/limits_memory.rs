@@ -29,7 +29,8 @@ async fn a_call() -> Call {
         async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) }
     });
     let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
-    let settings = Settings { account: Some("acc".into()), has_token: true, ..Settings::default() };
+    let mut settings = Settings::default();
+    (settings.account, settings.has_token) = (Some("acc".into()), true);
     let request = Request::post("/run/@cf/meta/llama-3.2-1b-instruct").body(Body::from("{}")).unwrap();
     Identify::new(settings, model, rest).oneshot(request).await.unwrap();
     kept.lock().unwrap().take().unwrap()

@@ -48,13 +48,15 @@ pub fn gate(keys: usize) -> Gateway<Ready> {
     kept.max_bytes = 8 << 20;
     let mut limits = rate_limit::Settings::default();
     let plenty = Limit { requests: NonZeroU32::new(2_000_000_000).unwrap(), per: Duration::from_secs(60) };
-    let quota = rate_limit::Quota { requests: Some(plenty), ..Default::default() };
+    let mut quota = rate_limit::Quota::default();
+    quota.requests = Some(plenty);
     limits.models = Catalogue::default().models().iter().map(|model| (model.id.to_string(), quota)).collect();
     let mut budgets = budget::Settings::default();
     budgets.rules.push(budget::Plan::Auto.rule());
     budgets.rules.push(budget::Rule::new("all", Neurons::from_whole(1 << 40), budget::Period::Month));
     let keys: Vec<_> = (0..keys).map(|n| Key::new(format!("key-{n}"), sha256(&format!("secret-{n}")))).collect();
-    let door = identify::Settings { keys: Keys::new(&keys).unwrap(), ..identify::Settings::default() };
+    let mut door = identify::Settings::default();
+    door.keys = Keys::new(&keys).unwrap();
     let builder = Gateway::builder().account("023e105f4ecef8ad9ca31a8372d0c353").token("t").door(door);
     let builder = builder.limits(limits).cache(kept).budgets(budgets).reader(Arc::new(Metrics::new().unwrap()));
     builder.build_around(Ready).unwrap()

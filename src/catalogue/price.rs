@@ -197,7 +197,7 @@ impl Bill {
     }
 
     fn total(self) -> Neurons {
-        let micro = (self.0 + DENOMINATOR / 2) / DENOMINATOR;
+        let micro = self.0.saturating_add(DENOMINATOR / 2) / DENOMINATOR;
         Neurons::from_micro(u64::try_from(micro).unwrap_or(u64::MAX))
     }
 }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 /// The text of a request, measured for an estimate of its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Text {
     /// ASCII letters: what words are made of.
     pub letters: u64,

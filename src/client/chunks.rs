@@ -230,4 +230,17 @@ mod tests {
         assert!(chunk(r#"{"choices":[],"usage":{"prompt_tokens":3}}"#).usage.is_some());
         assert_eq!(chunk(r#"{"response":null,"usage":null}"#), Chunk::default());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_stream_breaks_it(bytes in proptest::collection::vec(proptest::sample::select(b"data: \n\r{}[]\":,response1".to_vec()), 0..200), is_events: bool) {
+            let mut reply = Response::new(ReplyBody::unmetered(crate::body::Body::from(bytes)));
+            let kind = if is_events { "text/event-stream" } else { "application/json" };
+            reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+            let mut chunks = Chunks::new(reply, tokio::sync::oneshot::channel().1);
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            while let Poll::Ready(Some(_)) = Pin::new(&mut chunks).poll_next(&mut cx) {}
+            proptest::prop_assert!(matches!(Pin::new(&mut chunks).poll_next(&mut cx), Poll::Ready(None)));
+        }
+    }
 }

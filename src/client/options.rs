@@ -9,6 +9,7 @@ use crate::receipt::Metadatum;
 
 /// Options of calls; the default leaves all to the gate.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Options {
     /// Keep the answer so long; zero keeps nothing.
     pub cache_ttl: Option<Duration>,

@@ -122,7 +122,8 @@ impl Builder {
         self.build_around(Client::new()?)
     }
 
-    /// Around your own HTTP service: a [`Client`] from your `reqwest::Client`, a pool, or a stand-in in a test.
+    /// Around your own HTTP service, or [`Around`](crate::upstream::Around) any tower service of HTTP requests: your own
+    /// reqwest or hyper client, a stand-in in a test.
     pub fn build_around<C>(self, client: C) -> Result<Gateway<C>, BuildError>
     where
         C: Service<Request<Body>, Response = Reply, Error = Error> + Clone,

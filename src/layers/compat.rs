@@ -8,10 +8,34 @@
 //!
 //! # Example
 //! ```
-//! use tollgate::layers::compat::CompatLayer;
-//! use tower::ServiceBuilder;
+//! use http::{Request, Response};
+//! use http_body_util::BodyExt;
+//! use tollgate::body::Body;
+//! use tollgate::call::Call;
+//! use tollgate::layers::{compat::CompatLayer, identify};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
-//! let _stack = ServiceBuilder::new().layer(CompatLayer { openai_streams: true });
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let vendor = service_fn(|_: Call| async {
+//!     let events = "data: {\"id\":\"x\",\"choices\":[]}\n\ndata: {\"response\":\"\",\"usage\":{\"prompt_tokens\":3}}\n\n";
+//!     let reply = Response::builder().header("content-type", "text/event-stream").body(Body::from(events));
+//!     Ok::<_, tollgate::Error>(reply.unwrap())
+//! });
+//! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
+//! let mut settings = identify::Settings::default();
+//! (settings.account, settings.has_token) = (Some("023e".into()), true);
+//! let mut compat = CompatLayer::default();
+//! compat.openai_streams = true;
+//! let stack = ServiceBuilder::new()
+//!     .layer(identify::IdentifyLayer::new(settings, rest))
+//!     .layer(compat)
+//!     .service(vendor);
+//!
+//! let request = Request::post("/v1/chat/completions");
+//! let request = request.body(Body::from(r#"{"model": "@cf/meta/llama-3.2-1b-instruct", "messages": [], "stream": true}"#));
+//! let reply = stack.oneshot(request.unwrap()).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+//! assert!(!reply.windows(8).any(|bytes| bytes == b"response"));
+//! # });
 //! ```
 
 use std::pin::Pin;
@@ -25,13 +49,14 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tower::{Layer, Service};
 
-use super::{Reply, ReplyFuture};
+use super::{Relayed, Reply};
 use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::call::Call;
 
 /// Applies [`Compat`].
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct CompatLayer {
     /// Rewrite the closing chunk.
     pub openai_streams: bool,
@@ -56,23 +81,24 @@ impl<S> Layer<S> for CompatLayer {
 
 impl<S> Service<Call> for Compat<S>
 where
-    S: Service<Call, Response = Reply, Error = Error, Future = ReplyFuture>,
+    S: Service<Call, Response = Reply, Error = Error>,
+    S::Future: Send + 'static,
 {
     type Response = Reply;
     type Error = Error;
-    type Future = ReplyFuture;
+    type Future = Relayed<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Call) -> ReplyFuture {
+    fn call(&mut self, call: Call) -> Self::Future {
         let applies = self.openai_streams && call.stream && !call.endpoint.is_native();
         let reply = self.inner.call(call);
         if !applies {
-            return reply;
+            return Relayed::inner(reply);
         }
-        Box::pin(async move {
+        Relayed::own(async move {
             let reply = reply.await?;
             let content_type = reply.headers().get(header::CONTENT_TYPE);
             let is_events = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));

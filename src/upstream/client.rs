@@ -1,4 +1,5 @@
-//! reqwest, as the client of the layers: HTTP/1.1 and HTTP/2, TLS, connections kept.
+//! reqwest, as the client of the layers: HTTP/1.1 and HTTP/2, TLS, connections kept. One of your own goes in by
+//! [`Around`](super::Around).
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -34,13 +35,6 @@ impl Client {
             .build()
             .map(Self)
             .map_err(ClientError)
-    }
-}
-
-impl From<reqwest::Client> for Client {
-    /// Your own. Let it not follow redirects, and not decode bodies: replies are handed on as they are.
-    fn from(client: reqwest::Client) -> Self {
-        Self(client)
     }
 }
 
@@ -87,24 +81,7 @@ impl Service<Request<Body>> for Client {
 fn sendable(body: Body) -> reqwest::Body {
     match body.as_bytes() {
         Some(bytes) => bytes.clone().into(),
-        None => reqwest::Body::wrap_stream(futures_util::TryStreamExt::map_ok(SyncStream::new(body), |bytes| bytes)),
-    }
-}
-
-/// reqwest wants bodies that threads may share; ours is only ever polled by one.
-struct SyncStream(parking_lot::Mutex<http_body_util::BodyDataStream<Body>>);
-
-impl SyncStream {
-    fn new(body: Body) -> Self {
-        Self(parking_lot::Mutex::new(http_body_util::BodyDataStream::new(body)))
-    }
-}
-
-impl futures_util::Stream for SyncStream {
-    type Item = Result<bytes::Bytes, crate::body::BoxError>;
-
-    fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        std::pin::Pin::new(self.0.get_mut()).poll_next(cx)
+        None => reqwest::Body::wrap(body),
     }
 }
 

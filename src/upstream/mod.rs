@@ -4,11 +4,13 @@
 //! one. Headers go on as the client sent them, less the hop-by-hop ones and those that the gate itself has obeyed; the
 //! gate's own token takes the place of the client's where it has one. An encoding that can be read is asked for.
 //!
-//! Any HTTP client that is a tower service will do: [`client`] is reqwest; the sidecar has connections of its own.
+//! Any HTTP client that is a tower service will do: [`client`] is reqwest, [`Around`] takes one of yours; the sidecar has
+//! connections of its own.
 //!
 //! # What it does not do
 //! It tries once, reads no body, and knows no limits: see [`layers`](crate::layers).
 
+mod around;
 pub mod client;
 mod idle;
 #[cfg(feature = "sidecar")]
@@ -31,6 +33,7 @@ use crate::call::{Call, Endpoint};
 use crate::headers::strip_hop_by_hop;
 use crate::layers::{Reply, ReplyFuture};
 
+pub use around::Around;
 pub use client::Client;
 
 /// Where calls go.

@@ -73,11 +73,16 @@ async fn options_reach_cache_and_receipt() {
     let vendor = vendor();
     let ai = ai(&vendor);
     let metadata = vec![("team".into(), Metadatum::String("sûreté 🚀".into()))];
-    let tagged = ai.with(Options { metadata: metadata.clone(), ..Options::default() });
+    let with = |change: &dyn Fn(&mut Options)| {
+        let mut options = Options::default();
+        change(&mut options);
+        ai.with(options)
+    };
+    let tagged = with(&|options| options.metadata = metadata.clone());
     let inputs = json!({"prompt": "Hello"});
     assert_eq!(*tagged.run(LLAMA, &inputs).await.unwrap().receipt.metadata, *metadata);
     assert_eq!(ai.run(LLAMA, &inputs).await.unwrap().receipt.cache, CacheStatus::Hit);
-    let fresh = ai.with(Options { skip_cache: true, ..Options::default() });
+    let fresh = with(&|options| options.skip_cache = true);
     assert_eq!(fresh.run(LLAMA, &inputs).await.unwrap().receipt.cache, CacheStatus::Bypass);
 }
 
@@ -105,13 +110,18 @@ async fn a_failure_says_what_can_be_done_and_has_the_receipt() {
         assert_eq!(failed.receipt.expect("a receipt").attempts.len(), 1, "{what}");
     }
     trouble(&vendor, "stall");
-    let hasty = plain.with(Options { deadline: Some(Duration::from_millis(50)), ..Options::default() });
-    assert_eq!(failure(&hasty, LLAMA, "stall").await.kind, Kind::Timeout { after: Duration::from_millis(50) });
+    let mut hasty = Options::default();
+    hasty.deadline = Some(Duration::from_millis(50));
+    assert_eq!(
+        failure(&plain.with(hasty), LLAMA, "stall").await.kind,
+        Kind::Timeout { after: Duration::from_millis(50) }
+    );
     vendor.clear_faults();
 
     let mut limits = rate_limit::Settings::default();
     limits.max_wait = Duration::ZERO;
-    let quota = rate_limit::Quota { requests: Some(tollgate::catalogue::Limit::a_minute(1)), ..Default::default() };
+    let mut quota = rate_limit::Quota::default();
+    quota.requests = Some(tollgate::catalogue::Limit::a_minute(1));
     limits.models.insert(LLAMA.into(), quota);
     let paced = WorkersAi::new(builder(&vendor).limits(limits).build().unwrap());
     paced.run(LLAMA, &json!({"prompt": "one"})).await.unwrap();

@@ -14,6 +14,7 @@ pub const FREE: &str = "free allocation";
 /// What the account pays for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Plan {
     /// Nothing: stop at the free allocation.
     Free,

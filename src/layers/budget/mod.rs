@@ -42,7 +42,8 @@
 //! let mut settings = Settings::default();
 //! settings.rules.push(Rule::new("everyone", Neurons::from_whole(10), Period::Day));
 //! let budgets = Budgets::new(settings, Catalogue::default()).unwrap();
-//! let door = identify::Settings { account: Some("023e".into()), has_token: true, ..Default::default() };
+//! let mut door = identify::Settings::default();
+//! (door.account, door.has_token) = (Some("023e".into()), true);
 //! let stack = ServiceBuilder::new()
 //!     .layer(identify::IdentifyLayer::new(door, rest))
 //!     .layer(BudgetLayer::new(budgets))

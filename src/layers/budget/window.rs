@@ -20,6 +20,7 @@ pub struct SystemClock;
 /// How long a budget lasts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Period {
     /// 60 seconds.
     Minute,

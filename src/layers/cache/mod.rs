@@ -30,7 +30,8 @@
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! let vendor = service_fn(|_: Call| async { Ok::<_, tollgate::Error>(Response::new(Body::from(r#"{"result":{}}"#))) });
 //! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
-//! let settings = identify::Settings { account: Some("023e".into()), has_token: true, ..Default::default() };
+//! let mut settings = identify::Settings::default();
+//! (settings.account, settings.has_token) = (Some("023e".into()), true);
 //! let mut stack = ServiceBuilder::new()
 //!     .layer(identify::IdentifyLayer::new(settings, rest))
 //!     .layer(cache::CacheLayer::new(cache::Settings::default()))

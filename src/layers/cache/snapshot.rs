@@ -82,7 +82,7 @@ fn read(file: &mut impl BufRead) -> io::Result<Option<(Key, Entry)>> {
     }
     let mut body = Vec::new();
     file.take(line.length as u64).read_to_end(&mut body)?;
-    Ok((body.len() == line.length).then(|| line.entry(body.into())))
+    Ok(if body.len() == line.length { line.entry(body.into()) } else { None })
 }
 
 fn line(file: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
@@ -102,13 +102,14 @@ impl Line {
         Self { key, model, headers, pooling, cost, kept_at, ttl, length }
     }
 
-    fn entry(self, body: Bytes) -> (Key, Entry) {
+    /// `None` where it was kept at a time that no clock tells.
+    fn entry(self, body: Bytes) -> Option<(Key, Entry)> {
         let kind = match self.headers {
             Some(headers) => Kind::Reply(headers.into_iter().filter_map(header).collect::<HeaderMap>()),
             None => Kind::Vector(self.pooling.map(Bytes::from)),
         };
-        let kept_at = SystemTime::UNIX_EPOCH + self.kept_at;
-        (Key(self.key), Entry { model: self.model.into(), kind, body, cost: self.cost, kept_at, ttl: self.ttl })
+        let kept_at = SystemTime::UNIX_EPOCH.checked_add(self.kept_at)?;
+        Some((Key(self.key), Entry { model: self.model.into(), kind, body, cost: self.cost, kept_at, ttl: self.ttl }))
     }
 }
 

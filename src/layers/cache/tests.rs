@@ -321,6 +321,13 @@ async fn what_is_saved_is_there_after_a_restart() {
     std::fs::write(&path, b"{\"key\": nonsense").unwrap();
     assert_eq!(layer().load(&path).unwrap(), 0);
     assert_eq!(layer().load(&folder.path().join("absent")).unwrap(), 0);
+    // A time that no clock can tell.
+    first.save(&path).unwrap();
+    let saved = std::fs::read(&path).unwrap();
+    let at = memchr::memmem::find(&saved, b"{\"secs\":").unwrap() + b"{\"secs\":".len();
+    let (begun, rest) = (&saved[..at], &saved[at + saved[at..].iter().position(|byte| *byte == b',').unwrap()..]);
+    std::fs::write(&path, [begun, b"18446744073709551615", rest].concat()).unwrap();
+    assert_eq!(layer().load(&path).unwrap(), 0);
 }
 
 proptest::proptest! {

@@ -14,12 +14,37 @@
 //!
 //! # Example
 //! ```
+//! use std::collections::BTreeMap;
 //! use std::sync::Arc;
-//! use tollgate::catalogue::Catalogue;
-//! use tollgate::layers::fallback::FallbackLayer;
-//! use tower::ServiceBuilder;
 //!
-//! let _stack = ServiceBuilder::new().layer(FallbackLayer::new(Arc::new(Catalogue::default())));
+//! use http::{Request, Response};
+//! use tollgate::body::Body;
+//! use tollgate::call::Call;
+//! use tollgate::catalogue::Catalogue;
+//! use tollgate::layers::{fallback::FallbackLayer, identify, meter::MeterLayer};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let chain = r#"{"@cf/acme/old": {"fallback": ["@cf/meta/llama-3.2-1b-instruct"]}}"#;
+//! let entries: BTreeMap<_, _> = serde_json::from_str(chain).unwrap();
+//! let catalogue = Arc::new(Catalogue::with(&entries));
+//! let vendor = service_fn(|call: Call| async move {
+//!     let status = if &*call.model.id == "@cf/acme/old" { 410 } else { 200 };
+//!     Ok::<_, tollgate::Error>(Response::builder().status(status).body(Body::from("{}")).unwrap())
+//! });
+//! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
+//! let mut settings = identify::Settings::default();
+//! (settings.account, settings.has_token, settings.catalogue) = (Some("023e".into()), true, catalogue.clone());
+//! // Meter reads what the vendor's no means.
+//! let stack = ServiceBuilder::new()
+//!     .layer(identify::IdentifyLayer::new(settings, rest))
+//!     .layer(FallbackLayer::new(catalogue))
+//!     .layer(MeterLayer::default())
+//!     .service(vendor);
+//!
+//! let reply = stack.oneshot(Request::post("/run/@cf/acme/old").body(Body::from("{}")).unwrap()).await.unwrap();
+//! assert_eq!((reply.status().as_u16(), &reply.headers()["cf-aig-step"]), (200, &"1".parse().unwrap()));
+//! # });
 //! ```
 
 use std::sync::Arc;
@@ -28,7 +53,7 @@ use std::task::{Context, Poll};
 use http::{HeaderValue, StatusCode};
 use tower::{Layer, Service};
 
-use super::{Reply, ReplyFuture};
+use super::{Relayed, Reply};
 use crate::Error;
 use crate::call::Call;
 use crate::catalogue::Catalogue;
@@ -66,24 +91,25 @@ impl<S> Layer<S> for FallbackLayer {
 
 impl<S> Service<Call> for Fallback<S>
 where
-    S: Service<Call, Response = Reply, Error = Error, Future = ReplyFuture> + Clone + Send + 'static,
+    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
 {
     type Response = Reply;
     type Error = Error;
-    type Future = ReplyFuture;
+    type Future = Relayed<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Call) -> ReplyFuture {
+    fn call(&mut self, call: Call) -> Self::Future {
         if call.model.fallback.is_empty() && call.model.replacement.is_none() {
-            return self.inner.call(call);
+            return Relayed::inner(self.inner.call(call));
         }
         let inner = self.inner.clone();
         // What was ready is what must be called.
         let inner = std::mem::replace(&mut self.inner, inner);
-        Box::pin(down_the_chain(inner, self.catalogue.clone(), call))
+        Relayed::own(down_the_chain(inner, self.catalogue.clone(), call))
     }
 }
 

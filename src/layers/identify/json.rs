@@ -380,6 +380,8 @@ impl Ask {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::catalogue::Catalogue;
     use crate::catalogue::Task;
@@ -408,5 +410,62 @@ mod tests {
         }
         assert_eq!(upper(r#"{"prompt":"x","max_tokens":0}"#), upper(r#"{"prompt":"x"}"#));
         assert!(Reading::json(br#"{"requests":7}"#).is_err());
+    }
+
+    const NAMES: [&str; 18] = [
+        "model",
+        "stream",
+        "max_tokens",
+        "temperature",
+        "seed",
+        "width",
+        "steps",
+        "messages",
+        "text",
+        "tools",
+        "input",
+        "requests",
+        "image",
+        "audio",
+        "role",
+        "content",
+        "other",
+        "mod\\u0065l",
+    ];
+
+    /// JSON of the fields that are read, with any kind of value in each, as text.
+    fn bodies() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            "-?[0-9]{1,25}(\\.[0-9]{1,3})?(e[+-]?[0-9]{1,3})?",
+            "[a-z ]{0,8}|data:[a-z/;,]{0,12}|NaN|-1|1e999|é\u{10ffff}"
+                .prop_map(|text| format!("{text:?}").replace("\\u{10ffff}", "\u{10ffff}")),
+            Just("true".to_owned()),
+            Just("null".to_owned()),
+            Just(r#""\ud83d\ude00 \" \\""#.to_owned()),
+        ];
+        let field = |value: String, name: &str| format!("\"{name}\":{value}");
+        leaf.prop_recursive(6, 60, 5, move |inner| {
+            let named =
+                (inner.clone(), prop::sample::select(&NAMES[..])).prop_map(move |(value, name)| field(value, name));
+            prop_oneof![
+                prop::collection::vec(inner, 0..5).prop_map(|items| format!("[{}]", items.join(","))),
+                prop::collection::vec(named, 0..6).prop_map(|fields| format!("{{{}}}", fields.join(" , "))),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_breaks_it_and_a_model_stands_where_it_says(body in bodies(), cut in 0usize..400) {
+            let _ = Reading::json(&body.as_bytes()[..cut.min(body.len())]);
+            if let Ok(Reading { model: Some((name, place)), .. }) = Reading::json(body.as_bytes()) {
+                prop_assert_eq!(serde_json::from_str::<String>(&body[place]).unwrap(), name);
+            }
+        }
+
+        #[test]
+        fn no_bytes_break_it(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Reading::json(&bytes);
+        }
     }
 }

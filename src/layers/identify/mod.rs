@@ -23,7 +23,9 @@
 //!     Ok::<_, tollgate::Error>(Response::new(Body::from(format!("asked {}", call.model.id))))
 //! });
 //! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
-//! let door = Identify::new(Settings { account: Some("023e".into()), ..Settings::default() }, model, rest);
+//! let mut settings = Settings::default();
+//! settings.account = Some("023e".into());
+//! let door = Identify::new(settings, model, rest);
 //!
 //! let request = Request::post("/v1/chat/completions")
 //!     .header("authorization", "Bearer token")
@@ -77,6 +79,7 @@ use crate::receipt::{CallId, ReadBy, Readers, Receipt};
 
 /// What the door needs to know.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Settings {
     /// The models.
     pub catalogue: Arc<Catalogue>,

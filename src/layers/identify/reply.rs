@@ -32,7 +32,7 @@ impl ReplyBody {
     }
 
     /// A reply that is no call's: passed through, or refused before a call was known.
-    pub(super) fn unmetered(inner: Body) -> Self {
+    pub(crate) fn unmetered(inner: Body) -> Self {
         Self { inner, receipt: None, outcome: Outcome::Ok, bytes: 0, copying: None }
     }
 

@@ -87,3 +87,41 @@ fn match_done(line: &[u8], mut matched: usize) -> Option<usize> {
     }
     Some(matched)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pieces: &[&[u8]]) -> (Tally, bool) {
+        let (mut events, mut tally) = (Events::new(false), Tally::default());
+        pieces.iter().for_each(|piece| events.push(piece, &mut tally));
+        events.finish(&mut tally);
+        (tally, events.done)
+    }
+
+    const PARTS: [&str; 12] = [
+        "data:",
+        " ",
+        "\n",
+        "\r\n",
+        "[DONE]",
+        "{\"usage\":",
+        "{\"prompt_tokens\":1e30,\"input_tokens\":1e30}",
+        "}",
+        "{\"prompt_tokens\":0,\"completion_tokens\":18446744073709551615,\"neurons\":-1e300}",
+        "\"response\":\"é\"",
+        ": x",
+        ",",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn no_stream_breaks_it_and_every_cut_of_it_reads_the_same(
+            parts in proptest::collection::vec(proptest::sample::select(&PARTS[..]), 0..40), size in 1usize..9
+        ) {
+            let text = parts.concat();
+            let pieces: Vec<_> = text.as_bytes().chunks(size).collect();
+            proptest::prop_assert_eq!(read(&[text.as_bytes()]), read(&pieces));
+        }
+    }
+}

@@ -28,7 +28,8 @@
 //!     Ok::<_, tollgate::Error>(reply.unwrap())
 //! });
 //! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
-//! let settings = identify::Settings { account: Some("023e".into()), has_token: true, ..Default::default() };
+//! let mut settings = identify::Settings::default();
+//! (settings.account, settings.has_token) = (Some("023e".into()), true);
 //! let stack = ServiceBuilder::new()
 //!     .layer(identify::IdentifyLayer::new(settings, rest))
 //!     .layer(meter::MeterLayer::default())

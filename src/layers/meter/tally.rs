@@ -83,8 +83,8 @@ impl Tally {
     }
 
     fn add_usage(&mut self, usage: &UsageBody) {
-        let input = usage.prompt_tokens + usage.input_tokens;
-        let output = usage.completion_tokens + usage.output_tokens;
+        let input = usage.prompt_tokens.saturating_add(usage.input_tokens);
+        let output = usage.completion_tokens.saturating_add(usage.output_tokens);
         let details = usage.prompt_tokens_details.as_ref().or(usage.input_tokens_details.as_ref());
         let cached = details.map_or(0, |details| details.cached_tokens);
         let neurons = usage.neurons.filter(|neurons| neurons.is_finite() && *neurons >= 0.0);
@@ -94,7 +94,7 @@ impl Tally {
             return;
         }
         if input == 0 && self.input_tokens > 0 {
-            self.output_tokens += output;
+            self.output_tokens = self.output_tokens.saturating_add(output);
             self.neurons = match (self.neurons, neurons) {
                 (Some(sum), Some(more)) => Some(sum + more),
                 (sum, _) => sum,
@@ -113,4 +113,20 @@ fn speech_ms(base64: &[u8], length: u64) -> u64 {
     let text = &text[..text.iter().position(|byte| matches!(byte, b'=' | b'"')).unwrap_or(text.len())];
     let head = STANDARD_NO_PAD.decode(&text[..text.len() / 4 * 4]).unwrap_or_default();
     audio::duration_ms(&head, length.saturating_sub(2) * 3 / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_counts_are_as_many_as_there_are() {
+        let mut tally = Tally::default();
+        let say = |tally: &mut Tally, usage: &str| {
+            tally.add(Found { usage: Some(usage.into()), ..Found::default() });
+        };
+        say(&mut tally, r#"{"prompt_tokens":1e30,"input_tokens":1,"completion_tokens":1e30,"output_tokens":1}"#);
+        say(&mut tally, r#"{"prompt_tokens":0,"completion_tokens":1}"#);
+        assert_eq!((tally.input_tokens, tally.output_tokens), (u64::MAX, u64::MAX));
+    }
 }

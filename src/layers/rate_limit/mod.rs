@@ -23,17 +23,34 @@
 //!
 //! # Example
 //! ```
+//! use http::{Request, Response};
+//! use tollgate::body::Body;
+//! use tollgate::call::Call;
 //! use tollgate::catalogue::Limit;
+//! use tollgate::layers::identify;
 //! use tollgate::layers::rate_limit::{Quota, RateLimitLayer, Settings};
-//! use tower::ServiceBuilder;
+//! use tower::{Service, ServiceBuilder, service_fn};
 //!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let vendor = service_fn(|_: Call| async { Ok::<_, tollgate::Error>(Response::new(Body::from("{}"))) });
+//! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
+//! let mut door = identify::Settings::default();
+//! (door.account, door.has_token) = (Some("023e".into()), true);
 //! let mut settings = Settings::default();
 //! settings.max_wait = std::time::Duration::from_secs(2);
-//! let quota = Quota { requests: Some(Limit::a_minute(120)), ..Quota::default() };
+//! let mut quota = Quota::default();
+//! quota.requests = Some(Limit::a_minute(1));
 //! settings.models.insert("@cf/meta/llama-3.2-1b-instruct".into(), quota);
-//! let layer = RateLimitLayer::new(settings);
-//! let _stack = ServiceBuilder::new().layer(layer.clone());
-//! assert!(layer.snapshot().is_empty(), "no model was asked yet");
+//! let mut stack = ServiceBuilder::new()
+//!     .layer(identify::IdentifyLayer::new(door, rest))
+//!     .layer(RateLimitLayer::new(settings))
+//!     .service(vendor);
+//!
+//! let ask = || Request::post("/run/@cf/meta/llama-3.2-1b-instruct").body(Body::from(r#"{"prompt": "Hello"}"#)).unwrap();
+//! assert_eq!(stack.call(ask()).await.unwrap().status(), 200);
+//! let refused = stack.call(ask()).await.unwrap();
+//! assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (429, &"61".parse().unwrap()));
+//! # });
 //! ```
 
 mod lane;
@@ -81,6 +98,7 @@ pub struct Settings {
 
 /// What a model or a key may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Quota {
     /// Requests a time; `None` leaves the catalogue's limit.
     pub requests: Option<Limit>,
@@ -283,7 +301,7 @@ impl Attempt {
                 let usage = &facts.usage;
                 // An estimate of what flowed is no better than the one that was taken.
                 if facts.cost.source > Source::Estimated {
-                    limits.correct(lane, permit, usage.input_tokens + usage.output_tokens);
+                    limits.correct(lane, permit, usage.input_tokens.saturating_add(usage.output_tokens));
                 }
             }),
             Some((permit, _)) => limits.correct(lane, permit, 0),

@@ -21,13 +21,36 @@
 //!
 //! # Example
 //! ```
-//! use tollgate::layers::retry::{RetryLayer, Settings};
-//! use tower::ServiceBuilder;
+//! use std::sync::atomic::{AtomicU32, Ordering};
 //!
-//! let mut settings = Settings::default();
-//! settings.max_attempts = 7;
-//! settings.pause.delay = std::time::Duration::from_millis(200);
-//! let _stack = ServiceBuilder::new().layer(RetryLayer::new(settings));
+//! use http::{Request, Response};
+//! use tollgate::body::Body;
+//! use tollgate::call::Call;
+//! use tollgate::layers::{identify, meter::MeterLayer, retry};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
+//! let vendor = service_fn(|_: Call| async {
+//!     let status = if ATTEMPTS.fetch_add(1, Ordering::Relaxed) == 0 { 503 } else { 200 };
+//!     Ok::<_, tollgate::Error>(Response::builder().status(status).body(Body::from("{}")).unwrap())
+//! });
+//! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
+//! let mut door = identify::Settings::default();
+//! (door.account, door.has_token) = (Some("023e".into()), true);
+//! let mut settings = retry::Settings::default();
+//! settings.pause.delay = std::time::Duration::from_millis(1);
+//! // Meter reads what the vendor's no means.
+//! let stack = ServiceBuilder::new()
+//!     .layer(identify::IdentifyLayer::new(door, rest))
+//!     .layer(retry::RetryLayer::new(settings))
+//!     .layer(MeterLayer::default())
+//!     .service(vendor);
+//!
+//! let request = Request::post("/run/@cf/meta/llama-3.2-1b-instruct").body(Body::from(r#"{"prompt": "Hello"}"#)).unwrap();
+//! assert_eq!(stack.oneshot(request).await.unwrap().status(), 200);
+//! assert_eq!(ATTEMPTS.load(Ordering::Relaxed), 2);
+//! # });
 //! ```
 
 mod after;

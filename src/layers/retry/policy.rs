@@ -5,6 +5,7 @@ use crate::vendor_error::VendorError;
 
 /// How an attempt failed.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Failure<'a> {
     /// The vendor said no.
     Vendor(&'a VendorError),

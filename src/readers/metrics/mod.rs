@@ -15,8 +15,8 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, Opts, Registry, TextEncoder,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder,
 };
 
 use self::books::BooksMetrics;
@@ -43,7 +43,7 @@ pub struct Metrics {
 /// Two metrics have one name, or one cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct MetricsError(#[from] prometheus::Error);
+pub struct MetricsError(prometheus::Error);
 
 /// The families that have a model's label.
 struct Families {
@@ -117,6 +117,10 @@ const CODES: [(u32, &str); 24] = [
 impl Metrics {
     /// All families, at zero. Fails only if two had one name.
     pub fn new() -> Result<Self, MetricsError> {
+        Self::registered().map_err(MetricsError)
+    }
+
+    fn registered() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
         let overhead = histogram(
@@ -140,13 +144,13 @@ impl Metrics {
 
     /// Adds how budgets stand, looked at whenever it is asked: limits, what is spent, reserved and left.
     pub fn watch_budgets(&self, budgets: Arc<Budgets>) -> Result<(), MetricsError> {
-        Ok(self.registry.register(Box::new(BudgetMetrics::new(budgets)?))?)
+        self.add(BudgetMetrics::new(budgets))
     }
 
     /// Adds how the writing of records goes.
     #[cfg(feature = "sidecar")]
     pub fn watch_records(&self, records: Arc<super::records::Records>) -> Result<(), MetricsError> {
-        Ok(self.registry.register(Box::new(records::RecordsMetrics::new(records)?))?)
+        self.add(records::RecordsMetrics::new(records))
     }
 
     /// Adds how models stand with their limits, looked at whenever it is asked: what is left, who waits, the pace.
@@ -155,12 +159,16 @@ impl Metrics {
         limits: RateLimitLayer,
         catalogue: impl Into<Arc<Catalogue>>,
     ) -> Result<(), MetricsError> {
-        Ok(self.registry.register(Box::new(Standing::new(limits, catalogue)?))?)
+        self.add(Standing::new(limits, catalogue))
+    }
+
+    fn add(&self, collector: Result<impl Collector + 'static, prometheus::Error>) -> Result<(), MetricsError> {
+        collector.and_then(|collector| self.registry.register(Box::new(collector))).map_err(MetricsError)
     }
 
     /// Adds what is known of the vendor's own books: the account's spend, prices that changed, models that go.
     pub fn watch_books(&self, known: Arc<Known>, catalogue: Arc<Catalogue>) -> Result<(), MetricsError> {
-        Ok(self.registry.register(Box::new(BooksMetrics::new(known, catalogue)?))?)
+        self.add(BooksMetrics::new(known, catalogue))
     }
 
     /// Starts the sums of money of every listed model at zero. Prometheus sees only how a series grows, and so would miss
@@ -174,9 +182,7 @@ impl Metrics {
 
     /// Everything, in Prometheus' text format.
     pub fn render(&self) -> Result<String, MetricsError> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()).into())
+        TextEncoder::new().encode_to_string(&self.registry.gather()).map_err(MetricsError)
     }
 
     fn model(&self, model: &Model) -> &PerModel {
@@ -221,7 +227,7 @@ impl Metrics {
         let (families, usage, cost) = (&self.families, &facts.usage, &facts.cost);
         if usage.input_tokens > 0 || usage.output_tokens > 0 {
             let [input, cached, output] = model.tokens(families);
-            input.inc_by(usage.input_tokens - usage.cached_input_tokens);
+            input.inc_by(usage.input_tokens.saturating_sub(usage.cached_input_tokens));
             cached.inc_by(usage.cached_input_tokens);
             output.inc_by(usage.output_tokens);
         }

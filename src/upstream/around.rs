@@ -1,0 +1,122 @@
+//! Any tower service of HTTP requests as the client of the layers.
+//!
+//! Whatever sends HTTP will do, in whatever version: a hyper client, a reqwest client of your own, a service in a test, with
+//! layers of tower-http around it or none.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use tollgate::body::Body;
+//! use tollgate::gateway::Gateway;
+//! use tollgate::upstream::Around;
+//! use tower::{ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let vendor = service_fn(|request: Request<Body>| async move {
+//!     let path = request.uri().path().to_owned();
+//!     Ok::<_, std::io::Error>(Response::new(Full::<bytes::Bytes>::from(path)))
+//! });
+//! let gate = Gateway::builder().account("023e").token("t").build_around(Around::new(vendor)).unwrap();
+//! let request = Request::post("/run/@cf/meta/llama-3.2-1b-instruct").body(Body::from("{}")).unwrap();
+//! assert_eq!(gate.oneshot(request).await.unwrap().status(), 200);
+//! # });
+//! ```
+//!
+//! # What it does not do
+//! It cannot know of every error whether the request had gone out. It believes so, and a call that may have run is charged
+//! what was reserved for it, unless the error or one of its causes says that no connection stood.
+
+use std::error::Error as StdError;
+use std::io::{self, ErrorKind};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tower::Service;
+
+use super::client::causes;
+use crate::Error;
+use crate::body::{Body, BoxError};
+use crate::layers::{Reply, ReplyFuture};
+
+/// A service of HTTP requests, as [`Upstream`](super::Upstream) wants it: see the [module](self).
+#[derive(Clone, Debug)]
+pub struct Around<S>(S);
+
+impl<S> Around<S> {
+    /// Let the service not follow redirects, and not decode bodies: replies are handed on as they are.
+    pub fn new(service: S) -> Self {
+        Self(service)
+    }
+}
+
+impl<S, B> Service<Request<Body>> for Around<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Reply;
+    type Error = Error;
+    type Future = ReplyFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.0.poll_ready(cx).map_err(|error| unreachable(String::new(), error.into(), false))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> ReplyFuture {
+        let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
+        let reply = self.0.call(request);
+        Box::pin(async move {
+            match reply.await {
+                Ok(reply) => Ok(reply.map(Body::stream)),
+                Err(error) => {
+                    let error = error.into();
+                    let was_sent = !is_before_sending(&*error);
+                    Err(unreachable(host, error, was_sent))
+                }
+            }
+        })
+    }
+}
+
+fn unreachable(host: String, error: BoxError, was_sent: bool) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => *ours,
+        Err(error) => Error::Unreachable { host, why: causes(&*error), was_sent },
+    }
+}
+
+/// No connection stood, by the error's own word or by that of one of its causes.
+fn is_before_sending(error: &(dyn StdError + 'static)) -> bool {
+    let of_io = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::AddrNotAvailable
+        )
+    };
+    let of_reqwest = |error: &reqwest::Error| error.is_connect() || error.is_builder();
+    error.downcast_ref().is_some_and(of_io)
+        || error.downcast_ref().is_some_and(of_reqwest)
+        || error.source().is_some_and(is_before_sending)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_was_not_sent_however_deep_it_lies() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] io::Error);
+        let refused = Outer(ErrorKind::ConnectionRefused.into());
+        assert!(is_before_sending(&refused));
+        assert!(!is_before_sending(&Outer(ErrorKind::ConnectionReset.into())));
+    }
+}
