@@ -1,7 +1,6 @@
 //! What was last learned from the vendor's books, for all who show it.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -20,7 +19,7 @@ struct State {
     list: Book,
     analytics: Book,
     news: VecDeque<News>,
-    price_changes: BTreeMap<Arc<str>, u64>,
+    price_changes: u64,
     account: Option<Account>,
 }
 
@@ -67,9 +66,7 @@ impl Known {
         let mut state = self.0.lock();
         state.list = Book { read_at: Some(at), trouble: None };
         for change in changes {
-            if let Change::Price { model, .. } = change {
-                *state.price_changes.entry(model.clone()).or_default() += 1;
-            }
+            state.price_changes += u64::from(matches!(change, Change::Price { .. }));
             state.news.push_back(News { at, change: change.clone() });
         }
         while state.news.len() > MAX_NEWS {
@@ -109,9 +106,9 @@ impl Known {
         self.0.lock().news.iter().cloned().collect()
     }
 
-    /// How often the price of a model was set anew.
-    pub fn price_changes(&self) -> BTreeMap<Arc<str>, u64> {
-        self.0.lock().price_changes.clone()
+    /// How often a price was set anew.
+    pub fn price_changes(&self) -> u64 {
+        self.0.lock().price_changes
     }
 
     /// The account's day as it was last read.

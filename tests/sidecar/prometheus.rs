@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tollgate::sidecar::config::Config;
 use tollgate::simulator::{Fault, FaultRule, Settings, Trouble, traffic};
 
-use crate::support::{Gate, client, command, tool};
+use crate::support::{Gate, LLAMA, TOKEN, client, command, config, start_with, tool};
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards");
 const TOOLS: &str = "TOLLGATE_TEST_PROMETHEUS";
@@ -167,6 +167,9 @@ fn without_zero(expression: &str) -> String {
 fn gate(records: &Path) -> Gate {
     let mut settings = Settings::default();
     (settings.latency, settings.rate_limits) = (0.05, false);
+    settings.elsewhere = 0.2;
+    // A model that is to go, some day.
+    settings.models = serde_json::from_value(json!({LLAMA: {"deprecated": "2099-01-01"}})).unwrap();
     let vendor = tollgate::simulator::start(settings).unwrap();
     let trouble = [
         (3040, 0.3, "@cf/meta/llama-3.1-8b-instruct-fp8-fast"),
@@ -176,13 +179,17 @@ fn gate(records: &Path) -> Gate {
     for (code, share, model) in trouble {
         vendor.fault(FaultRule::share(Fault::new(Trouble::Error(code)), share).on(model));
     }
-    Gate::with(vendor, |config| {
-        let own = Config::parse(CONFIG, "test").unwrap();
-        (config.retry, config.budgets) = (own.retry, own.budgets);
-        config.limits.max_wait = own.limits.max_wait;
-        config.limits.models.extend(own.limits.models);
-        config.records.path = Some(records.to_owned());
-    })
+    let mut config = config(&vendor.base_url());
+    config.account.analytics = true;
+    (config.account.analytics_every, config.account.analytics_lag) = (Duration::from_secs(1), Duration::from_secs(2));
+    config.catalogue.refresh = Duration::from_secs(3600);
+    let own = Config::parse(CONFIG, "test").unwrap();
+    (config.retry, config.budgets) = (own.retry, own.budgets);
+    config.limits.max_wait = own.limits.max_wait;
+    config.limits.models.extend(own.limits.models);
+    config.records.path = Some(records.to_owned());
+    let (sidecar, receipts) = start_with(config, &vec![("CLOUDFLARE_API_TOKEN".into(), TOKEN.into())]);
+    Gate { vendor, sidecar, receipts, client: client() }
 }
 
 const CONFIG: &str = "

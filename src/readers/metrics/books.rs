@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts};
 
 use crate::catalogue::Catalogue;
 use crate::vendor::{Book, Known};
@@ -19,7 +19,7 @@ pub(super) struct BooksMetrics {
     is_up: IntGaugeVec,
     read: GaugeVec,
     agree: IntGaugeVec,
-    price_changes: IntCounterVec,
+    price_changes: IntCounter,
     days_left: IntGaugeVec,
     vanished: IntGauge,
     learned: GaugeVec,
@@ -55,10 +55,7 @@ impl BooksMetrics {
                 "The gate's figures of the day agree with the vendor's, model by model, to 1%.",
                 &[],
             )?,
-            price_changes: IntCounterVec::new(
-                Opts::new("tollgate_price_changes_total", "Prices that the vendor's list set anew."),
-                &["model"],
-            )?,
+            price_changes: IntCounter::new("tollgate_price_changes_total", "Prices that the vendor's list set anew.")?,
             days_left: whole(
                 "tollgate_model_days_left",
                 "Days until the vendor takes a model away; 0 or less is gone.",
@@ -106,10 +103,7 @@ impl BooksMetrics {
                 self.agree.with_label_values::<&str>(&[]).set(report.agrees().into());
             }
         }
-        for (model, changes) in self.known.price_changes() {
-            let counter = self.price_changes.with_label_values(&[&*model]);
-            counter.inc_by(changes.saturating_sub(counter.get()));
-        }
+        self.price_changes.inc_by(self.known.price_changes().saturating_sub(self.price_changes.get()));
     }
 
     fn look_at_models(&self) {
