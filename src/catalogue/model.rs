@@ -198,6 +198,13 @@ impl Model {
         self.slot != Slot::OTHER
     }
 
+    /// The moment from which it answers 410, past or to come: 00:00 UTC of its day. `None` where it is to stay.
+    pub fn leaves_at(&self) -> Option<SystemTime> {
+        let last: Date = self.deprecated.as_ref()?.parse().ok()?;
+        let midnight = last.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp().as_second();
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(midnight.try_into().ok()?))
+    }
+
     /// Days by UTC from a moment until it answers 410, which are less than one where it does already; `None` where it is to
     /// stay.
     pub fn days_left(&self, at: SystemTime) -> Option<i32> {

@@ -452,11 +452,12 @@ async fn a_model_that_is_new_or_to_go_is_told_and_priced() {
     });
     let vendor = quick(|settings| settings.models = serde_json::from_value(entries).unwrap());
     let (sidecar, receipts) = start(&vendor, |config| config.catalogue.refresh = Duration::from_secs(3600));
-    let days = until("the day on which it goes", async || {
-        value(&metrics(&sidecar).await, &format!("tollgate_model_days_left{{model=\"{LLAMA}\"}}"))
+    let leaves = until("the day on which it goes", async || {
+        value(&metrics(&sidecar).await, &format!("tollgate_model_leaves_timestamp_seconds{{model=\"{LLAMA}\"}}"))
     })
     .await;
-    assert!(days > 20_000.0, "{days}");
+    // 2099-01-01, 00:00 UTC.
+    assert_eq!(leaves, 4_070_908_800.0);
     let url = format!("http://{}{}", sidecar.listen(), run(new));
     ask(&client(), &url, &json!({"prompt": "x"})).send().await.unwrap().bytes().await.unwrap();
     let facts = receipts.after(1).await.remove(0);

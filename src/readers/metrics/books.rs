@@ -20,7 +20,7 @@ pub(super) struct BooksMetrics {
     read: GaugeVec,
     agree: IntGaugeVec,
     price_changes: IntCounter,
-    days_left: IntGaugeVec,
+    leaves: GaugeVec,
     vanished: IntGauge,
     learned: GaugeVec,
 }
@@ -56,10 +56,10 @@ impl BooksMetrics {
                 &[],
             )?,
             price_changes: IntCounter::new("tollgate_price_changes_total", "Prices that the vendor's list set anew.")?,
-            days_left: whole(
-                "tollgate_model_days_left",
-                "Days until the vendor takes a model away; 0 or less is gone.",
-                &["model"],
+            leaves: gauges(
+                "tollgate_model_leaves_timestamp_seconds",
+                "When the vendor takes a model away, where it has said so.",
+                "model",
             )?,
             vanished: IntGauge::new("tollgate_models_vanished", "Models known here that the vendor lists no more.")?,
             learned: gauges(
@@ -78,7 +78,7 @@ impl BooksMetrics {
             &self.read,
             &self.agree,
             &self.price_changes,
-            &self.days_left,
+            &self.leaves,
             &self.vanished,
             &self.learned,
         ]
@@ -108,11 +108,12 @@ impl BooksMetrics {
 
     fn look_at_models(&self) {
         let now = SystemTime::now();
-        self.days_left.reset();
+        self.leaves.reset();
         self.learned.reset();
         for model in self.catalogue.models().iter().filter(|model| model.is_listed()) {
-            if let Some(days) = model.days_left(now).filter(|days| *days >= GONE_FOR_DAYS) {
-                self.days_left.with_label_values(&[&*model.id]).set(days.into());
+            let is_news = model.days_left(now).is_some_and(|days| days >= GONE_FOR_DAYS);
+            if let Some(at) = model.leaves_at().filter(|_| is_news) {
+                self.leaves.with_label_values(&[&*model.id]).set(timestamp(at));
             }
             if let Some(ratio) = model.learned.ratio() {
                 self.learned.with_label_values(&[&*model.id]).set(ratio);
