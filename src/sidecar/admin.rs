@@ -1,6 +1,7 @@
 //! The admin port: metrics, health, and behind the [guard](super::guard) what tells of single calls. Not for clients.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -18,7 +19,8 @@ use super::spending::Spending;
 use crate::catalogue::Catalogue;
 use crate::layers::cache::CacheLayer;
 use crate::readers::metrics::Metrics;
-use crate::vendor::Known;
+use crate::vendor::reconcile::Report;
+use crate::vendor::{Book, Known};
 
 /// What the admin port shows.
 #[derive(Clone)]
@@ -37,6 +39,7 @@ pub(super) fn router(admin: Admin, guard: Guard) -> Router {
     let guarded = Router::new()
         .route("/cache", get(cache_size).delete(purge))
         .route("/budgets", get(budgets))
+        .route("/books", get(books))
         .merge(super::logs::router())
         .merge(super::page::router())
         .layer(from_fn_with_state(guard, guard::check));
@@ -59,7 +62,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 async fn budgets(State(admin): State<Admin>) -> Response {
     let row = |status: crate::layers::budget::Status| {
         let seconds = |time: std::time::Duration| time.as_secs_f64().round();
-        let resets = status.resets_at.duration_since(std::time::SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
+        let resets = status.resets_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
         json!({
             "name": status.name,
             "limit_neurons": status.limit.as_f64(),
@@ -76,6 +79,31 @@ async fn budgets(State(admin): State<Admin>) -> Response {
     };
     let rows: Vec<_> = admin.spending.budgets.status().into_iter().map(row).collect();
     Json(json!({"budgets": rows})).into_response()
+}
+
+/// What was last read in the vendor's own books. `null` where nothing was.
+async fn books(State(admin): State<Admin>) -> Response {
+    let seconds = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let book = |book: Book| json!({"read_at": book.read_at.map(seconds), "trouble": book.trouble});
+    let account = admin.known.account().map(|account| {
+        json!({
+            "until": seconds(account.until),
+            "gate_neurons": account.gate.as_f64(),
+            "elsewhere_neurons": account.elsewhere.as_f64(),
+            "agrees": account.report.as_ref().map(Report::agrees),
+            "verdict": account.report.as_ref().map(Report::verdict),
+        })
+    });
+    let news =
+        admin.known.news().into_iter().map(|news| json!({"at": seconds(news.at), "what": news.change.to_string()}));
+    let body = json!({
+        "models": book(admin.known.list()),
+        "analytics": book(admin.known.analytics()),
+        "account": account,
+        "news": news.collect::<Vec<_>>(),
+        "vanished": admin.catalogue.vanished(),
+    });
+    Json(body).into_response()
 }
 
 async fn cache_size(State(admin): State<Admin>) -> Response {

@@ -38,12 +38,21 @@ pub(super) struct Demo {
 const ACCOUNT: &str = "023e105f4ecef8ad9ca31a8372d0c353";
 /// Quicker than life, so that a short demo shows something.
 const LATENCY: f64 = 0.3;
+/// What of the account's spending passes the gate by, as Workers' calls do.
+const ELSEWHERE: f64 = 0.15;
+/// Much quicker than life, too.
+const LAG: Duration = Duration::from_secs(5);
 
 impl Demo {
     pub(super) fn run(self) -> Result<(), Failure> {
         start_log(&Log { level: "warn".into(), ..Log::default() })?;
         let failed = |error: std::io::Error| Failure::Failed(error.to_string());
-        let settings = simulator::Settings { latency: LATENCY, ..simulator::Settings::default() };
+        let settings = simulator::Settings {
+            latency: LATENCY,
+            elsewhere: ELSEWHERE,
+            analytics_lag: LAG,
+            ..simulator::Settings::default()
+        };
         let vendor = simulator::start(settings).map_err(failed)?;
         let totals = Arc::new(Totals::default());
         let place = Place::new().map_err(failed)?;
@@ -67,9 +76,14 @@ impl Demo {
         config.upstream.base_url =
             Some(BaseUrl::try_from(upstream.to_owned()).map_err(|error| Failure::Failed(error.to_string()))?);
         config.upstream.account_id = Some(ACCOUNT.into());
+        config.catalogue.refresh = Duration::from_secs(3600);
+        config.account.analytics = true;
+        (config.account.analytics_every, config.account.analytics_lag) = (LAG, LAG);
         config.budgets = budgets();
         config.records.path = Some(place.0.join("demo.db"));
-        Sidecar::start(config, &Variables::new(), vec![totals as Arc<dyn Reader>]).map_err(failure)
+        // The simulator takes any.
+        let variables: Variables = vec![(config.upstream.api_token_env.clone(), "demo".into())];
+        Sidecar::start(config, &variables, vec![totals as Arc<dyn Reader>]).map_err(failure)
     }
 
     fn drive(&self, base_url: &str, totals: &Totals) -> std::io::Result<()> {
