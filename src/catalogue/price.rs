@@ -90,6 +90,26 @@ impl Unit {
         }
     }
 
+    /// As people write it behind a figure: `/M in`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::InputToken => "/M in",
+            Self::CachedInputToken => "/M cached in",
+            Self::OutputToken => "/M out",
+            Self::Tile => "/tile",
+            Self::TileStep => "/tile and step",
+            Self::InputTile => "/input tile",
+            Self::InputTileStep => "/input tile and step",
+            Self::FirstMegapixel => "/first MP",
+            Self::NextMegapixel => "/further MP",
+            Self::InputMegapixel => "/input MP",
+            Self::AudioMinute => "/minute",
+            Self::AudioMinuteWebsocket => "/minute over WebSocket",
+            Self::KiloCharacters => "/1k characters",
+            Self::Image => "/M images",
+        }
+    }
+
     /// What the published figure is divided by: the per-million columns.
     fn published_per(self) -> f64 {
         match self {

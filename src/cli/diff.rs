@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::models::words;
 use super::{Failure, block_on, print};
 use crate::catalogue::{Catalogue, Change, Entry, Unit};
 use crate::sidecar::books::{Learned, books};
@@ -99,7 +98,7 @@ fn table(rows: &[Row], changes: &[Change], source: &str) -> String {
         let figure = |figure: Option<f64>| figure.map_or_else(|| "-".into(), |figure| figure.to_string());
         let off = row.off().map_or_else(String::new, |off| format!("{:+.1}%", off * 100.0));
         let (model, built_in, live) = (&row.model, figure(row.built_in), figure(row.live));
-        text += &format!("{model:width$}  {built_in:>12}  {live:>12}  {off:>8}  {}\n", words(row.unit));
+        text += &format!("{model:width$}  {built_in:>12}  {live:>12}  {off:>8}  {}\n", row.unit.words());
     }
     text += &format!("\n{source}; what is more than rounding:\n");
     if changes.is_empty() {

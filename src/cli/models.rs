@@ -81,7 +81,7 @@ fn table(models: &[std::sync::Arc<Model>]) -> String {
 
 /// Prices in words, and what else a caller should know.
 fn remarks(model: &Model) -> String {
-    let price = |unit| model.prices.published(unit).map(|figure| format!("{figure} {}", words(unit)));
+    let price = |unit| model.prices.published(unit).map(|figure| format!("{figure} {}", unit.words()));
     let mut parts: Vec<_> = Unit::ALL.into_iter().filter_map(price).collect();
     if parts.is_empty() {
         parts.push("no published price".into());
@@ -99,23 +99,4 @@ fn remarks(model: &Model) -> String {
         parts.push(when + &instead);
     }
     parts.join(", ")
-}
-
-pub(super) fn words(unit: Unit) -> &'static str {
-    match unit {
-        Unit::InputToken => "/M in",
-        Unit::CachedInputToken => "/M cached in",
-        Unit::OutputToken => "/M out",
-        Unit::Tile => "/tile",
-        Unit::TileStep => "/tile and step",
-        Unit::InputTile => "/input tile",
-        Unit::InputTileStep => "/input tile and step",
-        Unit::FirstMegapixel => "/first MP",
-        Unit::NextMegapixel => "/further MP",
-        Unit::InputMegapixel => "/input MP",
-        Unit::AudioMinute => "/minute",
-        Unit::AudioMinuteWebsocket => "/minute over WebSocket",
-        Unit::KiloCharacters => "/1k characters",
-        Unit::Image => "/M images",
-    }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::settings::{Settings, variables};
+use super::settings::{MODELS, Settings, variables};
 use super::{Failure, print};
 use crate::sidecar::config::{BaseUrl, Log, LogFormat};
 use crate::sidecar::{Sidecar, StartError};
@@ -28,8 +28,6 @@ pub(super) struct Serve {
 
 /// The records of a sidecar whose config names none.
 pub(super) const RECORDS: &str = "tollgate.db";
-/// What it learns of models, where its config does not say.
-pub(super) const MODELS: &str = "tollgate.models.json";
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {

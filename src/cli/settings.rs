@@ -16,6 +16,9 @@ pub(super) struct Settings {
     config: Option<PathBuf>,
 }
 
+/// What a sidecar learns of models, where its config does not say.
+pub(super) const MODELS: &str = "tollgate.models.json";
+
 /// Every variable of the environment that is text.
 pub(super) fn variables() -> Variables {
     std::env::vars_os()
@@ -38,7 +41,7 @@ impl Settings {
 
     /// What the sidecar of this config has kept of the vendor's list and of prices.
     pub(super) fn learned(&self, config: &Config) -> Result<Learned, Failure> {
-        let path = config.catalogue.path.clone().unwrap_or_else(|| super::serve::MODELS.into());
+        let path = config.catalogue.path.clone().unwrap_or_else(|| MODELS.into());
         let unreadable =
             |error| Failure::Failed(format!("{} ([catalogue] path) cannot be read: {error}", path.display()));
         if path.as_os_str().is_empty() { Ok(Learned::default()) } else { Learned::read(&path).map_err(unreadable) }
