@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tollgate::layers::budget::{Period, Rule, Split};
+use tollgate::layers::budget::{Period, Plan, Rule, Split};
 use tollgate::neurons::Neurons;
 use tollgate::receipt::CallId;
 
@@ -153,6 +153,46 @@ async fn a_long_call_is_shortened_to_what_is_left_also_where_that_takes_a_lease(
     assert_eq!(reply.status(), 200, "{}", reply.text().await.unwrap());
     let sent: Value = serde_json::from_slice(&gate.vendor.seen().pop().unwrap().body).unwrap();
     assert!((2_000..2_740).contains(&sent["max_tokens"].as_u64().unwrap()), "{sent}");
+}
+
+#[tokio::test]
+async fn the_plan_says_whether_calls_stop_at_the_free_allocation() {
+    // 600,000 tokens may cost 10,951 neurons; 10,000 are free.
+    let dear = json!({"prompt": "a tale", "max_tokens": 600_000});
+    for (plan, status) in [(Plan::Free, 429), (Plan::Paid, 200), (Plan::Auto, 200)] {
+        let gate = Gate::with(vendor(), |config| config.account.plan = plan);
+        let reply = gate.run(LLAMA, &dear).await;
+        assert_eq!(reply.status(), status, "{plan:?}");
+        let text = reply.text().await.unwrap();
+        assert_eq!(text.contains("free allocation"), status == 429, "{text}");
+        gate.receipts.after(1).await;
+        let admin = format!("http://{}", gate.sidecar.admin());
+        let free = standing(&gate.client, &admin, "free allocation").await;
+        let counted = gate.vendor.counts().neurons();
+        assert_eq!(free["spent_neurons"].as_f64(), Some(counted.as_f64()));
+        assert_eq!(free["lasts_seconds"].is_null(), counted.is_zero(), "{free}");
+        let left = Neurons::from_whole(10_000).saturating_sub(counted).as_f64();
+        let left = format!("tollgate_free_neurons_remaining {left}");
+        assert!(gate.metrics().await.contains(&left), "no {left}");
+    }
+}
+
+#[tokio::test]
+async fn on_auto_the_vendor_is_believed_when_it_says_that_nothing_is_free_any_more() {
+    let mut settings = tollgate::simulator::Settings::default();
+    (settings.latency, settings.rate_limits) = (0.0, false);
+    settings.free_neurons = Some(Neurons::from_micro(1));
+    let gate = Gate::with(tollgate::simulator::start(settings).unwrap(), |_| {});
+    let mut refused = Vec::new();
+    for n in 0..4 {
+        let reply = gate.run(LLAMA, &body(n, 10)).await;
+        if reply.status() == 429 {
+            assert_eq!(reply.headers()["x-should-retry"], "false");
+            refused.push(reply.headers().contains_key("retry-after"));
+        }
+    }
+    assert_eq!(refused, [true; 3]);
+    assert_eq!(gate.vendor.counts().attempts, 2, "the vendor is asked no more until 00:00 UTC");
 }
 
 /// How long this machine lets a thread wait that wants to run: no program can help that.
