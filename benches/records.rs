@@ -54,13 +54,24 @@ fn main() {
         filter(&|_| {}),
         filter(&|filter| filter.key = Some("team-7".into())),
         filter(&|filter| (filter.model, filter.outcome) = (Some(rare.clone()), Some("timeout".into()))),
+        filter(&|filter| (filter.key, filter.model) = (Some("team-8".into()), Some(rare.clone()))),
+        filter(&|filter| (filter.cached, filter.key) = (Some(true), Some("team-7".into()))),
+        filter(&|filter| filter.success = Some(false)),
         filter(&|filter| {
             (filter.key, filter.outcome, filter.status) = (Some("team-7".into()), Some("aborted".into()), Some(500))
         }),
     ] {
         let began = Instant::now();
-        let page = archive.list(&filter, 50).unwrap();
-        println!("a page of {}: {:?} for {filter:?}", page.len(), began.elapsed());
+        // As the log API reads it: the page, a far one, and the total.
+        let page = archive.page(&filter, 0, 50).unwrap();
+        let near = began.elapsed();
+        archive.page(&filter, 9_950, 50).unwrap();
+        let total = archive.count(&filter, 10_000).unwrap();
+        println!(
+            "a page of {} of {total}: {near:?}, with a far one and the total {:?}: {filter:?}",
+            page.len(),
+            began.elapsed()
+        );
     }
 }
 

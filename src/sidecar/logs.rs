@@ -45,6 +45,7 @@ struct Wanted {
     event_id: Option<String>,
     success: Option<bool>,
     cached: Option<bool>,
+    feedback: Option<i64>,
     /// RFC 3339.
     start_date: Option<jiff::Timestamp>,
     /// RFC 3339.
@@ -228,6 +229,7 @@ impl Wanted {
             event_id: self.event_id,
             success: self.success,
             cached: self.cached,
+            feedback: self.feedback,
             since_ms: self.start_date.map(millis),
             until_ms: self.end_date.map(millis),
             before,

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tollgate::layers::budget::{Period, Rule, Split};
+use tollgate::layers::budget::{Period, Plan, Rule, Split};
 use tollgate::neurons::Neurons;
+use tollgate::readers::records::Filter;
 use tollgate::receipt::CallId;
 
 use crate::support::{Gate, LLAMA, Process, ask, client, vendor};
@@ -155,6 +156,46 @@ async fn a_long_call_is_shortened_to_what_is_left_also_where_that_takes_a_lease(
     assert!((2_000..2_740).contains(&sent["max_tokens"].as_u64().unwrap()), "{sent}");
 }
 
+#[tokio::test]
+async fn the_plan_says_whether_calls_stop_at_the_free_allocation() {
+    // 600,000 tokens may cost 10,951 neurons; 10,000 are free.
+    let dear = json!({"prompt": "a tale", "max_tokens": 600_000});
+    for (plan, status) in [(Plan::Free, 429), (Plan::Paid, 200), (Plan::Auto, 200)] {
+        let gate = Gate::with(vendor(), |config| config.account.plan = plan);
+        let reply = gate.run(LLAMA, &dear).await;
+        assert_eq!(reply.status(), status, "{plan:?}");
+        let text = reply.text().await.unwrap();
+        assert_eq!(text.contains("free allocation"), status == 429, "{text}");
+        gate.receipts.after(1).await;
+        let admin = format!("http://{}", gate.sidecar.admin());
+        let free = standing(&gate.client, &admin, "free allocation").await;
+        let counted = gate.vendor.counts().neurons();
+        assert_eq!(free["spent_neurons"].as_f64(), Some(counted.as_f64()));
+        assert_eq!(free["lasts_seconds"].is_null(), counted.is_zero(), "{free}");
+        let left = Neurons::from_whole(10_000).saturating_sub(counted).as_f64();
+        let left = format!("tollgate_free_neurons_remaining {left}");
+        assert!(gate.metrics().await.contains(&left), "no {left}");
+    }
+}
+
+#[tokio::test]
+async fn on_auto_the_vendor_is_believed_when_it_says_that_nothing_is_free_any_more() {
+    let mut settings = tollgate::simulator::Settings::default();
+    (settings.latency, settings.rate_limits) = (0.0, false);
+    settings.free_neurons = Some(Neurons::from_micro(1));
+    let gate = Gate::with(tollgate::simulator::start(settings).unwrap(), |_| {});
+    let mut refused = Vec::new();
+    for n in 0..4 {
+        let reply = gate.run(LLAMA, &body(n, 10)).await;
+        if reply.status() == 429 {
+            assert_eq!(reply.headers()["x-should-retry"], "false");
+            refused.push(reply.headers().contains_key("retry-after"));
+        }
+    }
+    assert_eq!(refused, [true; 3]);
+    assert_eq!(gate.vendor.counts().attempts, 2, "the vendor is asked no more until 00:00 UTC");
+}
+
 /// How long this machine lets a thread wait that wants to run: no program can help that.
 struct Pauses(Arc<AtomicU64>);
 
@@ -183,7 +224,8 @@ async fn what_was_spent_survives_a_kill() {
     let kills = from_env("TOLLGATE_KILLS", 8);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tollgate.db");
-    let (vendor, limit, clients) = (vendor(), 600.0 * kills as f64, 8u64);
+    // More than can be spent meanwhile, on any machine: refusals are no load.
+    let (vendor, limit, clients) = (vendor(), 5_000.0 * kills as f64, 8u64);
     let next = Arc::new(AtomicU64::new(0));
     let budgets = format!("[{{name = \"all\", limit = \"{limit} neurons\", window = \"month\"}}]");
     let variables = [("TOLLGATE_BUDGETS", &*budgets), ("TOLLGATE_RECORDS_PATH", path.to_str().unwrap())];
@@ -242,8 +284,9 @@ async fn what_was_spent_survives_a_kill() {
     }
     // The records are all there but those of the last moments.
     let records = tollgate::readers::records::Archive::open(&path).unwrap();
-    let usage = records.usage(0, 1 << 50, Default::default()).unwrap();
-    let calls: u64 = usage.iter().map(|line| line.calls).sum();
+    let mut good = Filter::default();
+    good.success = Some(true);
+    let calls = records.count(&good, usize::MAX >> 1).unwrap() as u64;
     let answered = vendor.counts().answered();
     for id in &settled {
         let id = CallId::parse(id).unwrap();

@@ -35,22 +35,29 @@ async fn sigterm_lets_a_stream_end_and_takes_no_new_calls() {
 #[tokio::test]
 async fn no_token_or_prompt_is_ever_logged() {
     let vendor = vendor();
-    for format in ["text", "json"] {
-        let variables =
-            [("TOLLGATE_LOG_LEVEL", "trace"), ("TOLLGATE_LOG_FORMAT", format), ("CLOUDFLARE_API_TOKEN", "s3cret-own")];
+    let keys = format!("[{{name = \"team\", sha256 = \"{}\"}}]", tollgate::layers::identify::keys::sha256(TOKEN));
+    for (format, keys) in [("text", "[]"), ("json", "[]"), ("text", &*keys)] {
+        let variables = [
+            ("TOLLGATE_LOG_LEVEL", "trace"),
+            ("TOLLGATE_LOG_FORMAT", format),
+            ("CLOUDFLARE_API_TOKEN", "s3cret-own"),
+            ("TOLLGATE_KEYS", keys),
+        ];
         let mut process = Process::serve(&vendor.base_url(), &variables);
         let url = format!("{}/run/{LLAMA}", process.listen);
         for body in [json!({"prompt": "private words"}), json!({"prompt": "private words", "stream": true}), json!([])]
         {
             ask(&client(), &url, &body).send().await.unwrap().bytes().await.unwrap();
         }
+        let wrong = client().post(&url).bearer_auth("tg_a-wrong-key").body("{}").send().await.unwrap();
+        wrong.bytes().await.unwrap();
         process.terminate();
         assert!(process.child.wait().unwrap().success());
         let mut log = String::new();
         process.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         let tollgates: String = log.lines().filter(|line| line.contains("tollgate")).collect();
         assert!(tollgates.contains("llama"), "the calls are logged at this level: {log}");
-        for secret in [TOKEN, "s3cret-own", "private words"] {
+        for secret in [TOKEN, "s3cret-own", "private words", "tg_a-wrong-key"] {
             assert!(!log.contains(secret), "{secret} in the log");
         }
     }

@@ -56,6 +56,31 @@ async fn bodies_are_kept_where_a_call_asks_for_it_and_are_what_went_by() {
 }
 
 #[tokio::test]
+async fn what_a_caller_thinks_of_an_answer_is_taken_at_once_and_found_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let gate = keeping(&directory, |_| {});
+    let logs = format!("http://{}/logs", gate.sidecar.admin());
+    let mut judged = Vec::new();
+    for (n, feedback) in [1, -1, 1].into_iter().enumerate() {
+        let reply = gate.run(LLAMA, &json!({"prompt": format!("call {n}")})).await;
+        let id = id(&reply);
+        reply.bytes().await.unwrap();
+        gate.receipts.after(n + 1).await;
+        let verdict = json!({"feedback": feedback, "score": 70, "metadata": {"by": "a person"}});
+        let patched = gate.client.patch(format!("{logs}/{id}")).json(&verdict).send().await.unwrap();
+        assert_eq!(patched.status(), 200, "{}", patched.text().await.unwrap());
+        judged.push(id);
+    }
+    let bad = gate.client.get(format!("{logs}?feedback=-1")).send().await.unwrap().json::<Value>().await.unwrap();
+    assert_eq!((&bad["result"][0]["id"], &bad["result_info"]["total_count"]), (&judged[1].clone().into(), &1.into()));
+    for wrong in [json!({"feedback": 2}), json!({"score": 101}), json!({"metadata": {"a": {}}}), json!({"nonsense": 1})]
+    {
+        let refused = gate.client.patch(format!("{logs}/{}", judged[0])).json(&wrong).send().await.unwrap();
+        assert_eq!(refused.status(), 400, "{wrong}");
+    }
+}
+
+#[tokio::test]
 async fn a_long_body_is_cut_and_that_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let gate = keeping(&directory, |config| {

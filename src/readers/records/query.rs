@@ -85,6 +85,8 @@ pub struct Filter {
     pub success: Option<bool>,
     /// Answered from the cache; or not.
     pub cached: Option<bool>,
+    /// What a caller thought of it: -1, 0 or 1.
+    pub feedback: Option<i64>,
     /// Received at or after, in milliseconds since 1970.
     pub since_ms: Option<u64>,
     /// Received before, in milliseconds since 1970.
@@ -380,6 +382,7 @@ impl Filter {
             ("outcome = ?", text(&self.outcome)),
             ("event_id = ?", text(&self.event_id)),
             ("status = ?", self.status.map(|status| Value::Integer(status.into()))),
+            ("feedback = ?", self.feedback.map(Value::Integer)),
             ("id >= ?", moment(self.since_ms)),
             ("id < ?", moment(self.until_ms)),
             ("id < ?", before),

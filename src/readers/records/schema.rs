@@ -25,6 +25,7 @@ CREATE INDEX IF NOT EXISTS records_in_time_of_model ON records (model, id, key, 
 CREATE INDEX IF NOT EXISTS records_by_key ON records (key, outcome, id) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS records_in_time_of_key ON records (key, id, model, outcome, status) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS records_failed ON records (id) WHERE outcome NOT IN ('ok', 'cache_hit');
+CREATE INDEX IF NOT EXISTS records_by_feedback ON records (feedback, id) WHERE feedback IS NOT NULL;
 DROP INDEX IF EXISTS records_of_model;
 DROP INDEX IF EXISTS records_of_key;
 CREATE INDEX IF NOT EXISTS records_by_outcome ON records (outcome, id);
