@@ -17,6 +17,11 @@ pub(crate) const X_TOLLGATE_NEURONS: HeaderName = HeaderName::from_static("x-tol
 /// The same in US dollars.
 pub(crate) const X_TOLLGATE_COST_USD: HeaderName = HeaderName::from_static("x-tollgate-cost-usd");
 
+/// Whether a content type is JSON's, or has it in its name as `application/problem+json` does.
+pub(crate) fn is_json(content_type: &str) -> bool {
+    content_type.starts_with("application/json") || content_type.contains("json")
+}
+
 /// Takes out the hop-by-hop headers (RFC 9110, 7.6.1), which are between two neighbours only.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in listed(headers) {

@@ -410,6 +410,9 @@ impl Outcome {
 }
 
 impl CacheStatus {
+    /// Every status.
+    pub const ALL: [Self; 6] = [Self::None, Self::Hit, Self::Miss, Self::Bypass, Self::Coalesced, Self::Partial];
+
     /// Its header value and metric label; `None` where no cache was asked.
     pub fn label(self) -> Option<&'static str> {
         match self {

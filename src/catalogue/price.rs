@@ -212,6 +212,10 @@ const DENOMINATOR: u128 = 262_144 * 1_875;
 
 impl Bill {
     fn add(&mut self, micro_a_unit: u64, count: u64, per: u64) {
+        // Most models have a price for few of the units.
+        if micro_a_unit == 0 || count == 0 {
+            return;
+        }
         let part = u128::from(micro_a_unit) * u128::from(count);
         self.0 = self.0.saturating_add(part.saturating_mul(DENOMINATOR / u128::from(per)));
     }

@@ -1,5 +1,9 @@
-//! reqwest, as the client of the layers: HTTP/1.1 and HTTP/2, TLS, connections kept. One of your own goes in by
-//! [`Around`](super::Around).
+//! reqwest, as the client of the layers: HTTP/1.1 and HTTP/2, TLS by rustls with ring, connections kept. One of your own goes
+//! in by [`Around`](super::Around).
+//!
+//! Cargo builds one reqwest 0.13 for a whole program, and this crate asks it for rustls without a provider. Where yours has
+//! `rustls` or `native-tls`, nothing changes. Where it has no TLS at all, a client of yours panics when it is made, by reqwest's own
+//! word, unless a provider is there: `rustls::crypto::ring::default_provider().install_default()`, or reqwest's feature `rustls`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

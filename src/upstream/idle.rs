@@ -10,12 +10,15 @@ use tokio::time::{Instant, Sleep};
 
 use crate::body::{Body, BoxError};
 
+/// Longer than anyone waits, and no more than a clock can tell.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Fails a body when `timeout` passes between two of its pieces. Bytes that are all here already cannot be late.
 pub(super) fn limit(body: Body, timeout: Duration) -> Body {
     if body.is_end_stream() || body.as_bytes().is_some() {
         return body;
     }
-    Body::stream(IdleLimited { inner: body, timeout, timer: None, armed: false })
+    Body::stream(IdleLimited { inner: body, timeout: timeout.min(LONGEST), timer: None, armed: false })
 }
 
 struct IdleLimited {
@@ -72,5 +75,15 @@ mod tests {
         let error = limit(Body::stream(stalled), Duration::from_secs(60)).collect().await.unwrap_err();
         assert_eq!(begun.elapsed(), Duration::from_secs(60));
         assert!(error.to_string().contains("idle_timeout"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_timeout_there_is_breaks_nothing() {
+        let pieces = futures_util::stream::once(async {
+            tokio::task::yield_now().await;
+            Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"late")))
+        });
+        let body = Body::stream(http_body_util::StreamBody::new(pieces));
+        assert_eq!(limit(body, Duration::MAX).collect().await.unwrap().to_bytes(), "late");
     }
 }

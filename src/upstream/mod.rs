@@ -10,7 +10,7 @@
 //! # What it does not do
 //! It tries once, reads no body, and knows no limits: see [`layers`](crate::layers).
 
-mod around;
+pub mod around;
 pub mod client;
 mod idle;
 #[cfg(feature = "sidecar")]
@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tower::Service;
@@ -130,19 +130,23 @@ impl Target {
         self.token.is_some()
     }
 
-    fn uri(&self, path: &str) -> Result<Uri, http::Error> {
-        let path: PathAndQuery = path.parse()?;
-        Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(path).build()
+    fn uri(&self, path: String) -> Result<Uri, http::Error> {
+        let mut parts = uri::Parts::default();
+        (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(self.authority.clone()));
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(path)?);
+        Ok(Uri::from_parts(parts)?)
     }
 
     /// The path of a call in the form of the API or of the AI Gateway.
     fn path(&self, call: &Call) -> String {
-        let (prefix, account) = (&self.prefix, &call.account);
-        let base = match &self.gateway {
-            None => format!("{prefix}/client/v4/accounts/{account}/ai/"),
-            Some(gateway) => format!("{prefix}/v1/{account}/{gateway}/workers-ai/"),
-        };
-        let mut path = base;
+        let (account, query) = (&*call.account, call.head.query.as_deref());
+        let names = self.gateway.as_ref().map_or(0, String::len) + account.len() + call.model.id.len();
+        let length = self.prefix.len() + names + query.map_or(0, str::len) + FIXED_PARTS;
+        let mut path = String::with_capacity(length);
+        match &self.gateway {
+            None => path.extend([&*self.prefix, "/client/v4/accounts/", account, "/ai/"]),
+            Some(gateway) => path.extend([&*self.prefix, "/v1/", account, "/", gateway, "/workers-ai/"]),
+        }
         match call.endpoint {
             Endpoint::Run => {
                 path.push_str("run");
@@ -151,15 +155,9 @@ impl Target {
                     path.extend(utf8_percent_encode(&call.model.id, IN_PATH));
                 }
             }
-            openai => {
-                path.push_str("v1/");
-                path.push_str(openai.label());
-            }
+            openai => path.extend(["v1/", openai.label()]),
         }
-        if let Some(query) = &call.head.query {
-            path.push('?');
-            path.push_str(query);
-        }
+        path.extend(query.into_iter().flat_map(|query| ["?", query]));
         path
     }
 
@@ -203,6 +201,9 @@ impl fmt::Debug for Target {
 /// Everything but what a path segment or a slash may hold; `@` stays, as the vendor writes it.
 const IN_PATH: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}');
+
+/// As long as all that is always said in a path together.
+const FIXED_PARTS: usize = 48;
 
 /// Headers that the gate has obeyed itself; a gateway behind it would obey them once more.
 const OBEYED: [&str; 10] = [
@@ -257,7 +258,7 @@ where
     }
 
     fn call(&mut self, call: Call) -> ReplyFuture {
-        let uri = match self.target.uri(&self.target.path(&call)) {
+        let uri = match self.target.uri(self.target.path(&call)) {
             Ok(uri) => uri,
             Err(error) => return refuse(Error::Malformed(format!("the model or the query makes no URL: {error}"))),
         };
@@ -289,7 +290,7 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> ReplyFuture {
         let came_for = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        let uri = match self.target.uri(&format!("{}{came_for}", self.target.prefix)) {
+        let uri = match self.target.uri(format!("{}{came_for}", self.target.prefix)) {
             Ok(uri) => uri,
             Err(error) => return refuse(Error::Malformed(format!("the path makes no URL: {error}"))),
         };

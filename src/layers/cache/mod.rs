@@ -75,7 +75,7 @@ use self::store::{Entry, Kind, Store};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
-use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS};
+use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS, is_json};
 use crate::receipt::{CacheStatus, Outcome};
 use crate::vendor_error::VendorError;
 
@@ -366,19 +366,18 @@ fn is_answer(landed: &Landed) -> bool {
             let tail = landed.body.trim_ascii_end();
             tail.ends_with(b"[DONE]") || memchr::memmem::find(tail, b"response.completed").is_some()
         }
-        json if json.contains("json") => VendorError::find(head.status, &landed.body).is_none(),
+        json if is_json(json) => VendorError::find(head.status, &landed.body).is_none(),
         _ => !landed.body.is_empty(),
     }
 }
 
 /// The headers of an answer less what was only of its making.
-fn kept_headers(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = headers.clone();
-    for name in [header::DATE, header::SET_COOKIE, header::AGE, CF_AIG_CACHE_STATUS] {
-        kept.remove(name);
-    }
-    free(&mut kept);
-    kept
+fn kept_headers(headers: &HeaderMap) -> Box<[(HeaderName, HeaderValue)]> {
+    const MAKING: [HeaderName; 4] = [header::DATE, header::SET_COOKIE, header::AGE, CF_AIG_CACHE_STATUS];
+    let kept = headers.iter().filter(|(name, _)| !MAKING.contains(name));
+    let free = |name: &HeaderName| NOTHING.iter().find(|(told, _)| told == name).map(|(_, nothing)| *nothing);
+    kept.map(|(name, value)| (name.clone(), free(name).map_or_else(|| value.clone(), HeaderValue::from_static)))
+        .collect()
 }
 
 fn hit(mut reply: Reply, entry: &Entry, call: &Call) -> Reply {
@@ -396,9 +395,11 @@ fn unpaid(mut reply: Reply) -> Reply {
     reply
 }
 
+/// What an answer cost that was not asked for again.
+const NOTHING: [(HeaderName, &str); 2] = [(X_TOLLGATE_NEURONS, "0"), (X_TOLLGATE_COST_USD, "0.000000000")];
+
 /// Where a cost was told, it is none.
 fn free(headers: &mut HeaderMap) {
-    const NOTHING: [(HeaderName, &str); 2] = [(X_TOLLGATE_NEURONS, "0"), (X_TOLLGATE_COST_USD, "0.000000000")];
     for (name, nothing) in NOTHING {
         if headers.contains_key(&name) {
             headers.insert(name, HeaderValue::from_static(nothing));

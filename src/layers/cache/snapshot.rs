@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use super::key::{Key, Secret};
@@ -105,7 +105,7 @@ impl Line {
     /// `None` where it was kept at a time that no clock tells.
     fn entry(self, body: Bytes) -> Option<(Key, Entry)> {
         let kind = match self.headers {
-            Some(headers) => Kind::Reply(headers.into_iter().filter_map(header).collect::<HeaderMap>()),
+            Some(headers) => Kind::Reply(headers.into_iter().filter_map(header).collect()),
             None => Kind::Vector(self.pooling.map(Bytes::from)),
         };
         let kept_at = SystemTime::UNIX_EPOCH.checked_add(self.kept_at)?;
@@ -113,8 +113,8 @@ impl Line {
     }
 }
 
-fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
-    let text = |(name, value): (&HeaderName, &HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
+fn texts(headers: &[(HeaderName, HeaderValue)]) -> Vec<(String, String)> {
+    let text = |(name, value): &(HeaderName, HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
     headers.iter().filter_map(text).collect()
 }
 

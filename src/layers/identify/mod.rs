@@ -73,7 +73,7 @@ use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::call::{Ask, Call, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Task};
-use crate::headers::{CF_AIG_LOG_ID, strip_hop_by_hop};
+use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
 use crate::payload::{Copying, Payload, Payloads};
 use crate::receipt::{CallId, ReadBy, Readers, Receipt};
 
@@ -348,7 +348,7 @@ pub fn measure(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<As
 
 fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Reading, Error> {
     let looks_json = || body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    if !endpoint.is_native() || content_type.contains("json") || looks_json() {
+    if !endpoint.is_native() || is_json(content_type) || looks_json() {
         return Reading::json(body).map_err(|error| malformed(&error));
     }
     if content_type.starts_with("multipart/form-data") {

@@ -107,7 +107,7 @@ fn workers_ai(rest: &str) -> Found<'_> {
 
 /// Clients differ in what they encode: `%40cf/…` and `@cf%2F…` are the same model.
 fn name(model: &str) -> Cow<'_, str> {
-    percent_decode_str(model).decode_utf8_lossy()
+    if model.contains('%') { percent_decode_str(model).decode_utf8_lossy() } else { Cow::Borrowed(model) }
 }
 
 #[cfg(test)]

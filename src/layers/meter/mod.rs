@@ -71,7 +71,7 @@ use crate::Error;
 use crate::body::Body;
 use crate::call::{Call, Endpoint};
 use crate::headers::{
-    CF_AI_NEURONS, CF_AI_REQ_ID, CF_AIG_CACHE_STATUS, CF_RAY, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS,
+    CF_AI_NEURONS, CF_AI_REQ_ID, CF_AIG_CACHE_STATUS, CF_RAY, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS, is_json,
 };
 use crate::neurons::Neurons;
 use crate::receipt::{Attempt, Estimate};
@@ -212,7 +212,7 @@ fn content(headers: &HeaderMap) -> Content {
     match content_type {
         _ if is_encoded => Content::Opaque,
         events if events.starts_with("text/event-stream") => Content::Events,
-        json if json.contains("json") || json.starts_with("text/") || json.is_empty() => Content::Json,
+        json if is_json(json) || json.starts_with("text/") || json.is_empty() => Content::Json,
         _ => Content::Opaque,
     }
 }

@@ -85,10 +85,12 @@ struct Capture {
 
 /// Longer than any key that is looked for.
 const KEY_BYTES: usize = 20;
-/// A usage object is some 300 bytes.
+/// A usage object is some 300 bytes at most.
 const MAX_CAPTURE: usize = 4096;
+const USUAL_CAPTURE: usize = 256;
 /// What is nested deeper is not looked into.
 const MAX_DEPTH: usize = 64;
+const USUAL_DEPTH: usize = 8;
 
 impl Key {
     fn of(name: &[u8]) -> Self {
@@ -111,7 +113,7 @@ impl Scanner {
         Self {
             found: Found::default(),
             state: State::Between,
-            containers: Vec::new(),
+            containers: Vec::with_capacity(USUAL_DEPTH),
             key: Key::Other,
             key_text: [0; KEY_BYTES],
             key_length: 0,
@@ -269,7 +271,8 @@ impl Scanner {
     }
 
     fn begin_capture(&mut self) {
-        self.capture = Some(Capture { key: self.key, depth: self.containers.len(), bytes: Vec::new(), length: 0 });
+        let bytes = Vec::with_capacity(USUAL_CAPTURE);
+        self.capture = Some(Capture { key: self.key, depth: self.containers.len(), bytes, length: 0 });
     }
 
     fn keep(&mut self, bytes: &[u8]) {

@@ -45,9 +45,14 @@ impl Allocation {
         Self { held: Mutex::default(), count: AtomicUsize::new(0), probe_every }
     }
 
+    /// Nobody is held: every call may go on, whatever the time is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
     /// What a call of this account may do.
     pub fn pass(&self, account: &str, now: SystemTime) -> Pass {
-        if self.count.load(Ordering::Relaxed) == 0 {
+        if self.is_empty() {
             return Pass::Free;
         }
         let mut held = self.held.lock();
@@ -77,7 +82,7 @@ impl Allocation {
 
     /// The vendor answered a call of the account otherwise.
     pub fn works(&self, account: &str) {
-        if self.count.load(Ordering::Relaxed) > 0 {
+        if !self.is_empty() {
             let mut held = self.held.lock();
             held.remove(account);
             self.count.store(held.len(), Ordering::Relaxed);

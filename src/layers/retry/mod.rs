@@ -168,7 +168,9 @@ where
 
     fn call(&mut self, call: Call) -> ReplyFuture {
         let shared = self.shared.clone();
-        if let Pass::Held(retry_after) = shared.allocation.pass(&call.account, (shared.clock)()) {
+        if !shared.allocation.is_empty()
+            && let Pass::Held(retry_after) = shared.allocation.pass(&call.account, (shared.clock)())
+        {
             return Box::pin(std::future::ready(Err(Error::FreeNeuronsUsedUp { retry_after })));
         }
         let inner = self.inner.clone();

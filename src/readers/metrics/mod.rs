@@ -74,6 +74,7 @@ struct PerModel {
     neurons: [OnceLock<Counter>; 4],
     cost_usd: OnceLock<Counter>,
     answered: OnceLock<IntCounter>,
+    cache: [OnceLock<IntCounter>; CacheStatus::ALL.len()],
     drift: OnceLock<Gauge>,
 }
 
@@ -267,8 +268,8 @@ fn code(code: Option<u32>) -> &'static str {
 }
 
 fn count_cache(families: &Families, model: &PerModel, facts: &Facts) {
-    let Some(status) = facts.cache.label() else { return };
-    families.cache.with_label_values(&[&*model.model, status]).inc();
+    let Some(counter) = model.cache(families, facts.cache) else { return };
+    counter.inc();
     if matches!(facts.cache, CacheStatus::Hit | CacheStatus::Coalesced | CacheStatus::Partial) {
         families.saved.with_label_values(&[&*model.model]).inc_by(facts.saved.as_f64());
     }
@@ -364,6 +365,7 @@ impl Families {
             neurons: Default::default(),
             cost_usd: OnceLock::new(),
             answered: OnceLock::new(),
+            cache: Default::default(),
             drift: OnceLock::new(),
         }
     }
@@ -397,6 +399,12 @@ impl PerModel {
         let label = source.label()?;
         let counter = &self.neurons[source as usize];
         Some(counter.get_or_init(|| families.neurons.with_label_values(&[&*self.model, label])))
+    }
+
+    fn cache(&self, families: &Families, status: CacheStatus) -> Option<&IntCounter> {
+        let label = status.label()?;
+        let counter = &self.cache[status as usize];
+        Some(counter.get_or_init(|| families.cache.with_label_values(&[&*self.model, label])))
     }
 
     fn cost_usd(&self, families: &Families) -> &Counter {
