@@ -1,5 +1,6 @@
 //! One budget: how much, for how long, for whom.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -85,6 +86,17 @@ pub enum OnExceeded {
     Model(String),
 }
 
+/// One value of a split.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Value<'a> {
+    Text(Cow<'a, str>),
+    Other(&'a Metadatum),
+    /// The call has none.
+    None(()),
+}
+
+const USUAL_NAME_BYTES: usize = 64;
 /// Longer values of a split are told apart by a hash, so that no client decides how much memory a bucket takes.
 const MAX_VALUE_BYTES: usize = 96;
 
@@ -142,44 +154,61 @@ impl Rule {
         if !self.is_split() {
             return String::new();
         }
-        let values = call.receipt.read(|facts| self.splits().iter().map(|split| split.value(call, facts)).collect());
-        serde_json::Value::Array(values).to_string()
+        call.receipt.read(|facts| array(self.splits().iter().map(|split| split.value(call, facts))))
     }
 
     /// The bucket of an account, where the rule counts accounts.
     pub(super) fn bucket_of_account(&self, account: &str) -> Option<String> {
-        (self.scope == Scope::Account).then(|| serde_json::json!([shorten(account)]).to_string())
+        (self.scope == Scope::Account).then(|| array([Value::Text(shorten(account))].into_iter()))
     }
 }
 
 // === impl Split ===
 
 impl Split {
-    fn value(&self, call: &Call, facts: &Facts) -> serde_json::Value {
-        let text = |text: &str| serde_json::Value::from(shorten(text));
+    fn value<'a>(&self, call: &'a Call, facts: &'a Facts) -> Value<'a> {
+        let text = |text: &'a str| Value::Text(shorten(text));
         match self {
             Self::Account => text(&call.account),
-            Self::Key => call.key.as_deref().map_or(serde_json::Value::Null, text),
+            Self::Key => call.key.as_deref().map_or(Value::None(()), text),
             Self::Model => text(&call.model.id),
             Self::Metadata(name) => match facts.metadata.iter().find(|(key, _)| key == name) {
-                None => serde_json::Value::Null,
+                None => Value::None(()),
                 Some((_, Metadatum::String(value))) => text(value),
-                Some((_, Metadatum::Number(number))) => serde_json::Value::Number(number.clone()),
-                Some((_, Metadatum::Bool(flag))) => (*flag).into(),
+                Some((_, other)) => Value::Other(other),
             },
         }
     }
 }
 
-fn shorten(text: &str) -> String {
+/// As JSON, piece by piece: this is on every call's path.
+fn array<'a>(values: impl Iterator<Item = Value<'a>>) -> String {
+    let mut json = String::with_capacity(USUAL_NAME_BYTES);
+    for (place, value) in values.enumerate() {
+        json.push(if place == 0 { '[' } else { ',' });
+        match value {
+            Value::Text(text)
+                if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"@/-_.: ".contains(&byte)) =>
+            {
+                json.extend(["\"", &text, "\""]);
+            }
+            // Nothing that a value can be fails to be written.
+            other => json.push_str(&serde_json::to_string(&other).unwrap_or_default()),
+        }
+    }
+    json.push(']');
+    json
+}
+
+fn shorten(text: &str) -> Cow<'_, str> {
     if text.len() <= MAX_VALUE_BYTES {
-        return text.to_owned();
+        return text.into();
     }
     // FNV-1a: the same in every process, for the name is kept on disk.
     let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, hash);
     let head: String = text.chars().take(MAX_VALUE_BYTES / 2).collect();
-    format!("{head}~{hash:016x}")
+    format!("{head}~{hash:016x}").into()
 }
 
 impl TryFrom<String> for Split {
@@ -336,8 +365,18 @@ mod tests {
     }
 
     #[test]
+    fn values_are_named_as_json_names_them() {
+        let (yes, number) = (Metadatum::Bool(true), Metadatum::Number(7.into()));
+        for value in ["acc", "@cf/meta/llama-3.2-1b-instruct", "a\"b\\c", "ünï", "", "tab\there"] {
+            let values = [Value::Text(value.into()), Value::None(()), Value::Other(&yes), Value::Other(&number)];
+            assert_eq!(array(values.into_iter()), serde_json::json!([value, null, true, 7]).to_string());
+        }
+    }
+
+    #[test]
     fn a_long_value_stays_short_and_distinct() {
-        let (a, b) = (shorten(&"a".repeat(5000)), shorten(&"a".repeat(5001)));
+        let (long, longer) = ("a".repeat(5000), "a".repeat(5001));
+        let (a, b) = (shorten(&long), shorten(&longer));
         assert!(a.len() < 100 && a != b, "{a} {b}");
     }
 }
