@@ -31,6 +31,9 @@ pub trait Reader: Send + Sync + 'static {
 
     /// A call has begun.
     fn opened(&self) {}
+
+    /// It is known what is asked: account, model, stream or not. Not every call comes so far.
+    fn identified(&self, _: &Facts) {}
 }
 
 /// Who reads.
@@ -258,6 +261,15 @@ impl Receipt {
     /// (a budget's reservation, a limit's tokens), however the call ends. The same rules hold as for a [`Reader`].
     pub fn on_seal(&self, close: impl FnOnce(&Facts) + Send + 'static) {
         self.0.closing.lock().push(Box::new(close));
+    }
+
+    /// Writes what is asked on it, and lets the readers know. Once a call.
+    pub fn identify(&self, write: impl FnOnce(&mut Facts)) {
+        let mut facts = self.0.facts.lock();
+        write(&mut facts);
+        for reader in self.0.readers.iter() {
+            reader.identified(&facts);
+        }
     }
 
     /// Writes on it, and may read what was there.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use http::{Response, StatusCode, header};
+use http::{Response, StatusCode};
 
 use crate::Error;
+use crate::layers::retry::retry_after;
 use crate::receipt::Facts;
 use crate::vendor_error::VendorError;
 
@@ -94,7 +95,6 @@ impl Failure {
     }
 
     pub(super) fn of<B>(reply: &Response<B>) -> Self {
-        let seconds = reply.headers().get(header::RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
         if let Some(error) = reply.extensions().get::<Error>() {
             return Self::new(by_the_gate(error), error.to_string());
         }
@@ -103,7 +103,7 @@ impl Failure {
         let words = told.map_or("", |error| error.message.as_str());
         let code_told = code.map_or_else(String::new, |code| format!(" {code}"));
         let message = format!("Workers AI says {status}{code_told}: {words}");
-        Self::new(by_the_vendor(status, code, seconds.map(Duration::from_secs)), message)
+        Self::new(by_the_vendor(status, code, retry_after(reply.headers())), message)
     }
 }
 

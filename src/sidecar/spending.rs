@@ -176,6 +176,15 @@ pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, Config
     }
 }
 
+/// A budget for a model that nobody knows may be for one to come, or a slip of the pen.
+fn warn_of_unknown_models(config: &Config, catalogue: &Catalogue) {
+    for rule in &config.budgets {
+        for model in rule.models.iter().filter(|model| catalogue.get(model).is_none()) {
+            tracing::warn!(budget = rule.name, model, "the budget is for a model in no table: is it spelled right?");
+        }
+    }
+}
+
 fn check_analytics(config: &Config) -> Result<(), ConfigError> {
     let counts_account = |rule: &budget::Rule| rule.scope == budget::Scope::Account;
     if !config.account.analytics && config.budgets.iter().any(counts_account) {
@@ -221,6 +230,7 @@ impl Spending {
                  api_token_env names",
             ));
         }
+        warn_of_unknown_models(config, catalogue);
         let records =
             config.records.open(!config.budgets.is_empty()).map_err(|error| wrong("[records] path", error))?;
         let ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);

@@ -398,7 +398,7 @@ fn make_call(
     let model = settings.catalogue.find(id, guess(target.endpoint, &ask));
     ask.batch |= query.is_some_and(|query| query.contains("queueRequest=true"));
     let stream = stream && !ask.batch;
-    receipt.note(|facts| {
+    receipt.identify(|facts| {
         facts.account = account.clone();
         facts.asked = model.clone();
         facts.model = model.clone();

@@ -69,7 +69,7 @@ use http::{HeaderValue, header};
 use tokio::time::{Instant, sleep, timeout_at};
 use tower::{Layer, Service};
 
-pub(super) use self::after::retry_after;
+pub(crate) use self::after::retry_after;
 use self::allocation::{Allocation, Pass};
 pub use self::backoff::Pause;
 use self::budget::Budget;
@@ -281,11 +281,12 @@ struct Deadline(Option<(Instant, Duration)>);
 
 impl Deadline {
     fn of(call: &Call) -> Self {
-        Self(call.options.request_timeout.map(|after| (Instant::now() + after, after)))
+        // A time beyond what the clock can tell never comes.
+        Self(call.options.request_timeout.and_then(|after| Some((Instant::now().checked_add(after)?, after))))
     }
 
     fn allows(self, pause: Duration) -> bool {
-        self.0.is_none_or(|(at, _)| Instant::now() + pause < at)
+        self.0.is_none_or(|(at, _)| Instant::now().checked_add(pause).is_some_and(|end| end < at))
     }
 
     /// The reply, if it is here in time.

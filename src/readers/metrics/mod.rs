@@ -36,6 +36,7 @@ pub struct Metrics {
     overhead: Histogram,
     estimate_ratio: Histogram,
     in_flight: IntGauge,
+    streams: IntGauge,
     kinds: Kinds,
     models: Box<[OnceLock<PerModel>]>,
 }
@@ -135,12 +136,14 @@ impl Metrics {
         let estimate_ratio = register(&registry, Histogram::with_opts(ratio)?)?;
         let in_flight = IntGauge::new("tollgate_in_flight_requests", "Calls whose receipt is open.")?;
         let in_flight = register(&registry, in_flight)?;
+        let streams = IntGauge::new("tollgate_in_flight_streams", "Those of them that asked for a stream.")?;
+        let streams = register(&registry, streams)?;
         let build =
             Opts::new("tollgate_build_info", "Always 1; the label has the version.").const_label("version", VERSION);
         register(&registry, IntGauge::with_opts(build)?)?.set(1);
         let kinds = Kinds::register(&registry)?;
         let models = (0..Slot::COUNT).map(|_| OnceLock::new()).collect();
-        Ok(Self { registry, families, overhead, estimate_ratio, in_flight, kinds, models })
+        Ok(Self { registry, families, overhead, estimate_ratio, in_flight, streams, kinds, models })
     }
 
     /// Adds how budgets stand, looked at whenever it is asked: limits, what is spent, reserved and left.
@@ -198,8 +201,17 @@ impl Reader for Metrics {
         self.in_flight.inc();
     }
 
+    fn identified(&self, facts: &Facts) {
+        if facts.stream {
+            self.streams.inc();
+        }
+    }
+
     fn sealed(&self, facts: &Facts) {
         self.in_flight.dec();
+        if facts.stream {
+            self.streams.dec();
+        }
         let (families, model) = (&self.families, self.model(&facts.model));
         model.outcome(families, facts.outcome).inc();
         model.duration.observe(facts.duration.as_secs_f64());
@@ -434,6 +446,23 @@ mod tests {
     use super::*;
     use crate::catalogue::{Catalogue, Task};
     use crate::receipt::{Cost, Receipt};
+
+    #[test]
+    fn a_stream_is_in_flight_from_when_it_is_known_until_it_is_sealed() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let streams = || metrics.render().unwrap().contains("tollgate_in_flight_streams 1");
+        let receipt = |stream: bool| {
+            let model = Catalogue::default().nameless(Task::Unknown);
+            let receipt = Receipt::open(Arc::new([metrics.clone() as Arc<dyn Reader>]), model);
+            receipt.identify(|facts| facts.stream = stream);
+            receipt
+        };
+        let (open, other) = (receipt(true), receipt(false));
+        assert!(streams());
+        drop(open);
+        assert!(!streams());
+        drop(other);
+    }
 
     #[test]
     fn junk_models_make_no_series() {

@@ -299,3 +299,27 @@ fn sums_by_days_of_the_first_version_are_taken_over() {
         assert!(archive.ran(86_400_000, 172_800_000, "another").unwrap().is_empty());
     }
 }
+
+#[test]
+fn the_oldest_go_where_the_database_is_too_large_and_sums_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(settings(&directory)).unwrap();
+    for _ in 0..5_000 {
+        let call = call_read_by(readers(&records), LLAMA, "{}");
+        charge(&call, Neurons::from_whole(1));
+    }
+    records.close();
+    let archive = Archive::open(&directory.path().join("tollgate.db")).unwrap();
+    let newest = archive.list(&Filter::default(), 1).unwrap()[0].id.clone();
+    let (_sender, rows) = sync_channel(1);
+    let small = Settings { max_bytes: 1 << 20, ..settings(&directory) };
+    let connection = schema::open(&small.path).unwrap();
+    let mut writer = writer::Writer::new(small, connection, rows, Arc::default());
+    // A sweep takes two thousand at most.
+    (0..3).for_each(|_| writer.sweep().unwrap());
+    let left = archive.list(&Filter::default(), 5_000).unwrap();
+    assert!(!left.is_empty() && left.len() < 5_000, "{} are left", left.len());
+    assert_eq!(left[0].id, newest);
+    let usage = archive.usage(0, u64::MAX >> 1, Group::Model).unwrap();
+    assert_eq!((usage[0].calls, usage[0].neurons), (5_000, Neurons::from_whole(5_000)));
+}
