@@ -98,3 +98,24 @@ fn the_demo_ends_by_itself_and_tells_what_it_cost() {
     assert!(total.starts_with("total") && !total.contains(" 0.000000 "), "{stdout}");
     assert!(stdout.contains("@cf/meta/llama-3.1-8b-instruct-fp8-fast"), "{stdout}");
 }
+
+#[test]
+fn the_readmes_config_is_one() {
+    let readme = include_str!("../../README.md");
+    let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let blocks: Vec<_> = blocks.collect();
+    assert_eq!(blocks.len(), 1, "one config, with every table in it");
+    // What is only there to be taken in is taken in.
+    let all = blocks[0]
+        .replace("# [[keys]]", "[[keys]]")
+        .replace("\n# ", "\n")
+        .replace("\"…\"", &format!("{:?}", "0".repeat(64)));
+    for config in [blocks[0], &all] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, config.as_bytes()).unwrap();
+        let mut command = command();
+        command.args(["check", "--config"]).arg(file.path()).env("CLOUDFLARE_API_TOKEN", "t");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
