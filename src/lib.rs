@@ -51,6 +51,7 @@
 //! | what a call used and cost | [`receipt`], and [`Reader`](receipt::Reader) for a reader of your own |
 //! | prices, limits and tasks of models | [`catalogue`] |
 //! | what a call would cost | [`estimate`] |
+//! | live prices, the account's whole spend, a reconciliation | [`vendor`] |
 //! | Prometheus | [`readers::metrics`] |
 //!
 //! # Features
