@@ -89,6 +89,12 @@ for (const words of ["Spent today", "neurons", 'meter "Free allocation', "Neuron
 }
 assert.equal(await page.locator("main script").count(), 0, "a model's name became markup");
 
+// The vendor's own books beside ours; the model that is none was charged in neither.
+await until("both books are held side by side", async () => {
+  const verdict = await page.locator("#books").innerText();
+  return /ours beside theirs: agrees: 4 models/.test(verdict) || verdict;
+});
+
 // A call's receipt is one click away.
 await until("the newest call's receipt", async () => {
   const href = await page.locator("#calls a").first().getAttribute("href");

@@ -13,7 +13,14 @@ fn a_browser_sees_what_the_metrics_say_and_survives_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("t.db").display().to_string();
     let vendor = vendor();
-    let mut process = Process::serve(&vendor.base_url(), &[("TOLLGATE_RECORDS_PATH", &path)]);
+    let variables = [
+        ("TOLLGATE_RECORDS_PATH", &*path),
+        ("CLOUDFLARE_API_TOKEN", "t"),
+        ("TOLLGATE_ACCOUNT_ANALYTICS", "true"),
+        ("TOLLGATE_ACCOUNT_ANALYTICS_EVERY", "1s"),
+        ("TOLLGATE_ACCOUNT_ANALYTICS_LAG", "1s"),
+    ];
+    let mut process = Process::serve(&vendor.base_url(), &variables);
     let pictures = std::path::Path::new(&modules).parent().unwrap().to_owned();
     // Modules are looked for beside the script.
     let script = pictures.join("page.mjs");
@@ -55,7 +62,7 @@ async fn page_and_log_are_on_the_admin_port_alone_and_need_its_token() {
             .send()
             .await
             .unwrap();
-        for page in ["/", "/page/now", "/page/script.js", "/page/style.css", "/logs", "/budgets", "/cache"] {
+        for page in ["/", "/page/now", "/page/script.js", "/page/style.css", "/logs", "/budgets", "/books", "/cache"] {
             let get = |base: &str| client.get(format!("{base}{page}"));
             let closed = if token.is_empty() { 200 } else { 401 };
             assert_eq!(get(&process.admin).send().await.unwrap().status(), closed, "{page} without a token");
