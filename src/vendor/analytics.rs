@@ -92,6 +92,15 @@ struct Dimensions {
     request_source: Option<String>,
 }
 
+// === impl Line ===
+
+impl Line {
+    /// So much of a model, by calls that came in one way.
+    pub fn new(model: &str, source: &str, sums: Sums) -> Self {
+        Self { model: model.into(), source: source.into(), sums }
+    }
+}
+
 impl Books {
     /// What the account used from one moment on and until before another, in whole seconds. It lags by some minutes, and settles.
     pub async fn spent(&self, from: SystemTime, until: SystemTime) -> Result<Vec<Line>, BooksError> {

@@ -17,7 +17,7 @@ use crate::readers::ran::Ran;
 use crate::readers::records::Archive;
 use crate::sidecar::spending::Account as AccountSettings;
 use crate::vendor::reconcile::Report;
-use crate::vendor::{Account, Books, BooksError, Known, Line, Sums};
+use crate::vendor::{Account, Books, BooksError, Known, Line, REST, Sums};
 
 /// What the gate has itself.
 #[derive(Clone)]
@@ -56,6 +56,8 @@ struct Day {
     ran_earlier: BTreeMap<String, Sums>,
 }
 
+/// The line of models in no table.
+const OTHER: &str = "other";
 /// A verdict of the page's: further off than this, a model differs.
 const TOLERANCE: f64 = 0.01;
 /// So many marks are set between two looks at the books, unless that is more than one a second.
@@ -124,8 +126,9 @@ impl AccountWatch {
         let account = match settled {
             Some(mark) => {
                 let lines = self.books.spent(day.began, mark.at).await?;
-                self.book_settled(day, mark, &lines).await?;
-                let report = Report::new(&day.ran(mark), &lines, &self.own.catalogue, TOLERANCE);
+                let ran = day.ran(mark);
+                self.book_settled(day, mark, &lines, covers(&lines, &ran)).await?;
+                let report = Report::new(&ran, &lines, &self.own.catalogue, TOLERANCE);
                 Account::new(mark.at, report.theirs.neurons, report.outside.neurons, Some(report))
             }
             None => {
@@ -138,8 +141,10 @@ impl AccountWatch {
         Ok(())
     }
 
-    async fn book_settled(&self, day: &Day, mark: &Mark, today: &[Line]) -> Result<(), BooksError> {
+    /// Books that lag more than they should have less than was spent; those must not make room in a budget.
+    async fn book_settled(&self, day: &Day, mark: &Mark, today: &[Line], is_whole: bool) -> Result<(), BooksError> {
         let day_ms = millis(day.began);
+        let book = if is_whole { Budgets::book } else { Budgets::book_at_least };
         for standing in &mark.budgets {
             let booked = if standing.start_ms == day_ms {
                 total(today, &standing.models)
@@ -147,7 +152,7 @@ impl AccountWatch {
                 let start = SystemTime::UNIX_EPOCH + Duration::from_millis(standing.start_ms);
                 total(&self.books.spent(start, mark.at).await?, &standing.models)
             };
-            self.own.budgets.book(self.books.account(), standing, booked);
+            book(&self.own.budgets, self.books.account(), standing, booked);
         }
         Ok(())
     }
@@ -203,6 +208,14 @@ fn total(lines: &[Line], models: &[String]) -> Neurons {
     counted.map(|line| line.sums.neurons).sum()
 }
 
+/// The books have each of our calls, as far as they can be told: models in no table share a line here, and have none there.
+fn covers(lines: &[Line], ran: &BTreeMap<String, Sums>) -> bool {
+    let rest = lines.iter().filter(|line| line.source == REST);
+    let counted =
+        |model: &str| rest.clone().filter(|line| line.model == *model).map(|line| line.sums.calls).sum::<u64>();
+    ran.iter().filter(|(model, _)| *model != OTHER).all(|(model, sums)| counted(model) >= sums.calls)
+}
+
 fn millis(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
@@ -255,6 +268,16 @@ mod tests {
         assert!(day.settled(lag).is_none());
         day.add(mark(midnight + DAY.as_secs() + 60, 23));
         assert_eq!(day.ran(day.marks.back().unwrap())["m"].calls, 3);
+    }
+
+    #[test]
+    fn books_that_lack_a_call_of_ours_are_not_whole() {
+        let line = |source: &str, calls| Line::new("m", source, Sums::new(calls, 0, 0, Neurons::ZERO));
+        let ran = mark(0, 7).ran;
+        assert!(covers(&[line("rest api", 7)], &ran));
+        assert!(!covers(&[line("rest api", 5), line("workers binding", 2)], &ran));
+        assert!(!covers(&[line("rest api", 6)], &ran));
+        assert!(!covers(&[], &ran) && covers(&[], &BTreeMap::new()));
     }
 
     #[test]

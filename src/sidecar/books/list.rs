@@ -47,7 +47,7 @@ impl ListWatch {
         let models = self.books.models().await?;
         let changes = self.catalogue.update(&models);
         for change in &changes {
-            tell(change);
+            self.tell(change);
         }
         let now = SystemTime::now();
         tracing::debug!(models = models.len(), changes = changes.len(), "the vendor's models were read");
@@ -57,11 +57,15 @@ impl ListWatch {
         let _ = tokio::task::spawn_blocking(move || kept.keep(now, models)).await;
         Ok(())
     }
-}
 
-fn tell(change: &Change) {
-    match change {
-        Change::Arrived { .. } => tracing::info!("{change}"),
-        _ => tracing::warn!("{change}"),
+    fn tell(&self, change: &Change) {
+        match change {
+            Change::Arrived { .. } => tracing::info!("{change}"),
+            Change::Leaving { model, .. } => {
+                let days_left = self.catalogue.get(model).and_then(|model| model.days_left(SystemTime::now()));
+                tracing::warn!(days_left, "{change}");
+            }
+            _ => tracing::warn!("{change}"),
+        }
     }
 }
