@@ -186,7 +186,7 @@ fn pace(now: &Now<'_>, free: &Status) -> String {
 }
 
 fn used_up(free: &Status) -> String {
-    let (over, anew) = (free.spent.saturating_sub(free.limit), clock(free.resets_at));
+    let (over, anew) = ((free.spent + free.elsewhere).saturating_sub(free.limit), clock(free.resets_at));
     match over {
         none if none.is_zero() => format!("all of it is spent or reserved; anew at {anew}"),
         over => {
