@@ -47,6 +47,8 @@ struct Listed {
     vanished: BTreeSet<String>,
 }
 
+/// No more than have a place of their own: what the vendor listed once stays, so a list of ever other names would fill the memory.
+const MAX_ENTRIES: usize = Slot::COUNT - 1;
 /// How many unlisted models are warned of by name; past that the log would be the caller's to fill.
 const MAX_WARNINGS: usize = 100;
 /// A name longer than this is no model's.
@@ -74,7 +76,8 @@ impl Catalogue {
     }
 
     /// Takes up what the vendor lists now, and tells what is different from before: see [`Change`] for what counts as one.
-    /// The config's entries stay above it. Models that are not in `live` stay, for a list may be short; each is told once.
+    /// The config's entries stay above it. Models that are not in `live` stay, for a list may be short; each is told once. There
+    /// are at most 1,023: further ones are served as models in no table.
     pub fn update(&self, live: &BTreeMap<String, Entry>) -> Vec<Change> {
         let _alone = self.updating.lock();
         let before = self.listed.load_full();
@@ -83,7 +86,9 @@ impl Catalogue {
         for (id, entry) in live {
             let merged = match entries.get(id) {
                 Some(known) => live::merge(id, known, entry, &mut changes),
-                None => live::arrival(id, entry, &mut changes),
+                None if entries.len() < MAX_ENTRIES => live::arrival(id, entry, &mut changes),
+                // Served as a model in no table.
+                None => continue,
             };
             entries.insert(id.clone(), merged);
         }

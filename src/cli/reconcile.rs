@@ -39,6 +39,8 @@ pub(super) struct Reconcile {
 
 /// More days are not asked for at once.
 const MAX_DAYS: i32 = 92;
+/// Said where the span ends within [account] analytics_lag.
+const UNSETTLED: &str = "; the vendor's books lag, and may lack the last calls";
 
 impl Reconcile {
     pub(super) fn run(self) -> Result<(), Failure> {
@@ -50,7 +52,11 @@ impl Reconcile {
         let ours = open(&config)?.ran(millis(from), millis(until), books.account()).map_err(failed)?;
         let theirs = block_on(books.spent(from, until))?.map_err(failed)?;
         let report = Report::new(&ours, &theirs, &catalogue, self.tolerance);
-        print(&if self.json { format!("{:#}\n", to_json(&report, from, until)) } else { table(&report, from, until) })?;
+        let has_settled = SystemTime::now().duration_since(until).is_ok_and(|age| age >= config.account.analytics_lag);
+        print(&match self.json {
+            true => format!("{:#}\n", to_json(&report, from, until, has_settled)),
+            false => table(&report, from, until, has_settled),
+        })?;
         match report.agrees() {
             true => Ok(()),
             false => Err(Failure::Failed("the books differ".into())),
@@ -101,13 +107,14 @@ fn moment(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).map_or_else(|_| "?".into(), |at| at.strftime("%Y-%m-%d %H:%M").to_string())
 }
 
-fn table(report: &Report, from: SystemTime, until: SystemTime) -> String {
+fn table(report: &Report, from: SystemTime, until: SystemTime, has_settled: bool) -> String {
     let width = report.rows.iter().map(|row| row.model.len()).chain([7]).max().unwrap_or(7);
     let head = ["calls", "theirs", "tokens", "theirs", "neurons", "theirs", "off", "outside"].map(str::to_owned);
     let line = |name: &str, cells: [String; 8]| {
         cells.iter().fold(format!("{name:width$}"), |line, cell| format!("{line} {cell:>12}")) + "\n"
     };
-    let mut text = format!("from {} until {} UTC\n", moment(from), moment(until)) + &line("model", head);
+    let lag = if has_settled { "" } else { UNSETTLED };
+    let mut text = format!("from {} until {} UTC{lag}\n", moment(from), moment(until)) + &line("model", head);
     for row in &report.rows {
         let mark = if row.agrees { "" } else { "  <" };
         text += line(&row.model, cells(row)).trim_end();
@@ -141,11 +148,12 @@ fn cells(row: &Row) -> [String; 8] {
     ]
 }
 
-fn to_json(report: &Report, from: SystemTime, until: SystemTime) -> Value {
+fn to_json(report: &Report, from: SystemTime, until: SystemTime, has_settled: bool) -> Value {
     let rows: Vec<_> = report.rows.iter().map(row_json).collect();
     json!({
         "from_ms": millis(from),
         "until_ms": millis(until),
+        "settled": has_settled,
         "models": rows,
         "ours": sums_json(&report.ours),
         "theirs": sums_json(&report.theirs),

@@ -162,7 +162,7 @@ fn wrong(place: &str, what: impl ToString) -> ConfigError {
 pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, ConfigError> {
     let keys = Keys::new(&config.keys).map_err(|error| wrong("[[keys]]", error))?;
     budgets(config, catalogue, None)?;
-    check_analytics(config)?;
+    check_books(config)?;
     let is_known = |name: &&String| config.keys.iter().any(|key| key.name == **name);
     let unknown = |name: &String| format!("names the key {name:?}, and no [[keys]] has that name");
     for rule in &config.budgets {
@@ -185,15 +185,30 @@ fn warn_of_unknown_models(config: &Config, catalogue: &Catalogue) {
     }
 }
 
-fn check_analytics(config: &Config) -> Result<(), ConfigError> {
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+fn check_books(config: &Config) -> Result<(), ConfigError> {
     let counts_account = |rule: &budget::Rule| rule.scope == budget::Scope::Account;
     if !config.account.analytics && config.budgets.iter().any(counts_account) {
         let what =
             "a budget with scope = \"account\" counts what the vendor's books say: set [account] analytics = true";
         return Err(wrong("[[budgets]]", what));
     }
-    if config.account.analytics && config.account.analytics_every.is_zero() {
-        return Err(wrong("[account] analytics_every", "is no time at all; write it like 5m"));
+    let Account { analytics_every, analytics_lag, .. } = config.account;
+    if config.account.analytics && !(SECOND..=DAY).contains(&analytics_every) {
+        return Err(wrong("[account] analytics_every", "is to be from 1s to 1d; write it like 5m"));
+    }
+    if config.account.analytics && analytics_lag > DAY {
+        return Err(wrong(
+            "[account] analytics_lag",
+            "is more than 1d, and the books of a day are compared; write it like 15m",
+        ));
+    }
+    let refresh = config.catalogue.refresh;
+    if !refresh.is_zero() && !(SECOND..=YEAR).contains(&refresh) {
+        return Err(wrong("[catalogue] refresh", "is to be 0s, or from 1s to 365d; write it like 24h"));
     }
     Ok(())
 }
@@ -262,6 +277,26 @@ impl std::fmt::Debug for Spending {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_vendors_books_are_read_at_times_that_can_be() {
+        let check = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            config.account.analytics = true;
+            change(&mut config);
+            check_books(&config).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(|_| {}), Ok(()));
+        for (change, place) in [
+            ((|config| config.account.analytics_every = Duration::ZERO) as fn(&mut Config), "analytics_every"),
+            (|config| config.account.analytics_every = Duration::MAX, "analytics_every"),
+            (|config| config.account.analytics_lag = Duration::MAX, "analytics_lag"),
+            (|config| config.catalogue.refresh = Duration::MAX, "[catalogue] refresh"),
+            (|config| config.catalogue.refresh = Duration::from_nanos(1), "[catalogue] refresh"),
+        ] {
+            assert!(check(change).is_err_and(|why| why.contains(place)), "{place}");
+        }
+    }
 
     #[test]
     fn budgets_do_not_begin_anew_where_their_books_cannot_be_opened() {

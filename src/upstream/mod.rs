@@ -194,7 +194,8 @@ impl Target {
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let token = if self.token.is_some() { "own" } else { "the client's" };
-        write!(f, "{}://{}{} (gateway: {:?}, token: {token})", self.scheme, self.authority, self.prefix, self.gateway)
+        let gateway = self.gateway.as_deref().unwrap_or("none");
+        write!(f, "{}://{}{} (gateway: {gateway}, token: {token})", self.scheme, self.authority, self.prefix)
     }
 }
 

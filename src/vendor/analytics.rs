@@ -19,7 +19,7 @@ pub const REST: &str = "rest api";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Line {
-    /// The vendor's name for the model.
+    /// The vendor's name for the model; empty where it gave none.
     pub model: String,
     /// [`REST`], or another way.
     pub source: String,
@@ -30,6 +30,8 @@ pub struct Line {
 const WANTED: Wanted = Wanted { what: "the account's analytics", permission: "Account Analytics: Read" };
 /// More groups are not given at once.
 const MAX_ROWS: usize = 1000;
+/// No group has more of anything. One that says so would close every budget that counts it.
+const MOST: f64 = 1e15;
 /// A span with more groups is asked for in parts, but not in shorter ones than this.
 const SHORTEST: Duration = Duration::from_secs(3600);
 const QUERY: &str = "query($a: string!, $s: Time!, $e: Time!) { viewer { accounts(filter: {accountTag: $a}) { \
@@ -66,39 +68,29 @@ struct Account {
     groups: Vec<Group>,
 }
 
-#[derive(Deserialize)]
+/// Any field of GraphQL's may be null, and so may what holds it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Group {
-    #[serde(default)]
-    count: f64,
-    sum: Summed,
-    dimensions: Dimensions,
+    count: Option<f64>,
+    sum: Option<Summed>,
+    dimensions: Option<Dimensions>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Summed {
-    total_neurons: f64,
-    total_input_tokens: f64,
-    total_output_tokens: f64,
+    total_neurons: Option<f64>,
+    total_input_tokens: Option<f64>,
+    total_output_tokens: Option<f64>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Dimensions {
-    model_id: String,
-    #[serde(default)]
+    model_id: Option<String>,
     error_code: Value,
-    #[serde(default)]
     request_source: Option<String>,
-}
-
-// === impl Line ===
-
-impl Line {
-    /// So much of a model, by calls that came in one way.
-    pub fn new(model: &str, source: &str, sums: Sums) -> Self {
-        Self { model: model.into(), source: source.into(), sums }
-    }
 }
 
 impl Books {
@@ -111,7 +103,7 @@ impl Books {
             let groups = self.groups(from, until).await?;
             let length = until.duration_since(from).unwrap_or_default();
             if groups.len() < MAX_ROWS {
-                groups.into_iter().for_each(|group| add(&mut lines, group));
+                groups.into_iter().try_for_each(|group| add(&mut lines, group))?;
             } else if length / 2 < SHORTEST {
                 return Err(BooksError::Garbage(format!("an hour has {MAX_ROWS} groups and more")));
             } else {
@@ -155,14 +147,26 @@ fn moment(at: SystemTime) -> Result<String, BooksError> {
     Ok(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-fn add(lines: &mut BTreeMap<(String, String), Sums>, group: Group) {
-    let Group { count, sum, dimensions } = group;
-    let whole = |figure: f64| figure.round() as u64;
-    let calls = if has_failed(&dimensions.error_code) { 0 } else { whole(count) };
-    let (input, output) = (whole(sum.total_input_tokens), whole(sum.total_output_tokens));
-    let source = dimensions.request_source.unwrap_or_default().to_lowercase();
-    *lines.entry((dimensions.model_id, source)).or_default() +=
-        Sums::new(calls, input, output, Neurons::from_f64(sum.total_neurons));
+fn add(lines: &mut BTreeMap<(String, String), Sums>, group: Group) -> Result<(), BooksError> {
+    let (sum, dimensions) = (group.sum.unwrap_or_default(), group.dimensions.unwrap_or_default());
+    let calls = figure(group.count)?.round() as u64;
+    let calls = if has_failed(&dimensions.error_code) { 0 } else { calls };
+    let (input, output) =
+        (figure(sum.total_input_tokens)?.round() as u64, figure(sum.total_output_tokens)?.round() as u64);
+    let neurons = Neurons::from_f64(figure(sum.total_neurons)?);
+    let place = (dimensions.model_id.unwrap_or_default(), dimensions.request_source.unwrap_or_default().to_lowercase());
+    *lines.entry(place).or_default() += Sums::new(calls, input, output, neurons);
+    Ok(())
+}
+
+/// What is not there is nothing.
+fn figure(told: Option<f64>) -> Result<f64, BooksError> {
+    let figure = told.unwrap_or(0.0);
+    if (0.0..=MOST).contains(&figure) {
+        Ok(figure)
+    } else {
+        Err(BooksError::Garbage(format!("it counts {figure:e} of something")))
+    }
 }
 
 /// Success is 0, and may be nothing at all.
@@ -192,10 +196,37 @@ mod tests {
         )
         .unwrap();
         let mut lines = BTreeMap::new();
-        groups.into_iter().for_each(|group| add(&mut lines, group));
+        groups.into_iter().try_for_each(|group| add(&mut lines, group)).unwrap();
         let of = |source: &str| lines[&("@cf/a/b".to_owned(), source.to_owned())];
         assert_eq!(of(REST), Sums::new(5, 40, 10, Neurons::from_whole(2)));
         assert_eq!(of(""), Sums::new(1, 0, 0, Neurons::from_whole(7)));
+    }
+
+    fn lines(groups: &str) -> Result<BTreeMap<(String, String), Sums>, BooksError> {
+        let answer = format!(r#"{{"data":{{"viewer":{{"accounts":[{{"aiInferenceAdaptiveGroups":[{groups}]}}]}}}}}}"#);
+        let mut lines = BTreeMap::new();
+        read(answer.as_bytes())?.into_iter().try_for_each(|group| add(&mut lines, group))?;
+        Ok(lines)
+    }
+
+    #[test]
+    fn what_is_null_is_nothing_and_neurons_without_a_model_count() {
+        let lines = lines(
+            r#"{"count":null,"sum":null,"dimensions":null}, {},
+               {"count":1,"sum":{"totalNeurons":3,"totalInputTokens":null},"dimensions":{"modelId":null}}"#,
+        );
+        let nameless = (String::new(), String::new());
+        assert_eq!(lines.unwrap(), BTreeMap::from([(nameless, Sums::new(1, 0, 0, Neurons::from_whole(3)))]));
+    }
+
+    #[test]
+    fn figures_that_nobody_can_have_spent_are_not_believed() {
+        for wrong in ["-5", "1e308", "1e16"] {
+            let said = lines(&format!(r#"{{"count":1,"sum":{{"totalNeurons":{wrong}}}}}"#));
+            assert!(matches!(said, Err(BooksError::Garbage(_))), "{wrong}: {said:?}");
+        }
+        let most = lines(&[r#"{"count":1e15,"sum":{"totalNeurons":1e15}}"#; 3].join(",")).unwrap();
+        assert_eq!(most.values().next().unwrap().calls, 3_000_000_000_000_000);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Row {
     pub theirs: Sums,
     /// What passed the gate by.
     pub outside: Sums,
-    /// By how much the gate's figure is off, as a share of the vendor's: 0.01 is 1% too much.
+    /// By how much the gate's figure is off, as a share of the vendor's: 0.01 is 1% too much. 1 where the vendor has nothing.
     pub off: f64,
     /// That is within the tolerance.
     pub agrees: bool,
@@ -101,6 +101,7 @@ impl Report {
     pub fn verdict(&self) -> String {
         let percent = |share: f64| share * 100.0;
         let tolerance = percent(self.tolerance);
+        let count = |of: usize| format!("{of} model{}", if of == 1 { "" } else { "s" });
         let outside = match self.outside_share() {
             none if none <= 0.0 => String::new(),
             share => format!("; {:.1}% of the account's neurons passed the gate by", percent(share)),
@@ -110,18 +111,18 @@ impl Report {
         match (worst, off.as_slice()) {
             (None, _) => "nothing in either book".into(),
             (Some(worst), []) => format!(
-                "agrees: {} models, {} calls, {:.3} neurons here and {:.3} there, none off by more than {:.4}% (tolerance \
+                "agrees: {}, {} calls, {:.3} neurons here and {:.3} there, none off by more than {:.4}% (tolerance \
                  {tolerance}%){outside}",
-                self.rows.len(),
+                count(self.rows.len()),
                 self.ours.calls,
                 self.ours.neurons.as_f64(),
                 self.theirs.neurons.as_f64(),
                 percent(worst.off.abs()),
             ),
             (Some(worst), off) => format!(
-                "DIFFERS: {} of {} models by more than {tolerance}%, most of all {} by {:+.2}%{outside}",
+                "DIFFERS: {} of {} by more than {tolerance}%, most of all {} by {:+.2}%{outside}",
                 off.len(),
-                self.rows.len(),
+                count(self.rows.len()),
                 worst.model,
                 percent(worst.off),
             ),
@@ -145,7 +146,11 @@ fn compare(model: &str, ours: Sums, rest: Sums, elsewhere: Sums, catalogue: &Cat
     };
     let (expected, counted) = (expected.micro() as f64, rest.neurons.micro() as f64);
     let is_nothing = (expected - counted).abs() < NOTHING.micro() as f64;
-    let off = if is_nothing { 0.0 } else { (expected - counted) / counted.max(1.0) };
+    let off = match counted {
+        _ if is_nothing => 0.0,
+        none if none <= 0.0 => 1.0,
+        counted => (expected - counted) / counted,
+    };
     let mut outside = elsewhere;
     outside += passed_by;
     Row { model: model.to_owned(), ours, theirs: rest.beyond(&passed_by), outside, off, agrees: off.abs() <= tolerance }
@@ -189,7 +194,7 @@ mod tests {
         let report = report(&[(LLAMA, ours)], &[line(LLAMA, REST, ours)]);
         assert!(report.agrees(), "{report:?}");
         let verdict = report.verdict();
-        assert!(verdict.starts_with("agrees: 1 models, 100 calls") && !verdict.contains("passed"), "{verdict}");
+        assert!(verdict.starts_with("agrees: 1 model, 100 calls") && !verdict.contains("passed"), "{verdict}");
     }
 
     #[test]
@@ -199,7 +204,7 @@ mod tests {
         for theirs in [dear(ours), dear(tokens(150, 50_000, 12_000))] {
             let report = report(&[(LLAMA, ours)], &[line(LLAMA, REST, theirs)]);
             assert!(!report.agrees() && (report.rows[0].off + 0.0476).abs() < 0.001, "{report:?}");
-            assert!(report.verdict().starts_with("DIFFERS: 1 of 1 models"), "{}", report.verdict());
+            assert!(report.verdict().starts_with("DIFFERS: 1 of 1 model by"), "{}", report.verdict());
         }
     }
 
@@ -226,5 +231,7 @@ mod tests {
         let report = report(&[(LLAMA, tokens(100, 30_000, 9_000))], &[line(LLAMA, REST, tokens(90, 27_000, 8_100))]);
         assert!(!report.agrees() && (report.rows[0].off - 0.111).abs() < 0.001, "{report:?}");
         assert_eq!(report.outside, Sums::default());
+        let lost = self::report(&[(LLAMA, tokens(100, 30_000, 9_000))], &[]);
+        assert!(lost.verdict().contains("by +100.00%"), "{}", lost.verdict());
     }
 }

@@ -13,12 +13,16 @@ use crate::catalogue::{Entry, Prices, Task, Unit};
 
 const WANTED: Wanted = Wanted { what: "the list of models", permission: "Workers AI: Read" };
 const PER_PAGE: usize = 100;
-/// About 65 models are listed (2026-10); a list of more pages than this does not end.
+/// About 65 models are listed (2026-10); a list of more pages than this, or of as many models, does not end.
 const MAX_PAGES: usize = 20;
+const MAX_MODELS: usize = MAX_PAGES * PER_PAGE;
 /// A longer name is no model's.
 const MAX_NAME_BYTES: usize = 256;
 /// The published price of a neuron: $0.011 per 1,000 (pricing page, 2026-08-28).
 const USD_A_NEURON: f64 = 0.000_011;
+/// The dearest unit costs some dollars (2026-10). What is listed at more than this is no price, and believed it would refuse every
+/// call that a budget counts.
+const MAX_USD_A_UNIT: f64 = 10_000.0;
 
 #[derive(Deserialize)]
 struct Page {
@@ -50,7 +54,7 @@ struct Property {
 #[derive(Deserialize)]
 struct Price {
     unit: String,
-    price: f64,
+    price: Value,
     currency: String,
 }
 
@@ -66,6 +70,9 @@ impl Books {
                 serde_json::from_slice(&answer).map_err(|error| BooksError::Garbage(error.to_string()))?;
             let before = models.len();
             models.extend(result.iter().filter_map(model));
+            if models.len() > MAX_MODELS {
+                break;
+            }
             // A page that brings nothing new is the last, whatever it says of itself.
             if result.len() < PER_PAGE || models.len() == before {
                 return if models.is_empty() {
@@ -75,14 +82,16 @@ impl Books {
                 };
             }
         }
-        Err(BooksError::Garbage(format!("the list of models has no end: {MAX_PAGES} pages and more")))
+        Err(BooksError::Garbage(format!(
+            "the list of models has no end: {MAX_PAGES} pages or {MAX_MODELS} models and more"
+        )))
     }
 }
 
 /// A model that cannot be read is none that could be called.
 fn model(listed: &Value) -> Option<(String, Entry)> {
     let Listed { name, task, properties } = Listed::deserialize(listed).ok()?;
-    if name.len() > MAX_NAME_BYTES || !name.starts_with('@') || name.contains(char::is_whitespace) {
+    if !is_name(&name) {
         return None;
     }
     let property = |id: &str| properties.iter().find(|property| property.property_id == id).map(|found| &found.value);
@@ -93,6 +102,12 @@ fn model(listed: &Value) -> Option<(String, Entry)> {
     entry.paid_plan_only = property("require_workers_paid").map(is_true);
     entry.deprecated = property("planned_deprecation_date").and_then(Value::as_str).and_then(day);
     Some((name, entry))
+}
+
+/// What is shown in logs, on pages and in terminals, and asked for in a path.
+fn is_name(name: &str) -> bool {
+    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"@/-_.:+".contains(&byte);
+    name.len() <= MAX_NAME_BYTES && name.starts_with('@') && name.contains('/') && name.bytes().all(is_usual)
 }
 
 /// A number that may be written as a text.
@@ -113,9 +128,14 @@ fn day(text: &str) -> Option<String> {
 fn prices(listed: &Value) -> Prices {
     let listed = listed.as_array().map(Vec::as_slice).unwrap_or_default();
     let read = listed.iter().filter_map(|price| Price::deserialize(price).ok());
-    read.filter(|price| price.currency.eq_ignore_ascii_case("USD") && price.price.is_finite() && price.price >= 0.0)
-        .filter_map(|price| Some((unit(&price.unit)?, price.price / USD_A_NEURON)))
+    read.filter_map(|price| Some((unit(&price.unit)?, dollars(&price)? / USD_A_NEURON)))
         .fold(Prices::default(), |prices, (unit, neurons)| prices.with_published(unit, neurons))
+}
+
+/// Nothing is sold for nothing: a zero is a price that nobody has filled in, and believed it would let every budget be overspent.
+fn dollars(price: &Price) -> Option<f64> {
+    let figure = price.price.as_f64().or_else(|| price.price.as_str()?.trim().parse().ok());
+    figure.filter(|usd| price.currency.eq_ignore_ascii_case("USD") && *usd > 0.0 && *usd <= MAX_USD_A_UNIT)
 }
 
 /// The unit behind the vendor's words. "Per step" is per tile *and* step, as bills show.
@@ -208,6 +228,25 @@ mod tests {
         for wrong in [json!({"name": "../../etc"}), json!({"name": "@cf/a b"}), json!({}), json!(7), json!(null)] {
             assert!(model(&wrong).is_none(), "{wrong}");
         }
+        for name in
+            ["@", "@cf/\u{1b}[31mred", "@cf/a\"b", "@cf/<script>", "@cf/\u{202e}b", &format!("@cf/{}", "a".repeat(300))]
+        {
+            assert!(model(&json!({"name": name})).is_none(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_price_of_nothing_or_of_a_fortune_is_no_price_and_a_text_is_one() {
+        let read = |price: Value| {
+            let listed = json!([{"unit": "per M input tokens", "price": price, "currency": "USD"}]);
+            prices(&listed).published(Unit::InputToken)
+        };
+        for wrong in
+            [json!(0), json!("0.0"), json!(-0.1), json!(1e308), json!(1e6), json!("NaN"), json!("inf"), json!(null)]
+        {
+            assert_eq!(read(wrong.clone()), None, "{wrong}");
+        }
+        assert_eq!((read(json!(0.011)), read(json!(" 0.011 "))), (Some(1000.0), Some(1000.0)));
     }
 
     proptest::proptest! {

@@ -4,10 +4,12 @@
 //! a mark, they are asked for that moment, and both sides are compared as of it. Budgets count what the books had then and what
 //! was spent here since; where even the unsettled books have more than that, they count those.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 use super::pause;
 use crate::catalogue::Catalogue;
@@ -46,6 +48,9 @@ struct Mark {
     ran: BTreeMap<String, Sums>,
 }
 
+/// What the books have until one moment, by the moment from which: the day's beginning, and each window's.
+type Spent = BTreeMap<u64, Vec<Line>>;
+
 /// The marks, and how the day began.
 struct Day {
     marks: VecDeque<Mark>,
@@ -56,12 +61,12 @@ struct Day {
     ran_earlier: BTreeMap<String, Sums>,
 }
 
-/// The line of models in no table.
-const OTHER: &str = "other";
 /// A verdict of the page's: further off than this, a model differs.
 const TOLERANCE: f64 = 0.01;
 /// So many marks are set between two looks at the books, unless that is more than one a second.
 const MARKS_A_LOOK: u32 = 10;
+/// And so many while the books settle.
+const MARKS_A_LAG: u32 = 1000;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -78,12 +83,13 @@ impl AccountWatch {
     }
 
     pub(super) async fn watch(self) {
-        let between_marks = (self.every / MARKS_A_LOOK).max(SECOND);
+        let between_marks = (self.every / MARKS_A_LOOK).max(self.lag / MARKS_A_LAG).max(SECOND);
         let mut day = self.first_day().await;
-        let (mut failures, mut next_look) = (0, SystemTime::now());
+        let (mut failures, mut next_look) = (0, Instant::now());
         loop {
             day.add(self.mark());
-            if SystemTime::now() >= next_look {
+            // Not by the wall clock: one that is set back would hold the next look up.
+            if Instant::now() >= next_look {
                 failures = match self.look(&day).await {
                     Ok(()) => 0,
                     Err(why) => {
@@ -93,7 +99,7 @@ impl AccountWatch {
                         failures + 1
                     }
                 };
-                next_look = SystemTime::now() + pause(self.every, failures);
+                next_look = Instant::now() + pause(self.every, failures);
                 day.forget(self.lag);
             }
             tokio::time::sleep(until_next_mark(SystemTime::now(), between_marks)).await;
@@ -121,47 +127,47 @@ impl AccountWatch {
 
     async fn look(&self, day: &Day) -> Result<(), BooksError> {
         let Some(now) = day.marks.back() else { return Ok(()) };
-        let so_far = self.books.spent(day.began, now.at).await?;
-        let settled = day.settled(self.lag);
-        let account = match settled {
+        let so_far = self.read(day, now).await?;
+        let account = match day.settled(self.lag) {
             Some(mark) => {
-                let lines = self.books.spent(day.began, mark.at).await?;
-                let ran = day.ran(mark);
-                self.book_settled(day, mark, &lines, covers(&lines, &ran)).await?;
-                let report = Report::new(&ran, &lines, &self.own.catalogue, TOLERANCE);
+                let spent = self.read(day, mark).await?;
+                let (ran, lines) = (day.ran(mark), day.lines(&spent));
+                self.book(mark, &spent, has_settled(&ran, lines));
+                let report = Report::new(&ran, lines, &self.own.catalogue, TOLERANCE);
                 Account::new(mark.at, report.theirs.neurons, report.outside.neurons, Some(report))
             }
             None => {
                 let gate = day.ran(now).values().map(|sums| sums.neurons).sum();
-                Account::new(now.at, gate, total(&so_far, &[]).saturating_sub(gate), None)
+                Account::new(now.at, gate, total(day.lines(&so_far), &[]).saturating_sub(gate), None)
             }
         };
-        self.book_at_least(now, &so_far);
+        self.book(now, &so_far, false);
         self.own.known.note_account(SystemTime::now(), account);
         Ok(())
     }
 
-    /// Books that lag more than they should have less than was spent; those must not make room in a budget.
-    async fn book_settled(&self, day: &Day, mark: &Mark, today: &[Line], is_whole: bool) -> Result<(), BooksError> {
-        let day_ms = millis(day.began);
-        let book = if is_whole { Budgets::book } else { Budgets::book_at_least };
-        for standing in &mark.budgets {
-            let booked = if standing.start_ms == day_ms {
-                total(today, &standing.models)
-            } else {
-                let start = SystemTime::UNIX_EPOCH + Duration::from_millis(standing.start_ms);
-                total(&self.books.spent(start, mark.at).await?, &standing.models)
-            };
-            book(&self.own.budgets, self.books.account(), standing, booked);
+    /// What the books have until a mark: of the day, and of every window that a budget is in.
+    async fn read(&self, day: &Day, until: &Mark) -> Result<Spent, BooksError> {
+        let starts = until.budgets.iter().map(|standing| standing.start_ms).chain([millis(day.began)]);
+        let mut spent = Spent::new();
+        for start_ms in starts.collect::<BTreeSet<_>>() {
+            let start = SystemTime::UNIX_EPOCH + Duration::from_millis(start_ms);
+            spent.insert(start_ms, self.books.spent(start, until.at).await?);
         }
-        Ok(())
+        Ok(spent)
     }
 
-    /// What the books have is spent, settled or not.
-    fn book_at_least(&self, now: &Mark, so_far: &[Line]) {
-        for standing in now.budgets.iter().filter(|standing| standing.start_ms == millis(midnight(now.at))) {
-            let booked = total(so_far, &standing.models);
-            self.own.budgets.book_at_least(self.books.account(), standing, booked);
+    /// Settled books are what was spent; others have less, and never more.
+    fn book(&self, mark: &Mark, spent: &Spent, is_settled: bool) {
+        let (budgets, account) = (&self.own.budgets, self.books.account());
+        for standing in &mark.budgets {
+            let Some(lines) = spent.get(&standing.start_ms) else { continue };
+            let booked = total(lines, &standing.models);
+            if is_settled {
+                budgets.book(account, standing, booked);
+            } else {
+                budgets.book_at_least(account, standing, booked);
+            }
         }
     }
 }
@@ -171,8 +177,8 @@ impl AccountWatch {
 impl Day {
     fn add(&mut self, mark: Mark) {
         let began = midnight(mark.at);
-        if began > self.began {
-            // Marks of yesterday are of no use: the books begin anew.
+        if began != self.began {
+            // Marks of another day are of no use: the books begin anew. So they do for a clock that is set back over midnight.
             self.marks.clear();
             (self.began, self.ran_before, self.ran_earlier) = (began, mark.ran.clone(), BTreeMap::new());
         }
@@ -183,6 +189,11 @@ impl Day {
     fn settled(&self, lag: Duration) -> Option<&Mark> {
         let now = self.marks.back()?.at;
         self.marks.iter().rev().find(|mark| mark.at + lag <= now)
+    }
+
+    /// The day's own.
+    fn lines<'a>(&self, spent: &'a Spent) -> &'a [Line] {
+        spent.get(&millis(self.began)).map_or(&[], Vec::as_slice)
     }
 
     /// Lets go of marks that are older than one that is settled.
@@ -202,18 +213,17 @@ impl Day {
     }
 }
 
+/// The books have the calls that ran here, but for a hundredth.
+fn has_settled(ran: &BTreeMap<String, Sums>, lines: &[Line]) -> bool {
+    let ours: u64 = ran.values().map(|sums| sums.calls).sum();
+    let theirs: u64 = lines.iter().filter(|line| line.source == REST).map(|line| line.sums.calls).sum();
+    theirs >= ours - ours / 100
+}
+
 /// The neurons of these models, or of all.
 fn total(lines: &[Line], models: &[String]) -> Neurons {
     let counted = lines.iter().filter(|line| models.is_empty() || models.contains(&line.model));
     counted.map(|line| line.sums.neurons).sum()
-}
-
-/// The books have each of our calls, as far as they can be told: models in no table share a line here, and have none there.
-fn covers(lines: &[Line], ran: &BTreeMap<String, Sums>) -> bool {
-    let rest = lines.iter().filter(|line| line.source == REST);
-    let counted =
-        |model: &str| rest.clone().filter(|line| line.model == *model).map(|line| line.sums.calls).sum::<u64>();
-    ran.iter().filter(|(model, _)| *model != OTHER).all(|(model, sums)| counted(model) >= sums.calls)
 }
 
 fn millis(at: SystemTime) -> u64 {
@@ -238,6 +248,10 @@ fn until_next_mark(now: SystemTime, between: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::budget::{self, Period, Rule, Scope};
+    use crate::simulator::{self, Running};
+    use crate::upstream::Client;
+    use crate::usage::Usage;
 
     fn mark(second: u64, calls: u64) -> Mark {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
@@ -268,16 +282,58 @@ mod tests {
         assert!(day.settled(lag).is_none());
         day.add(mark(midnight + DAY.as_secs() + 60, 23));
         assert_eq!(day.ran(day.marks.back().unwrap())["m"].calls, 3);
+        // A clock that is set back over midnight is believed.
+        day.add(mark(midnight + 120, 25));
+        assert_eq!((day.marks.len(), day.began), (1, SystemTime::UNIX_EPOCH + Duration::from_secs(midnight)));
     }
 
     #[test]
-    fn books_that_lack_a_call_of_ours_are_not_whole() {
-        let line = |source: &str, calls| Line::new("m", source, Sums::new(calls, 0, 0, Neurons::ZERO));
-        let ran = mark(0, 7).ran;
-        assert!(covers(&[line("rest api", 7)], &ran));
-        assert!(!covers(&[line("rest api", 5), line("workers binding", 2)], &ran));
-        assert!(!covers(&[line("rest api", 6)], &ran));
-        assert!(!covers(&[], &ran) && covers(&[], &BTreeMap::new()));
+    fn books_that_lack_calls_which_ran_here_have_not_settled() {
+        let ran = |calls| mark(0, calls).ran;
+        let line = |source: &str, calls| Line {
+            model: "m".into(),
+            source: source.into(),
+            sums: Sums::new(calls, 0, 0, Neurons::ZERO),
+        };
+        assert!(has_settled(&ran(0), &[]) && has_settled(&ran(1000), &[line(REST, 990)]));
+        assert!(
+            !has_settled(&ran(1), &[]) && !has_settled(&ran(1000), &[line(REST, 989), line("workers binding", 500)])
+        );
+    }
+
+    /// Watches an account of which a month's budget counts all, at a stand-in for the vendor.
+    fn watching(vendor: &Running, lag: Duration) -> AccountWatch {
+        let rule = Rule { scope: Scope::Account, ..Rule::new("month", Neurons::from_whole(10_000), Period::Month) };
+        let catalogue = Arc::new(Catalogue::default());
+        let settings = budget::Settings { rules: vec![rule], ..budget::Settings::default() };
+        let budgets = Arc::new(Budgets::new(settings, catalogue.clone()).unwrap());
+        let books = Books::new(Client::new().unwrap(), &vendor.base_url(), "acc", "token").unwrap();
+        let own = Own { catalogue, budgets, known: Arc::default() };
+        let settings = AccountSettings { analytics_lag: lag, ..AccountSettings::default() };
+        AccountWatch::new(books, own, &settings, None)
+    }
+
+    #[tokio::test]
+    async fn books_that_have_not_settled_raise_what_a_month_counts_and_never_lower_it() {
+        let vendor = simulator::start(simulator::Settings::default()).unwrap();
+        let others = vendor.spend_elsewhere("acc", "@cf/meta/llama-3.2-1b-instruct", &Usage::tokens(0, 0, 1_000_000));
+        let soon = whole_second(SystemTime::now()) + 2 * SECOND;
+        let day = |mark: Mark| {
+            let (ran_before, ran_earlier) = (BTreeMap::new(), BTreeMap::new());
+            Day { marks: [mark].into(), began: midnight(soon), ran_before, ran_earlier }
+        };
+        // Of a gate that has just started, no mark is as old as the lag.
+        let watch = watching(&vendor, DAY);
+        let elsewhere = |watch: &AccountWatch| watch.own.budgets.status()[0].elsewhere;
+        let first = Mark { at: soon, ..watch.mark() };
+        watch.look(&day(first.clone())).await.unwrap();
+        assert_eq!(elsewhere(&watch), others);
+        // What the gate spent is not in the books that should have settled.
+        let watch = AccountWatch { lag: Duration::ZERO, ..watch };
+        let mut late = Mark { ran: mark(0, 100).ran, ..first };
+        late.budgets[0].spent = others + others;
+        watch.look(&day(late)).await.unwrap();
+        assert_eq!(elsewhere(&watch), others);
     }
 
     #[test]

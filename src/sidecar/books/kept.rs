@@ -17,8 +17,14 @@ use crate::catalogue::{Catalogue, Entry};
 pub(super) struct Kept {
     path: Option<PathBuf>,
     catalogue: Arc<Catalogue>,
-    /// As it is on the disk.
-    saved: Arc<Mutex<Learned>>,
+    saved: Arc<Mutex<Saved>>,
+}
+
+struct Saved {
+    /// As it is on the disk, or should be.
+    learned: Learned,
+    /// Why it is not.
+    trouble: Option<String>,
 }
 
 /// What the file has.
@@ -79,6 +85,7 @@ impl Kept {
             Learned::default()
         });
         saved.apply(catalogue, with_models);
+        let saved = Saved { learned: saved, trouble: None };
         Self { path, catalogue: catalogue.clone(), saved: Arc::new(Mutex::new(saved)) }
     }
 
@@ -91,7 +98,11 @@ impl Kept {
     /// Writes what has been learned since it was written last, if anything has.
     pub(super) fn save(&self) {
         let now = self.now();
-        if now != *self.saved.lock() {
+        let is_saved = {
+            let saved = self.saved.lock();
+            saved.trouble.is_none() && saved.learned == now
+        };
+        if !is_saved {
             self.write(now);
         }
     }
@@ -109,21 +120,27 @@ impl Kept {
     fn now(&self) -> Learned {
         let learned = self.catalogue.models().into_iter();
         let learned = learned.filter_map(|model| Some((model.id.to_string(), model.learned.ratio()?))).collect();
-        Learned { learned, ..self.saved.lock().clone() }
+        Learned { learned, ..self.saved.lock().learned.clone() }
     }
 
     fn write(&self, learned: Learned) {
         let mut saved = self.saved.lock();
-        let Some(path) = &self.path else {
-            *saved = learned;
-            return;
-        };
-        match learned.write(path) {
-            Ok(()) => *saved = learned,
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "what was learned of models cannot be written ([catalogue] path)");
-            }
+        let trouble = self.path.as_deref().and_then(|path| learned.write(path).err()).map(|error| error.to_string());
+        saved.learned = learned;
+        if let Some(error) = saved.note(trouble) {
+            tracing::warn!(path = ?self.path, error, "what was learned of models cannot be written ([catalogue] path)");
         }
+    }
+}
+
+// === impl Saved ===
+
+impl Saved {
+    /// How writing it went. Gives what is wrong where that is news.
+    fn note(&mut self, trouble: Option<String>) -> Option<&str> {
+        let is_news = self.trouble != trouble;
+        self.trouble = trouble;
+        self.trouble.as_deref().filter(|_| is_news)
     }
 }
 
@@ -158,8 +175,28 @@ mod tests {
         assert_eq!(third.get(LLAMA).unwrap().prices.published(Unit::OutputToken), Some(18_252.0));
 
         std::fs::write(&path, "{\"models\": [").unwrap();
+        assert!(Learned::read(place.path()).is_err(), "a directory is no file");
         let fourth = Arc::new(Catalogue::default());
         Kept::load(Some(path), &fourth, true);
         assert_eq!(fourth.models().len(), 78);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_trouble_once_and_is_written_when_it_can_be() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("models.json");
+        std::fs::create_dir_all(path.join("in the way")).unwrap();
+        let catalogue = Arc::new(Catalogue::default());
+        let kept = Kept::load(Some(path.clone()), &catalogue, true);
+        let json = format!(r#"{{"{LLAMA}": {{"prices": {{"output_token": 20077}}}}}}"#);
+        kept.keep(SystemTime::now(), serde_json::from_str(&json).unwrap());
+        let mut saved = kept.saved.lock();
+        let trouble = saved.trouble.clone();
+        assert!(trouble.is_some() && saved.note(trouble).is_none(), "told again");
+        drop(saved);
+        std::fs::remove_dir_all(&path).unwrap();
+        kept.save();
+        assert!(Learned::read(&path).unwrap().models.contains_key(LLAMA));
+        assert_eq!(kept.saved.lock().trouble, None);
     }
 }
