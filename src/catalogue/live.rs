@@ -160,7 +160,7 @@ impl fmt::Display for Change {
             }
             Self::Arrived { model } => write!(f, "{model} is new"),
             Self::Vanished { model } => write!(f, "{model} is listed no more"),
-            Self::Leaving { model, day } => write!(f, "{model} is to go on {day}"),
+            Self::Leaving { model, day } => write!(f, "{model} answers no more from {day} on"),
             Self::Plan { model, paid_only: true } => write!(f, "{model} needs the Workers Paid plan now"),
             Self::Plan { model, paid_only: false } => write!(f, "{model} needs the Workers Paid plan no more"),
         }
@@ -224,7 +224,7 @@ mod tests {
                 "@cf/a/paid": {"task": "Text Generation", "paid_plan_only": true, "deprecated": "2031-01-01"}}"#,
         ));
         let told: Vec<_> = changes.iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["@cf/a/new is new", "@cf/a/paid is new", "@cf/a/paid is to go on 2031-01-01"]);
+        assert_eq!(told, ["@cf/a/new is new", "@cf/a/paid is new", "@cf/a/paid answers no more from 2031-01-01 on"]);
         let (new, paid) = (catalogue.get("@cf/a/new").unwrap(), catalogue.get("@cf/a/paid").unwrap());
         assert_eq!((new.limit, paid.limit), (Limit::a_minute(3000), Limit::a_minute(20)));
         assert!(new.is_listed() && paid.is_listed() && new.slot != paid.slot);

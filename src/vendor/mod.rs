@@ -43,7 +43,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use tower::ServiceExt;
 
@@ -159,9 +159,16 @@ impl Books {
         let (status, body) = answer.await.map_err(|_| BooksError::Late(self.timeout))??;
         match status {
             StatusCode::OK => Ok(body),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(wanted.denied(&words(&body))),
-            _ => Err(BooksError::Refused { status: status.as_u16(), said: words(&body) }),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(wanted.denied(&self.words(&body))),
+            _ => Err(BooksError::Refused { status: status.as_u16(), said: self.words(&body) }),
         }
+    }
+
+    /// What an answer says for people to read; should it repeat the token, that is left out.
+    fn words(&self, body: &[u8]) -> String {
+        let said = words(body);
+        let token = self.token.to_str().ok().and_then(|bearer| bearer.strip_prefix("Bearer "));
+        token.filter(|token| !token.is_empty()).map_or(said.clone(), |token| said.replace(token, "(hidden)"))
     }
 
     async fn read(&self, request: Request<Body>) -> Result<(StatusCode, Bytes), BooksError> {
@@ -170,7 +177,10 @@ impl Books {
         let reply = reply.map_err(|error| BooksError::Unreachable { host: host(), why: error.to_string() })?;
         let status = reply.status();
         let body = Limited::new(reply.into_body(), MAX_ANSWER_BYTES).collect().await;
-        let body = body.map_err(|error| BooksError::Garbage(error.to_string()))?;
+        let too_long = || format!("it is longer than {} MiB", MAX_ANSWER_BYTES >> 20);
+        let body = body.map_err(|error| {
+            BooksError::Garbage(if error.is::<LengthLimitError>() { too_long() } else { error.to_string() })
+        })?;
         Ok((status, body.to_bytes()))
     }
 }
@@ -191,7 +201,11 @@ fn words(body: &[u8]) -> String {
     let errors = json.as_ref().and_then(|json| json["errors"].as_array());
     let messages = errors.into_iter().flatten().filter_map(|error| error["message"].as_str());
     let said = messages.collect::<Vec<_>>().join("; ");
-    let said = if said.is_empty() { String::from_utf8_lossy(body).into_owned() } else { said };
+    let said = match said.as_str() {
+        "" if body.is_empty() => "nothing".to_owned(),
+        "" => String::from_utf8_lossy(body).into_owned(),
+        _ => said,
+    };
     said.chars().filter(|letter| !letter.is_control()).take(MAX_WORDS).collect()
 }
 
@@ -228,5 +242,19 @@ impl std::ops::AddAssign for Sums {
         self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
         self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
         self.neurons += other.neurons;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_repeats_the_token_shows_it_to_nobody() {
+        let books = Books::new(Client::new().unwrap(), "http://127.0.0.1:1", "acc", "s3cret").unwrap();
+        let said = books.words(br#"{"errors":[{"code":1,"message":"bad token s3cret"},{"message":"no"}]}"#);
+        assert_eq!(said, "bad token (hidden); no");
+        assert_eq!((&*books.words(b"<html>s3cret"), &*books.words(b"")), ("<html>(hidden)", "nothing"));
+        assert!(!format!("{books:?}").contains("s3cret"));
     }
 }

@@ -1,7 +1,7 @@
 //! Two books side by side: what the gate counted, what the vendor counted, and whether they agree.
 //!
 //! The vendor counts the whole account. What came by a Worker's binding never passed a gate; of what came over HTTP, what is more
-//! than the gate counted passed it by as well. A model **agrees** where the vendor charged what the gate reckoned: for the gate's
+//! than the gate counted went around it as well. A model **agrees** where the vendor charged what the gate reckoned: for the gate's
 //! own calls, and for others' over HTTP where their tokens tell what they should have cost.
 //!
 //! # What it does not do
@@ -24,9 +24,9 @@ pub struct Row {
     pub model: String,
     /// What the gate counted.
     pub ours: Sums,
-    /// What the vendor counted, less what passed the gate by.
+    /// What the vendor counted, less what went around the gate.
     pub theirs: Sums,
-    /// What passed the gate by.
+    /// What went around the gate.
     pub outside: Sums,
     /// By how much the gate's figure is off, as a share of the vendor's: 0.01 is 1% too much. 1 where the vendor has nothing.
     pub off: f64,
@@ -44,9 +44,9 @@ pub struct Report {
     pub tolerance: f64,
     /// All models together, by the gate.
     pub ours: Sums,
-    /// All models together, by the vendor, less what passed the gate by.
+    /// All models together, by the vendor, less what went around the gate.
     pub theirs: Sums,
-    /// All models together, what passed the gate by.
+    /// All models together, what went around the gate.
     pub outside: Sums,
 }
 
@@ -91,7 +91,7 @@ impl Report {
         self.rows.iter().all(|row| row.agrees)
     }
 
-    /// What passed the gate by, as a share of the account's neurons.
+    /// What went around the gate, as a share of the account's neurons.
     pub fn outside_share(&self) -> f64 {
         let all = (self.theirs.neurons + self.outside.neurons).as_f64();
         if all > 0.0 { self.outside.neurons.as_f64() / all } else { 0.0 }
@@ -104,7 +104,7 @@ impl Report {
         let count = |of: usize| format!("{of} model{}", if of == 1 { "" } else { "s" });
         let outside = match self.outside_share() {
             none if none <= 0.0 => String::new(),
-            share => format!("; {:.1}% of the account's neurons passed the gate by", percent(share)),
+            share => format!("; {:.1}% of the account's neurons went around the gate", percent(share)),
         };
         let worst = self.rows.iter().max_by(|a, b| a.off.abs().total_cmp(&b.off.abs()));
         let off: Vec<_> = self.rows.iter().filter(|row| !row.agrees).collect();
@@ -223,7 +223,7 @@ mod tests {
         let row = |model: &str| report.rows.iter().find(|row| row.model == model).unwrap();
         assert_eq!((row(LLAMA).theirs, row(LLAMA).outside), (ours, tokens(37, 11_000, 3_500)));
         assert_eq!((row(FLUX).theirs, row(FLUX).outside), (pictures(4), pictures(1)));
-        assert!(report.verdict().contains("passed the gate by"), "{}", report.verdict());
+        assert!(report.verdict().contains("went around the gate"), "{}", report.verdict());
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) struct Demo {
 const ACCOUNT: &str = "023e105f4ecef8ad9ca31a8372d0c353";
 /// Quicker than life, so that a short demo shows something.
 const LATENCY: f64 = 0.3;
-/// What of the account's spending passes the gate by, as Workers' calls do.
+/// What of the account's spending goes around the gate, as Workers' calls do.
 const ELSEWHERE: f64 = 0.15;
 /// Much quicker than life, too.
 const LAG: Duration = Duration::from_secs(5);

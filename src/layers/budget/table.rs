@@ -130,9 +130,12 @@ impl Table {
 
     pub(super) fn sums(&self, now: Millis) -> Sums {
         let mut sums = Sums::default();
+        let is_split = self.rule.rule.is_split();
         let mut add = |bucket: &Bucket| {
             let state = bucket.lock(now);
-            sums.buckets += 1;
+            // What values without a place share is none where all have one.
+            let is_spare = is_split && std::ptr::eq(bucket, &*self.shared) && state.used().is_zero();
+            sums.buckets += usize::from(!is_spare);
             sums.spent += state.spent;
             sums.reserved += state.reserved;
             sums.elsewhere += state.counted().saturating_sub(state.spent);

@@ -143,8 +143,8 @@ fn pause(every: Duration, failures: u32) -> Duration {
     let doubling = Pause { delay: AFTER_FAILURE, max_delay: LONGEST, ..Pause::default() };
     let length = match failures {
         0 => every,
-        // A book that is read often is not to be read more often because it cannot be.
-        n => doubling.before(n - 1, 1.0).max(every.min(LONGEST)),
+        // A book that is read often is not to be read more often because it cannot be; one that is read by the day is.
+        n => doubling.before(n - 1, 1.0).max(if every < LONGEST { every } else { Duration::ZERO }),
     };
     length.mul_f64(1.0 + JITTER * (fastrand::f64() * 2.0 - 1.0))
 }
@@ -162,7 +162,8 @@ mod tests {
             (5 * minute, 5, 16 * minute),
             (5 * minute, 40, 60 * minute),
             (24 * 60 * minute, 0, 24 * 60 * minute),
-            (24 * 60 * minute, 1, 60 * minute),
+            (24 * 60 * minute, 1, minute),
+            (24 * 60 * minute, 9, 60 * minute),
         ] {
             for _ in 0..100 {
                 let pause = pause(every, failures).as_secs_f64() / about.as_secs_f64();

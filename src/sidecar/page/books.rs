@@ -35,7 +35,7 @@ pub(super) fn notices(known: &Known, catalogue: &Catalogue, at: SystemTime) -> V
 
 fn leaving(catalogue: &Catalogue, at: SystemTime) -> Vec<String> {
     let models = catalogue.models().into_iter();
-    let soon = models.filter_map(|model| Some((model.days_left(at).filter(|days| (1..=WEEKS).contains(days))?, model)));
+    let soon = models.filter_map(|model| Some((model.days_left(at).filter(|days| (0..=WEEKS).contains(days))?, model)));
     let words = |(days, model): (i32, std::sync::Arc<crate::catalogue::Model>)| {
         let instead = model.replacement.as_ref().map_or_else(String::new, |id| format!("; ask {id} instead"));
         format!("{} is to go in {days} days, on {}{instead}.", model.id, model.deprecated.as_deref().unwrap_or("?"))
