@@ -23,6 +23,8 @@ pub struct Call {
     pub account: Arc<str>,
     /// The client's key, by its name; `None` where the gate asks for none.
     pub key: Option<Arc<str>>,
+    /// The models that the client's key is for, whoever else may be asked instead; `None` is all.
+    pub models: Option<Arc<[String]>>,
     /// The model that is asked.
     pub model: Arc<Model>,
     /// The form of request and reply.
@@ -170,6 +172,11 @@ pub enum Backoff {
 // === impl Call ===
 
 impl Call {
+    /// Whether the client's key is for this model.
+    pub fn may_ask(&self, model: &str) -> bool {
+        self.models.as_ref().is_none_or(|models| models.iter().any(|allowed| allowed == model))
+    }
+
     /// The same call for another model, which gets the same input.
     pub fn with_model(&self, model: Arc<Model>) -> Self {
         let mut call = Self { model, ..self.clone() };

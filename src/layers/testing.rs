@@ -52,6 +52,7 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
     Call {
         account: "acc".into(),
         key: None,
+        models: None,
         model,
         endpoint: Endpoint::Run,
         stream: body.contains("\"stream\":true"),

@@ -181,7 +181,9 @@ where
                 Err(refused) => refused,
             },
         };
-        if let Some(model) = refused.instead.as_ref().filter(|model| !tried.contains(&model.id)) {
+        if let Some(model) =
+            refused.instead.as_ref().filter(|model| !tried.contains(&model.id) && call.may_ask(&model.id))
+        {
             tried.push(model.id.clone());
             call = call.with_model(model.clone());
             continue;

@@ -279,6 +279,15 @@ async fn a_cheaper_model_is_asked_instead_and_reserves_for_itself() {
 }
 
 #[tokio::test]
+async fn a_key_is_not_sent_to_a_model_that_it_is_not_for() {
+    let rule = Rule { on_exceeded: OnExceeded::Model("@cf/a/cheap".into()), ..everyone(Neurons::from_micro(1)) };
+    let budgets = budgets(vec![rule], |_| {});
+    let asked = Call { models: Some([LLAMA.to_owned()].into()), ..call(LLAMA, "{}") };
+    let error = ask(&budgets, asked).await.unwrap_err();
+    assert_eq!(error.code(), "budget_exceeded");
+}
+
+#[tokio::test]
 async fn a_call_is_shortened_only_where_that_is_allowed() {
     let long = || {
         let mut call = call(LLAMA, r#"{"prompt":"hello","max_tokens":100000}"#);

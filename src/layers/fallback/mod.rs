@@ -2,7 +2,8 @@
 //!
 //! A model's chain is its [`fallback`](crate::catalogue::Model::fallback) in the catalogue. The next model gets the same
 //! input when this one is gone (410), out of capacity (3040) or too slow (3007, a gateway's timeout, or ours) after all its
-//! retries, or when [a budget](crate::Error::BudgetExceeded) has no room for it. `cf-aig-step` on the reply and the receipt
+//! retries, or when [a budget](crate::Error::BudgetExceeded) has no room for it. Models that the client's key is not for are
+//! passed over. `cf-aig-step` on the reply and the receipt
 //! tell which one answered: 0 is the one asked for. Each model pays for itself: the receipt prices the one that answered.
 //!
 //! Where a model is gone, nothing follows it, and the catalogue knows what replaces it, the vendor's 410 gets the header
@@ -122,6 +123,9 @@ where
     for id in asked.model.fallback.iter() {
         if !another_may_serve(&reply) {
             break;
+        }
+        if !asked.may_ask(id) {
+            continue;
         }
         tracing::debug!(asked = %asked.model.id, next = %id, "falling back");
         step += 1;
@@ -249,6 +253,27 @@ mod tests {
     async fn the_last_of_the_chain_has_the_last_word() {
         let reply = ask(&Sealed::default(), |_| vendors(410, "gone")).await.unwrap();
         assert_eq!((reply.status().as_u16(), &reply.headers()["cf-aig-step"]), (410, &"2".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_key_gets_no_model_that_it_is_not_for() {
+        let catalogue = catalogue();
+        for (allowed, answers) in [(vec![LLAMA, THIRD], Some(THIRD)), (vec![LLAMA], None)] {
+            let asked = Arc::new(parking_lot::Mutex::new(Vec::new()));
+            let seen = asked.clone();
+            let vendor = Vendor(move |call: Call| {
+                seen.lock().push(call.model.id.to_string());
+                let answer = if *call.model.id == *LLAMA { refusal(410, None) } else { ok("{}") };
+                async { Ok(answer) }
+            });
+            let call = call_on(Arc::new([]), catalogue.find(LLAMA, Task::Unknown), "{}");
+            let models = allowed.into_iter().map(str::to_owned).collect();
+            let call = Call { models: Some(models), ..call };
+            let stack = FallbackLayer::new(catalogue.clone()).layer(MeterLayer::default().layer(vendor));
+            let reply = stack.oneshot(call).await.unwrap();
+            assert_eq!(reply.status().is_success(), answers.is_some());
+            assert_eq!(asked.lock().iter().skip(1).map(String::as_str).next(), answers);
+        }
     }
 
     #[tokio::test]

@@ -41,7 +41,7 @@ pub struct Keys(Arc<[Known]>);
 struct Known {
     name: Arc<str>,
     hash: [u8; 32],
-    models: Vec<String>,
+    models: Arc<[String]>,
     requests_per_minute: Option<NonZeroU32>,
     /// When the requests of the last minute came, oldest first; at most `requests_per_minute`.
     recent: Mutex<VecDeque<Instant>>,
@@ -128,7 +128,7 @@ impl Keys {
             Ok(Known {
                 name: key.name.as_str().into(),
                 hash,
-                models: key.models.clone(),
+                models: key.models.clone().into(),
                 requests_per_minute: key.requests_per_minute,
                 recent: Mutex::default(),
             })
@@ -195,6 +195,11 @@ impl std::fmt::Debug for Keys {
 impl Client<'_> {
     pub(super) fn name(self) -> Arc<str> {
         self.0.name.clone()
+    }
+
+    /// The models that it is for; `None` is all.
+    pub(super) fn models(self) -> Option<Arc<[String]>> {
+        Some(self.0.models.clone()).filter(|models| !models.is_empty())
     }
 
     /// Whether the key is for this model.

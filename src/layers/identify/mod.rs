@@ -322,7 +322,7 @@ where
     }
     if let Some(client) = client {
         client.may_ask(&call.model.id)?;
-        call.key = Some(client.name());
+        (call.key, call.models) = (Some(client.name()), client.models());
     }
     Ok(call)
 }
@@ -408,6 +408,7 @@ fn make_call(
     Ok(Call {
         account,
         key: None,
+        models: None,
         model,
         endpoint: target.endpoint,
         stream,
