@@ -38,6 +38,16 @@ struct Seen {
     high: f64,
 }
 
+/// The latest calls, held together.
+#[derive(Clone, Copy, Debug)]
+struct Together {
+    calls: usize,
+    /// Between these lies the ratio of all of them, if they have one.
+    low: f64,
+    high: f64,
+    dearest: f64,
+}
+
 /// So many calls have to agree.
 pub const CALLS: usize = 20;
 /// Where they are small and told with few decimals, it takes more of them to know; no more than this.
@@ -72,11 +82,13 @@ impl Learned {
             recent.pop_front();
         }
         recent.push_back(seen);
-        if recent.len() > CALLS && !fit_one(&recent) {
+        let mut all = Together::of(&recent);
+        if recent.len() > CALLS && !all.fit_one() {
             let old = recent.len() - CALLS;
             recent.drain(..old);
+            all = Together::of(&recent);
         }
-        self.0.conclude(&recent);
+        self.0.conclude(&all);
     }
 
     /// What was learned before, such as in an earlier run.
@@ -108,47 +120,48 @@ impl Learned {
 // === impl State ===
 
 impl State {
-    fn conclude(&self, recent: &VecDeque<Seen>) {
-        let dearest = recent.iter().map(|seen| seen.low).fold(0.0, f64::max);
-        match agreed(recent) {
+    fn conclude(&self, all: &Together) {
+        match all.agreed() {
             Some(ratio) => {
                 self.likely.set(ratio);
-                self.upper.set(ratio.max(dearest));
+                self.upper.set(ratio.max(all.dearest));
             }
-            None => self.upper.set(dearest.max(self.likely.get()).max(1.0)),
+            None => self.upper.set(all.dearest.max(self.likely.get()).max(1.0)),
         }
     }
 }
 
-/// The one ratio that the latest calls all fit, where they do.
-fn agreed(recent: &VecDeque<Seen>) -> Option<f64> {
-    if recent.len() < CALLS {
-        return None;
-    }
-    let (low, high) = bounds(recent);
-    if low > high {
-        return None;
-    }
-    if low <= 1.0 && high >= 1.0 {
-        return Some(1.0);
-    }
-    let middle = f64::midpoint(low, high);
-    if high - low > middle * PRECISION {
-        return None;
-    }
-    Some(if (middle - 1.0).abs() < ROUNDING { 1.0 } else { middle })
-}
+// === impl Together ===
 
-/// Between these lies the ratio of all of them, if they have one.
-fn bounds(recent: &VecDeque<Seen>) -> (f64, f64) {
-    let low = recent.iter().map(|seen| seen.low * (1.0 - SPREAD)).fold(0.0, f64::max);
-    let high = recent.iter().map(|seen| seen.high * (1.0 + SPREAD)).fold(f64::INFINITY, f64::min);
-    (low, high)
-}
+impl Together {
+    fn of(recent: &VecDeque<Seen>) -> Self {
+        let none = Self { calls: recent.len(), low: 0.0, high: f64::INFINITY, dearest: 0.0 };
+        recent.iter().fold(none, |all, seen| Self {
+            low: all.low.max(seen.low * (1.0 - SPREAD)),
+            high: all.high.min(seen.high * (1.0 + SPREAD)),
+            dearest: all.dearest.max(seen.low),
+            ..all
+        })
+    }
 
-fn fit_one(recent: &VecDeque<Seen>) -> bool {
-    let (low, high) = bounds(recent);
-    low <= high
+    fn fit_one(&self) -> bool {
+        self.low <= self.high
+    }
+
+    /// The one ratio that the latest calls all fit, where they do.
+    fn agreed(&self) -> Option<f64> {
+        if self.calls < CALLS || !self.fit_one() {
+            return None;
+        }
+        if self.low <= 1.0 && self.high >= 1.0 {
+            return Some(1.0);
+        }
+        let middle = f64::midpoint(self.low, self.high);
+        if self.high - self.low > middle * PRECISION {
+            return None;
+        }
+        Some(if (middle - 1.0).abs() < ROUNDING { 1.0 } else { middle })
+    }
 }
 
 // === impl Ratio ===
@@ -248,5 +261,19 @@ mod tests {
             learned.observe(EXACT, neurons(1.0), EXACT);
         }
         assert_eq!((learned.ratio(), learned.upper(neurons(1.0))), (None, neurons(1.0)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_reported_what_is_reserved_covers_what_is_expected(
+            figures in proptest::collection::vec((0u64..1_000_000_000, 0u64..2_000_000_000, 0u64..20_000), 0..100),
+        ) {
+            let learned = Learned::default();
+            for (table, reported, precision) in figures {
+                learned.observe(Neurons::from_micro(table), Neurons::from_micro(reported), Neurons::from_micro(precision));
+                let (likely, upper) = (learned.likely(neurons(1000.0)), learned.upper(neurons(1000.0)));
+                proptest::prop_assert!(likely <= upper && upper.as_f64() <= 1000.0 * FURTHEST + 1.0, "{likely} {upper}");
+            }
+        }
     }
 }
