@@ -223,7 +223,9 @@ pub fn tool(variable: &str, what: &str) -> Option<String> {
     let found = std::env::var(variable).ok();
     if found.is_none() {
         assert!(std::env::var_os("TOLLGATE_TEST_ALL").is_none(), "{variable} is not set: {what} would be left out");
-        println!("left out: {what} (tests/all installs what it needs)");
+        // Not by println!, which is heard only where a test fails.
+        let line = format!("left out: {what} (tests/all installs what it needs)\n");
+        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
     }
     found
 }
