@@ -61,6 +61,11 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// HTTP/2 begins with this, and no method of HTTP/1.
+const PREFACE: &[u8; 4] = b"PRI ";
+/// A client that sends its first letters one by one is looked at again after so long.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Serves until `stop`, then lets what runs end, for at most [`Serving::shutdown_timeout`].
 pub(super) async fn serve<S>(
     listener: TcpListener,
@@ -89,6 +94,8 @@ where
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD_BYTES as u32)
         .keep_alive_interval(Some(Duration::from_secs(30)));
+    // Told apart by a look at what has come: a connection whose version the builder finds out keeps a second buffer for good.
+    let builders = Arc::new((builder.clone().http1_only(), builder.http2_only()));
     loop {
         let Some(accepted) = stop.run_until_cancelled(accept(&listener, &room)).await else { break };
         let (stream, place) = match accepted {
@@ -102,11 +109,13 @@ where
                 continue;
             }
         };
-        let service = service.clone();
-        let connection =
-            builder.serve_connection(TokioIo::new(stream), service_fn(move |request| service.clone().call(request)));
-        let connection = graceful.watch(connection.into_owned());
+        let (service, builders, watcher, stop) = (service.clone(), builders.clone(), graceful.watcher(), stop.clone());
         tokio::spawn(async move {
+            let begun = tokio::time::timeout(serving.head_timeout, speaks_http2(&stream));
+            let Some(Ok(Ok(is_http2))) = stop.run_until_cancelled(begun).await else { return drop(place) };
+            let builder = if is_http2 { &builders.1 } else { &builders.0 };
+            let service = service_fn(move |request| service.clone().call(request));
+            let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended badly");
             }
@@ -118,6 +127,19 @@ where
         tracing::warn!(after = ?serving.shutdown_timeout, "calls were still running and are cut off (shutdown_timeout)");
     }
     Ok(())
+}
+
+/// Whether a connection begins as HTTP/2 does, from its first bytes, which stay where they are.
+async fn speaks_http2(stream: &tokio::net::TcpStream) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await?;
+        let may_be = seen > 0 && PREFACE.starts_with(&first[..seen]);
+        if !may_be || seen == PREFACE.len() {
+            return Ok(may_be);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 async fn accept(

@@ -114,3 +114,22 @@ async fn http2_without_tls_is_spoken_too() {
     assert!(answer["result"]["response"].is_string());
     assert!(two.text().await.unwrap().ends_with("data: [DONE]\n\n"));
 }
+
+#[tokio::test]
+async fn a_request_that_comes_letter_by_letter_is_a_request() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let gate = Gate::start();
+    let body = r#"{"prompt":"x"}"#;
+    let head = format!("POST /run/{LLAMA} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t\r\nconnection: close\r\n");
+    let request = format!("{head}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut socket = tokio::net::TcpStream::connect(gate.sidecar.listen()).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    for letter in request.as_bytes()[..8].chunks(1) {
+        socket.write_all(letter).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    socket.write_all(&request.as_bytes()[8..]).await.unwrap();
+    let mut reply = String::new();
+    socket.read_to_string(&mut reply).await.unwrap();
+    assert!(reply.starts_with("HTTP/1.1 200 OK"), "{reply}");
+}
