@@ -136,6 +136,11 @@ impl Prices {
         self.with(unit, Neurons::from_f64(figure / unit.published_per()))
     }
 
+    /// The same figures are published for both.
+    pub(crate) fn same_figures(&self, other: &Self) -> bool {
+        self.rates == other.rates
+    }
+
     pub(super) fn in_whole_tiles(self, whole_tiles: bool) -> Self {
         Self { whole_tiles, ..self }
     }

@@ -35,7 +35,7 @@ pub(super) struct Estimate {
 impl Estimate {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.settings.load(&variables())?;
-        let catalogue = self.settings.catalogue(&config)?;
+        let catalogue = self.settings.catalogue(&config);
         let Some(model) = catalogue.get(&self.model) else {
             return Err(Failure::Usage(format!(
                 "no model {:?} in the catalogue; `tollgate models` lists them",

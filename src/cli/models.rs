@@ -31,10 +31,10 @@ impl Models {
         let variables = variables();
         let config = self.settings.load(&variables)?;
         if self.diff {
-            let kept = self.settings.learned(&config)?;
+            let kept = self.settings.learned(&config);
             return Diff::read(&config, &variables, kept)?.print(self.part.as_deref().unwrap_or_default(), self.json);
         }
-        let catalogue = self.settings.catalogue(&config)?;
+        let catalogue = self.settings.catalogue(&config);
         let part = self.part.unwrap_or_default();
         let models: Vec<_> = catalogue.models().into_iter().filter(|model| model.id.contains(&part)).collect();
         if self.json {

@@ -47,7 +47,7 @@ impl Reconcile {
         let variables = variables();
         let config = self.settings.load(&variables)?;
         let (from, until) = self.span(SystemTime::now())?;
-        let catalogue = self.settings.catalogue(&config)?;
+        let catalogue = self.settings.catalogue(&config);
         let books = books(&config, &variables, "reconcile").map_err(|error| Failure::Usage(error.to_string()))?;
         let ours = open(&config)?.ran(millis(from), millis(until), books.account()).map_err(failed)?;
         let theirs = block_on(books.spent(from, until))?.map_err(failed)?;

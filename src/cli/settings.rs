@@ -33,17 +33,25 @@ impl Settings {
     }
 
     /// The models as the sidecar of this config has them in force: with what it has read and learned, as far as it kept that.
-    pub(super) fn catalogue(&self, config: &Config) -> Result<Catalogue, Failure> {
+    pub(super) fn catalogue(&self, config: &Config) -> Catalogue {
         let catalogue = Catalogue::with(&config.models);
-        self.learned(config)?.apply(&catalogue, !config.catalogue.refresh.is_zero());
-        Ok(catalogue)
+        self.learned(config).apply(&catalogue, !config.catalogue.refresh.is_zero());
+        catalogue
     }
 
-    /// What the sidecar of this config has kept of the vendor's list and of prices.
-    pub(super) fn learned(&self, config: &Config) -> Result<Learned, Failure> {
+    /// What the sidecar of this config has kept of the vendor's list and of prices. Where that cannot be read it starts anew,
+    /// and so do we.
+    pub(super) fn learned(&self, config: &Config) -> Learned {
         let path = config.catalogue.path.clone().unwrap_or_else(|| MODELS.into());
-        let unreadable =
-            |error| Failure::Failed(format!("{} ([catalogue] path) cannot be read: {error}", path.display()));
-        if path.as_os_str().is_empty() { Ok(Learned::default()) } else { Learned::read(&path).map_err(unreadable) }
+        if path.as_os_str().is_empty() {
+            return Learned::default();
+        }
+        Learned::read(&path).unwrap_or_else(|error| {
+            eprintln!(
+                "tollgate: {} ([catalogue] path) cannot be read: {error}; the built-in table it is",
+                path.display()
+            );
+            Learned::default()
+        })
     }
 }

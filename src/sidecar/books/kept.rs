@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{Catalogue, Entry};
+use crate::catalogue::{Catalogue, Entry, Model, Prices};
 
 /// Keeps it. Cloning shares it.
 #[derive(Clone)]
@@ -36,7 +36,14 @@ pub(crate) struct Learned {
     /// The list, as it was read.
     pub(crate) models: BTreeMap<String, Entry>,
     /// What the vendor reports over what the table's prices come to.
-    pub(crate) learned: BTreeMap<String, f64>,
+    pub(crate) learned: BTreeMap<String, Ratio>,
+}
+
+/// What the vendor reports over what these prices come to; of others it says nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ratio {
+    ratio: f64,
+    prices: Prices,
 }
 
 const SAVE_EVERY: Duration = Duration::from_secs(60);
@@ -58,8 +65,8 @@ impl Learned {
         if with_models && !self.models.is_empty() {
             catalogue.update(&self.models);
         }
-        for (id, ratio) in &self.learned {
-            if let Some(model) = catalogue.get(id) {
+        for (id, Ratio { ratio, prices }) in &self.learned {
+            if let Some(model) = catalogue.get(id).filter(|model| model.prices.same_figures(prices)) {
                 model.learned.restore(*ratio);
             }
         }
@@ -118,8 +125,11 @@ impl Kept {
     }
 
     fn now(&self) -> Learned {
-        let learned = self.catalogue.models().into_iter();
-        let learned = learned.filter_map(|model| Some((model.id.to_string(), model.learned.ratio()?))).collect();
+        let ratio = |model: Arc<Model>| {
+            let ratio = Ratio { ratio: model.learned.ratio()?, prices: model.prices.clone() };
+            Some((model.id.to_string(), ratio))
+        };
+        let learned = self.catalogue.models().into_iter().filter_map(ratio).collect();
         Learned { learned, ..self.saved.lock().learned.clone() }
     }
 
@@ -160,7 +170,9 @@ mod tests {
         kept.save();
         assert!(!path.exists(), "nothing was learned yet");
         let json = format!(r#"{{"{LLAMA}": {{"prices": {{"output_token": 20077}}}}}}"#);
-        kept.keep(SystemTime::now(), serde_json::from_str(&json).unwrap());
+        let listed = serde_json::from_str(&json).unwrap();
+        first.update(&listed);
+        kept.keep(SystemTime::now(), listed);
         first.get(LLAMA).unwrap().learned.restore(1.05);
         kept.save();
 
@@ -169,10 +181,11 @@ mod tests {
         let model = second.get(LLAMA).unwrap();
         assert_eq!(model.prices.published(Unit::OutputToken), Some(20_077.0));
         assert_eq!(model.learned.ratio(), Some(1.05));
-        // Where the list is not to be read any more, the table is in force; what was learned stays.
+        // Where the list is not to be read any more, the table is in force, and what was learned of other prices is not.
         let third = Arc::new(Catalogue::default());
         Kept::load(Some(path.clone()), &third, false);
-        assert_eq!(third.get(LLAMA).unwrap().prices.published(Unit::OutputToken), Some(18_252.0));
+        let model = third.get(LLAMA).unwrap();
+        assert_eq!((model.prices.published(Unit::OutputToken), model.learned.ratio()), (Some(18_252.0), None));
 
         std::fs::write(&path, "{\"models\": [").unwrap();
         assert!(Learned::read(place.path()).is_err(), "a directory is no file");
