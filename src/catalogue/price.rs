@@ -136,8 +136,8 @@ impl Prices {
         self.with(unit, Neurons::from_f64(figure / unit.published_per()))
     }
 
-    /// The same figures are published for both.
-    pub(crate) fn same_figures(&self, other: &Self) -> bool {
+    /// Whether both have the same figures.
+    pub fn same_figures(&self, other: &Self) -> bool {
         self.rates == other.rates
     }
 
