@@ -27,19 +27,19 @@ struct Row {
 impl Diff {
     /// Asks the vendor, or takes what was kept.
     pub(super) fn read(config: &Config, variables: &Variables, kept: Learned) -> Result<Self, Failure> {
-        let asked = books(config, variables, "models --diff").map_err(|error| error.to_string());
-        let asked = asked.map(|books| block_on(async move { books.models().await.map_err(|error| error.to_string()) }));
-        let why = match asked {
-            Ok(Ok(Ok(live))) => return Ok(Self { live, source: "as the vendor lists them now".into() }),
-            Ok(Ok(Err(why))) | Err(why) => why,
-            Ok(Err(failure)) => return Err(failure),
+        let asked = match books(config, variables, "models --diff") {
+            Ok(books) => block_on(books.models())?.map_err(|why| why.to_string()),
+            Err(why) => Err(why.to_string()),
         };
-        match kept.read_at.filter(|_| !kept.models.is_empty()) {
-            Some(at) => {
+        match (asked, kept.read_at.filter(|_| !kept.models.is_empty())) {
+            (Ok(live), _) => Ok(Self { live, source: "as the vendor lists them now".into() }),
+            (Err(why), Some(at)) => {
                 let at = at.strftime("%Y-%m-%d %H:%M UTC");
                 Ok(Self { live: kept.models, source: format!("as they were listed at {at}; now {why}") })
             }
-            None => Err(Failure::Failed(format!("the vendor's list cannot be read, and none is kept: {why}"))),
+            (Err(why), None) => {
+                Err(Failure::Failed(format!("the vendor's list cannot be read, and none is kept: {why}")))
+            }
         }
     }
 

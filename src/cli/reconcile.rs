@@ -117,34 +117,26 @@ fn table(report: &Report, from: SystemTime, until: SystemTime, has_settled: bool
     let mut text = format!("from {} until {} UTC{lag}\n", moment(from), moment(until)) + &line("model", head);
     for row in &report.rows {
         let mark = if row.agrees { "" } else { "  <" };
-        text += line(&row.model, cells(row)).trim_end();
+        let off = format!("{:+.4}%", row.off * 100.0);
+        text += line(&row.model, cells(&row.ours, &row.theirs, off, &row.outside)).trim_end();
         text += &format!("{mark}\n");
     }
-    let tokens = |sums: &Sums| (sums.input_tokens + sums.output_tokens).to_string();
-    let all = [
-        report.ours.calls.to_string(),
-        report.theirs.calls.to_string(),
-        tokens(&report.ours),
-        tokens(&report.theirs),
-        format!("{:.3}", report.ours.neurons.as_f64()),
-        format!("{:.3}", report.theirs.neurons.as_f64()),
-        String::new(),
-        format!("{:.3}", report.outside.neurons.as_f64()),
-    ];
+    let all = cells(&report.ours, &report.theirs, String::new(), &report.outside);
     text + &line("in all", all) + &report.verdict() + "\n"
 }
 
-fn cells(row: &Row) -> [String; 8] {
+fn cells(ours: &Sums, theirs: &Sums, off: String, outside: &Sums) -> [String; 8] {
     let tokens = |sums: &Sums| (sums.input_tokens + sums.output_tokens).to_string();
+    let neurons = |sums: &Sums| format!("{:.3}", sums.neurons.as_f64());
     [
-        row.ours.calls.to_string(),
-        row.theirs.calls.to_string(),
-        tokens(&row.ours),
-        tokens(&row.theirs),
-        format!("{:.3}", row.ours.neurons.as_f64()),
-        format!("{:.3}", row.theirs.neurons.as_f64()),
-        format!("{:+.4}%", row.off * 100.0),
-        format!("{:.3}", row.outside.neurons.as_f64()),
+        ours.calls.to_string(),
+        theirs.calls.to_string(),
+        tokens(ours),
+        tokens(theirs),
+        neurons(ours),
+        neurons(theirs),
+        off,
+        neurons(outside),
     ]
 }
 

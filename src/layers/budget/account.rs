@@ -1,7 +1,7 @@
 //! What an account has spent here, and what the vendor's books say of it.
 
 use super::Budgets;
-use super::window::{Period, millis};
+use super::window::millis;
 use crate::neurons::Neurons;
 
 /// What an account has spent here of a budget that counts accounts, in the window that is open.
@@ -12,8 +12,6 @@ pub struct Standing {
     pub budget: String,
     /// The models that it counts; empty is all.
     pub models: Vec<String>,
-    /// A day or a month.
-    pub window: Period,
     /// When the window began, in milliseconds since 1970, UTC.
     pub start_ms: u64,
     /// Spent and settled.
@@ -30,7 +28,6 @@ impl Budgets {
             Some(Standing {
                 budget: rule.name.clone(),
                 models: rule.models.clone(),
-                window: rule.window,
                 start_ms: rule.window.span(now, false).start,
                 spent: bucket.lock(now).spent,
             })
