@@ -42,6 +42,7 @@ pub mod keys;
 mod media;
 mod options;
 mod outcome;
+mod paced;
 mod reply;
 mod route;
 mod span;
@@ -53,7 +54,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
@@ -66,6 +67,7 @@ use self::keys::{Client, Keys};
 use self::media::MediaKind;
 use self::options::Wishes;
 use self::outcome::outcome;
+use self::paced::Paced;
 pub use self::reply::ReplyBody;
 use self::route::{Route, Target};
 use super::Reply;
@@ -74,6 +76,8 @@ use crate::body::{Body, BoxError};
 use crate::call::{Ask, Call, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Task};
 use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
+use crate::memory::Memory;
+use crate::pace::Pace;
 use crate::payload::{Copying, Payload, Payloads};
 use crate::receipt::{CallId, ReadBy, Readers, Receipt};
 
@@ -87,8 +91,12 @@ pub struct Settings {
     pub account: Option<Arc<str>>,
     /// The largest body that is read, in bytes.
     pub max_body: u64,
-    /// How long a client may pause between two pieces of its body.
-    pub body_timeout: Duration,
+    /// How slowly a client may send its body.
+    pub body_pace: Pace,
+    /// What all large bodies together may take.
+    pub memory: Memory,
+    /// How long a large body waits for its part of that.
+    pub body_queue: Duration,
     /// The gate has a token of its own, so that a client needs none.
     pub has_token: bool,
     /// Clients' own keys. With any, a client needs one, and its Authorization is not the vendor's.
@@ -134,7 +142,9 @@ impl Default for Settings {
             catalogue: Arc::default(),
             account: None,
             max_body: 32 << 20,
-            body_timeout: Duration::from_secs(30),
+            body_pace: Pace::new(Duration::from_secs(30), 16 * 1024),
+            memory: Memory::default(),
+            body_queue: Duration::from_secs(10),
             has_token: false,
             keys: Keys::default(),
             payloads: Payloads::default(),
@@ -226,7 +236,7 @@ where
                     .admit(&mut head.headers)
                     .and_then(|client| client.map_or(Ok(()), Client::take_turn))
                 {
-                    Ok(()) => pass(self.through, head, body).await,
+                    Ok(()) => pass(self.through, head, Paced::new(body, self.settings.body_pace)).await,
                     Err(error) => refuse(&error, native),
                 }
             }
@@ -235,7 +245,7 @@ where
     }
 }
 
-async fn pass<P, B>(mut through: P, head: http::request::Parts, body: B) -> Response<ReplyBody>
+async fn pass<P, B>(mut through: P, head: http::request::Parts, body: Paced<B>) -> Response<ReplyBody>
 where
     P: Service<Request<Body>, Response = Reply, Error = Error>,
     B: HttpBody + Send + 'static,
@@ -243,9 +253,6 @@ where
     B::Error: Into<BoxError>,
 {
     let native = is_native(head.uri.path());
-    let body = http_body_util::BodyExt::map_frame(body, |frame| {
-        frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
-    });
     let request = Request::from_parts(head, Body::stream(body));
     let reply = match poll_fn(|cx| through.poll_ready(cx)).await {
         Ok(()) => through.call(request).await,
