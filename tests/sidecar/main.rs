@@ -23,3 +23,4 @@ mod sdk;
 mod series;
 mod streams;
 mod support;
+mod usage;
