@@ -57,7 +57,7 @@ async fn every_form_of_usage_adds_up_to_what_was_spent() {
     let csv = usage(&path, &["--csv", "--by", "key,model"]);
     assert!(csv.starts_with("key,model,calls,") && csv.contains("\n\"red, team\",@cf/"), "{csv}");
     let markdown = usage(&path, &["--markdown", "--by", "key"]);
-    assert!(markdown.lines().any(|line| line.starts_with("| blue | 2 |")), "{markdown}");
+    assert!(markdown.lines().any(|line| line.starts_with("| blue | 2 | 0 |")), "{markdown}");
     assert!(usage(&path, &["--month", "2020-01"]).contains("0 calls"));
     let wrong = command().args(["usage", "--by", "key,key"]).env("TOLLGATE_RECORDS_PATH", &path).output().unwrap();
     assert_eq!(wrong.status.code(), Some(2));
@@ -93,4 +93,26 @@ async fn cost_tools_can_read_it() {
     let own_faults = ["BillingCurrency_IsCurrencyCode failed:", "SkuPriceId_Nullable failed:"];
     let failed: Vec<_> = said.lines().filter(|line| line.ends_with(" failed:") && !own_faults.contains(line)).collect();
     assert!(said.contains("Validation") && failed.is_empty(), "{said}\n{csv}");
+}
+
+#[tokio::test]
+async fn a_report_is_a_page_that_adds_up_and_loads_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, spent) = ran(&directory).await;
+    let report = |arguments: &[&str]| {
+        let output = command().arg("report").args(arguments).env("TOLLGATE_RECORDS_PATH", &path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let page = report(&["--since", "12h", "--by", "key"]);
+    // In all, by day and by key.
+    assert_eq!(page.matches(&format!("<td>{spent}</td>")).count(), 3, "{page}");
+    assert!(page.contains("<h3>red, team</h3>") && page.contains("<rect"), "{page}");
+    for loading in ["<script", "<link", "src=", "href=", "url(", "@import"] {
+        assert!(!page.contains(loading), "{loading}");
+    }
+    let file = directory.path().join("report.html");
+    assert_eq!(report(&["--since", "12h", "-o", file.to_str().unwrap()]), "");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), page);
+    assert!(report(&["--csv"]).starts_with("key,day,model,calls,"));
 }

@@ -9,7 +9,7 @@ use crate::neurons::Neurons;
 use crate::readers::records::Usage as Line;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(in crate::cli) enum Format {
     /// For a terminal
     Table,
     /// A list of objects
@@ -23,8 +23,9 @@ pub(super) enum Format {
 }
 
 /// The figures of a line, each with its column's name for people and for programs.
-const FIGURES: [(&str, &str); 7] = [
+const FIGURES: [(&str, &str); 8] = [
     ("calls", "calls"),
+    ("refused", "refused"),
     ("tokens in", "input_tokens"),
     ("cached", "cached_input_tokens"),
     ("tokens out", "output_tokens"),
@@ -35,7 +36,7 @@ const FIGURES: [(&str, &str); 7] = [
 
 impl Format {
     /// `names` are those of the groups. FOCUS has columns of its own, and is not written here.
-    pub(super) fn write(self, names: &[&str], lines: &[Line], span: &Span) -> Result<String, Failure> {
+    pub(in crate::cli) fn write(self, names: &[&str], lines: &[Line], span: &Span) -> Result<String, Failure> {
         match self {
             Self::Table | Self::Focus => Ok(table(names, lines, span)),
             Self::Json => Ok(format!("{:#}\n", Value::from_iter(lines.iter().map(|line| object(names, line))))),
@@ -50,6 +51,7 @@ fn object(names: &[&str], line: &Line) -> Value {
         names.iter().zip(&line.names).map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     let figures = [
         json!(line.calls),
+        json!(line.refused),
         json!(line.input_tokens),
         json!(line.cached_input_tokens),
         json!(line.output_tokens),
@@ -62,9 +64,10 @@ fn object(names: &[&str], line: &Line) -> Value {
 }
 
 /// Every figure in full, so that a sheet adds up to what the records have.
-fn exact(line: &Line) -> [String; 7] {
+fn exact(line: &Line) -> [String; 8] {
     [
         line.calls.to_string(),
+        line.refused.to_string(),
         line.input_tokens.to_string(),
         line.cached_input_tokens.to_string(),
         line.output_tokens.to_string(),
@@ -91,10 +94,11 @@ pub(super) fn rows_as_csv(rows: impl Iterator<Item = Vec<String>>) -> Result<Str
     String::from_utf8(bytes).map_err(|error| failed(error.to_string()))
 }
 
-fn rounded(line: &Line) -> [String; 7] {
-    let [calls, input, cached, output, ..] = exact(line);
+fn rounded(line: &Line) -> [String; 8] {
+    let [calls, refused, input, cached, output, ..] = exact(line);
     [
         calls,
+        refused,
         input,
         cached,
         output,
@@ -114,7 +118,7 @@ fn table(names: &[&str], lines: &[Line], span: &Span) -> String {
         values.chain([names[place].len(), 6]).max().unwrap_or(0)
     };
     let widths: Vec<_> = (0..names.len()).map(width).collect();
-    let row = |values: &[&str], figures: [String; 7]| {
+    let row = |values: &[&str], figures: [String; 8]| {
         let values: Vec<_> = values.iter().zip(&widths).map(|(value, width)| format!("{value:width$}")).collect();
         figures.iter().fold(values.join("  "), |row, figure| format!("{row}  {figure:>12}")) + "\n"
     };

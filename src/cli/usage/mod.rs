@@ -1,8 +1,8 @@
 //! `tollgate usage`
 
 mod focus;
-mod format;
-mod span;
+pub(super) mod format;
+pub(super) mod span;
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ pub(super) struct Usage {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum By {
+pub(super) enum By {
     Day,
     Month,
     Model,
@@ -80,7 +80,7 @@ impl Usage {
 }
 
 impl By {
-    fn group(self) -> Group {
+    pub(super) fn group(self) -> Group {
         match self {
             Self::Day => Group::Day,
             Self::Month => Group::Month,
@@ -90,7 +90,7 @@ impl By {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Day => "day",
             Self::Month => "month",

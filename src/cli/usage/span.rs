@@ -10,7 +10,7 @@ use jiff::{Span as Calendar, Timestamp};
 use crate::cli::Failure;
 
 #[derive(Args, Debug)]
-pub(super) struct SpanArgs {
+pub(in crate::cli) struct SpanArgs {
     /// How far back: `30d` is thirty days of 24 hours, `12h` twelve hours; 30d where nothing is said
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, conflicts_with_all = ["from", "to", "month"])]
     since: Option<Duration>,
@@ -30,12 +30,12 @@ pub(super) struct SpanArgs {
 
 /// Two moments, and the time zone whose days lie between them.
 #[derive(Clone, Debug)]
-pub(super) struct Span {
+pub(in crate::cli) struct Span {
     /// In milliseconds since 1970; sums are kept by quarters of an hour, and this is the beginning of one.
-    pub(super) from_ms: u64,
+    pub(in crate::cli) from_ms: u64,
     /// In milliseconds since 1970; the end of a quarter of an hour.
-    pub(super) until_ms: u64,
-    pub(super) zone: TimeZone,
+    pub(in crate::cli) until_ms: u64,
+    pub(in crate::cli) zone: TimeZone,
 }
 
 const QUARTER_MS: i64 = 15 * 60 * 1000;
@@ -49,7 +49,7 @@ enum End {
 }
 
 impl SpanArgs {
-    pub(super) fn resolve(&self, now: Timestamp) -> Result<Span, Failure> {
+    pub(in crate::cli) fn resolve(&self, now: Timestamp) -> Result<Span, Failure> {
         let zone = zone(&self.time_zone)?;
         let (from, until) = match (&self.month, &self.from, &self.to) {
             (Some(month), ..) => whole_month(month, &zone)?,
@@ -77,7 +77,7 @@ impl SpanArgs {
 
 impl Span {
     /// In words, for the last line of a table.
-    pub(super) fn words(&self) -> String {
+    pub(in crate::cli) fn words(&self) -> String {
         let at = |ms: u64| {
             let at = Timestamp::from_millisecond(i64::try_from(ms).unwrap_or(i64::MAX)).unwrap_or(Timestamp::MAX);
             at.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()

@@ -37,6 +37,8 @@ pub struct Usage {
     pub names: Vec<String>,
     /// Calls, refused ones too.
     pub calls: u64,
+    /// Those of them that a limit or a budget refused, the gate's or the vendor's.
+    pub refused: u64,
     /// Tokens read, cached ones included.
     pub input_tokens: u64,
     /// The part of them that the vendor had in its prefix cache.
@@ -49,8 +51,8 @@ pub struct Usage {
     pub saved: Neurons,
 }
 
-const SUMS: &str =
-    "sum(calls), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(neurons), sum(saved)";
+const SUMS: &str = "sum(calls), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(neurons), sum(saved), \
+    sum(calls) FILTER (WHERE outcome IN ('rate_limited', 'budget_exceeded'))";
 
 // === impl Archive ===
 
@@ -78,7 +80,10 @@ impl Archive {
             self.connection.prepare(&sql).and_then(|mut statement| statement.query_map(span, read)?.collect());
         let mut summed: BTreeMap<Vec<String>, Usage> = BTreeMap::new();
         for line in self.told(lines)? {
-            summed.entry(line.names.clone()).or_default().add(line);
+            summed
+                .entry(line.names.clone())
+                .or_insert_with(|| Usage { names: line.names.clone(), ..Usage::default() })
+                .add(&line);
         }
         let mut lines: Vec<_> = summed.into_values().collect();
         if let [group] = by
@@ -105,13 +110,14 @@ impl Archive {
 }
 
 /// How many columns [`SUMS`] has.
-const SUM_COUNT: usize = 6;
+const SUM_COUNT: usize = 7;
 
 fn usage(row: &Row<'_>, names: Vec<String>) -> rusqlite::Result<Usage> {
     let figure = |n| row.get::<_, i64>(n).map(|figure| figure as u64);
     Ok(Usage {
         names,
         calls: figure(0)?,
+        refused: row.get::<_, Option<i64>>(6)?.unwrap_or(0) as u64,
         input_tokens: figure(1)?,
         cached_input_tokens: figure(2)?,
         output_tokens: figure(3)?,
@@ -147,9 +153,10 @@ impl Group {
 }
 
 impl Usage {
-    fn add(&mut self, other: Self) {
-        self.names = other.names;
+    /// Adds the figures of another line; its own names stay.
+    pub(crate) fn add(&mut self, other: &Self) {
         self.calls += other.calls;
+        self.refused += other.refused;
         self.input_tokens += other.input_tokens;
         self.cached_input_tokens += other.cached_input_tokens;
         self.output_tokens += other.output_tokens;

@@ -4,8 +4,8 @@
 //! elsewhere, and nothing is kept but the last hour by minutes and today's sums.
 
 mod books;
-mod chart;
-mod figures;
+pub(crate) mod chart;
+pub(crate) mod figures;
 mod history;
 mod view;
 
