@@ -71,6 +71,7 @@ pub mod catalogue;
 #[cfg(feature = "sidecar")]
 pub mod cli;
 pub mod client;
+pub mod departure;
 mod error;
 pub mod estimate;
 pub mod gateway;

@@ -121,7 +121,7 @@ mod tests {
             Verdict::Retry("unreachable")
         );
         let after = std::time::Duration::from_secs(1);
-        assert_eq!(of(Error::Timeout { after, setting: "" }), Verdict::Retry("timeout"));
+        assert_eq!(of(Error::Timeout { after, setting: "", was_sent: true }), Verdict::Retry("timeout"));
         assert_eq!(of(Error::RateLimited { what: String::new(), retry_after: after, limit: None }), Verdict::Never);
         assert_eq!(of(Error::Malformed(String::new())), Verdict::Never);
     }

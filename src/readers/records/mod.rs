@@ -27,6 +27,8 @@
 
 mod books;
 mod checkpoints;
+#[cfg(test)]
+mod kept_tests;
 mod query;
 mod row;
 mod schema;
