@@ -85,6 +85,7 @@ pub mod receipt;
 pub mod sidecar;
 #[cfg(feature = "sidecar")]
 pub mod simulator;
+mod sse;
 pub mod upstream;
 pub mod usage;
 pub mod vendor;

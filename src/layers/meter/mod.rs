@@ -254,7 +254,7 @@ async fn read_json(head: response::Parts, body: Body, word: HeadWord, call: &Cal
 async fn read_stream(head: response::Parts, body: Body, word: HeadWord, call: &Call) -> Result<Reply, Error> {
     let mut opening = Opening::default();
     let taken = take_in_while(body, |bytes| opening.push(bytes)).await.map_err(|why| broken(&why))?;
-    let error = opening.event().and_then(|event| VendorError::find(head.status, event));
+    let error = opening.event().and_then(|event| VendorError::in_event(event));
     let events = Events::new(call.endpoint == Endpoint::Responses);
     if let Some(error) = error {
         let mut reply = Reply::from_parts(head, Body::stream(taken.resumed()));
