@@ -12,7 +12,7 @@ pub mod limits;
 mod listen;
 mod logs;
 pub mod machine;
-mod page;
+pub(crate) mod page;
 pub mod spending;
 pub mod timeouts;
 mod warm;
