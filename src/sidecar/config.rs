@@ -148,6 +148,10 @@ pub struct BaseUrl(String);
 pub struct Compat {
     /// Turn the native chunk that closes some `/v1` streams into OpenAI's form, which strict clients need.
     pub openai_streams: bool,
+    /// Send a comment to the client of a stream that has waited so long for its turn or its first token, and then again;
+    /// `0s` sends none. The reply's status is 200 once a comment has left, and an error comes as an event.
+    #[serde(with = "super::duration")]
+    pub keepalive: Duration,
 }
 
 /// `[cache]`

@@ -246,6 +246,7 @@ impl Plan {
             body_pace: Pace::new(config.timeouts.body, config.timeouts.body_min_rate.as_u64()),
             memory: memory.clone(),
             body_queue: config.timeouts.body_queue,
+            keepalive: Some(config.compat.keepalive).filter(|every| !every.is_zero()),
             has_token: target.has_token(),
             keys: spending.keys.clone(),
             payloads: config.records.payloads(),
@@ -264,7 +265,7 @@ impl Plan {
         let stack = gateway::Settings {
             identify: door,
             compat,
-            cache: CacheLayer::new(config.cache.settings()),
+            cache: CacheLayer::with_memory(config.cache.settings(), memory),
             budget: BudgetLayer::new(spending.budgets.clone()),
             retry: RetryLayer::new(config.retry.settings()),
             rate_limit: RateLimitLayer::new(config.limits.settings()),

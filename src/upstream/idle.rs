@@ -11,7 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::Target;
-use crate::body::{Body, BoxError};
+use crate::body::{Body, BoxError, TooLong};
 use crate::pace::LONGEST;
 
 /// How long a body may take.
@@ -77,31 +77,23 @@ struct Waiting {
     since: Option<Instant>,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("upstream took too long over its reply: {what} within {limit:?} ([upstream] {setting})")]
-struct TooLong {
-    what: &'static str,
-    limit: Duration,
-    setting: &'static str,
-}
-
 // === impl Limited ===
 
 impl Limited {
     /// What runs out first from here on, and in how long.
     fn left(&self) -> (Duration, TooLong) {
         let idle = self.patience.idle;
-        let next = TooLong { what: "nothing came", limit: idle, setting: "idle_timeout" };
+        let next = TooLong { what: "nothing came", limit: idle, setting: "[upstream] idle_timeout" };
         match self.patience.whole {
             Whole::FirstEvent(limit) if !self.has_event => {
-                let first = TooLong { what: "no event came", limit, setting: "first_byte_timeout" };
+                let first = TooLong { what: "no event came", limit, setting: "[upstream] first_byte_timeout" };
                 (limit.saturating_sub(self.waiting.spent), first)
             }
             Whole::FirstEvent(_) => (idle, next),
             Whole::End(limit) => {
                 let earned = Duration::from_secs_f64(self.bytes as f64 / MIN_RATE).min(LONGEST);
                 let left = (limit + earned).saturating_sub(self.waiting.spent);
-                let end = TooLong { what: "it did not end", limit, setting: "body_timeout" };
+                let end = TooLong { what: "it did not end", limit, setting: "[upstream] body_timeout" };
                 if idle <= left { (idle, next) } else { (left, end) }
             }
         }
