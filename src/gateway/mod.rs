@@ -140,8 +140,7 @@ impl<C> std::fmt::Debug for Gateway<C> {
 pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Stack<C> {
     let upstream = Upstream::new(client, target);
     let catalogue = settings.identify.catalogue.clone();
-    let mut meter = MeterLayer::default();
-    meter.memory = settings.identify.memory.clone();
+    let meter = MeterLayer { memory: settings.identify.memory.clone() };
     ServiceBuilder::new()
         .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
         .layer(settings.compat)

@@ -180,10 +180,9 @@ impl Sidecar {
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
             let background = Background { earlier, reading, metrics };
             let (serving, runtimes) = (plan.admin_serving(), plan.runtimes.clone());
-            sidecar.admin_thread =
-                Some(spawn("admin".into(), move || {
-                    runtimes.start()?.block_on(serve_admin(listener, admin, guard, background, serving, stop))
-                })?);
+            sidecar.admin_thread = Some(spawn("admin".into(), move || {
+                runtimes.start()?.block_on(serve_admin(listener, admin, guard, background, serving, stop))
+            })?);
         }
         Ok(sidecar)
     }
@@ -290,7 +289,8 @@ impl Plan {
         let (runtimes, cache, memory) =
             (self.runtimes.clone(), self.stack.cache.clone(), self.stack.identify.memory.clone());
         metrics.watch("tollgate_tasks", "Tasks on the threads that serve.", move || runtimes.tasks())?;
-        metrics.watch("tollgate_cache_flights", "Calls under way that others may join.", move || cache.flights() as u64)?;
+        metrics
+            .watch("tollgate_cache_flights", "Calls under way that others may join.", move || cache.flights() as u64)?;
         let help = "What large bodies take of max_body_memory.";
         metrics.watch("tollgate_body_memory_bytes", help, move || memory.taken_bytes())
     }

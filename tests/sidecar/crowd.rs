@@ -104,7 +104,9 @@ async fn misbehave(number: usize, mut stream: TcpStream) -> std::io::Result<()> 
             return std::future::pending().await;
         }
         // Junk.
-        _ => stream.write_all(&[b"\x16\x03\x01\x02\x00\x01\x00"[..].to_vec(), vec![number as u8; 300]].concat()).await?,
+        _ => {
+            stream.write_all(&[b"\x16\x03\x01\x02\x00\x01\x00"[..].to_vec(), vec![number as u8; 300]].concat()).await?
+        }
     }
     while stream.read(&mut rest).await? > 0 {}
     Ok(())

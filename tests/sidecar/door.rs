@@ -78,7 +78,10 @@ async fn one_address_has_no_more_than_its_connections() {
     let mut held = Vec::new();
     for n in 0..3 {
         let client = client();
-        assert_eq!(ask(&client, &gate.url(&run()), &json!({"prompt": format!("{n}")})).send().await.unwrap().status(), 200);
+        assert_eq!(
+            ask(&client, &gate.url(&run()), &json!({"prompt": format!("{n}")})).send().await.unwrap().status(),
+            200
+        );
         held.push(client);
     }
     let told = ask(&client(), &gate.url(&run()), &json!({"prompt": "one more"})).send().await.unwrap();
@@ -279,7 +282,10 @@ async fn a_stream_that_waits_is_kept_alive_and_its_error_is_an_event() {
         ("/v1/responses".into(), json!({"model": LLAMA, "input": "x", "stream": true}), "event: error\ndata: {"),
     ] {
         let reply = gate.post(&path, &body).send().await.unwrap();
-        assert_eq!((reply.status().as_u16(), &reply.headers()["content-type"]), (200, &"text/event-stream".parse().unwrap()));
+        assert_eq!(
+            (reply.status().as_u16(), &reply.headers()["content-type"]),
+            (200, &"text/event-stream".parse().unwrap())
+        );
         assert!(reply.headers().contains_key("cf-aig-log-id"));
         let text = reply.text().await.unwrap();
         let event = text.trim_start_matches(": waiting\n\n");

@@ -29,7 +29,7 @@ fn lasts() -> Duration {
 async fn visit(n: u64, client: reqwest::Client, process: (String, std::net::SocketAddr)) {
     let (listen, to) = process;
     let url = format!("{listen}{}", run());
-    let stream = n % 2 == 0;
+    let stream = n.is_multiple_of(2);
     let body = json!({"prompt": format!("visit {}", n % 5000), "stream": stream, "padding": "x".repeat((n % 7 * 30_000) as usize)});
     match n % 6 {
         0 | 1 => {

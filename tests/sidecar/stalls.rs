@@ -100,7 +100,8 @@ async fn stops_at_a_byte(reply: String) -> SocketAddr {
 #[tokio::test]
 async fn upstream_may_stop_at_any_byte_of_its_reply() {
     let json = r#"{"result":{"response":"Hi","usage":{"prompt_tokens":26,"completion_tokens":18}},"success":true}"#;
-    let json = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{json}", json.len());
+    let json =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{json}", json.len());
     let events = scripted::EVENTS.to_owned()
         + &scripted::chunk(": thinking\n\n")
         + &scripted::chunk("data: {\"response\":\"one\"}\n\n")

@@ -65,7 +65,10 @@ enum Stage {
     /// There is no answer yet.
     Answering(Answering, Endpoint),
     /// A stream; it has begun with its first piece.
-    Streaming { body: ReplyBody, has_begun: bool },
+    Streaming {
+        body: ReplyBody,
+        has_begun: bool,
+    },
     /// An answer that is no stream, taken in to be told as an event.
     Telling(ReplyBody, BytesMut, Endpoint),
     Over,
