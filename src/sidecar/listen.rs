@@ -1,7 +1,7 @@
 //! Listeners: one a worker on the same port, so that the kernel spreads the connections and no worker waits for another.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +66,12 @@ const PREFACE: &[u8; 4] = b"PRI ";
 /// A client that sends its first letters one by one is looked at again after so long.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Makes of a service for all connections one for a connection.
+pub(super) trait Accept {
+    /// For a connection from this address.
+    fn accepted(&self, from: IpAddr) -> Self;
+}
+
 /// Serves until `stop`, then lets what runs end, for at most [`Serving::shutdown_timeout`].
 pub(super) async fn serve<S>(
     listener: TcpListener,
@@ -75,7 +81,7 @@ pub(super) async fn serve<S>(
 ) -> io::Result<()>
 where
     S: Service<Request<Incoming>, Response = http::Response<ReplyBody>, Error = std::convert::Infallible>,
-    S: Clone + Send + 'static,
+    S: Accept + Clone + Send + 'static,
     S::Future: Send,
 {
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -109,7 +115,8 @@ where
                 continue;
             }
         };
-        let (service, builders, watcher, stop) = (service.clone(), builders.clone(), graceful.watcher(), stop.clone());
+        let service = service.accepted(stream.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip()));
+        let (builders, watcher, stop) = (builders.clone(), graceful.watcher(), stop.clone());
         tokio::spawn(async move {
             let begun = tokio::time::timeout(serving.head_timeout, speaks_http2(&stream));
             let Some(Ok(Ok(is_http2))) = stop.run_until_cancelled(begun).await else { return drop(place) };

@@ -5,9 +5,13 @@
 
 mod admin;
 pub mod books;
+pub mod browsers;
 pub mod config;
 mod duration;
+mod entrance;
+pub mod exposure;
 pub mod guard;
+mod guesses;
 pub mod limits;
 mod listen;
 mod logs;
@@ -26,7 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::admin::Admin;
 use self::books::Reading;
+use self::browsers::Road;
 use self::config::{Config, ConfigError, Variables};
+use self::entrance::{Entrance, Terms};
 use self::guard::Guard;
 use self::listen::Serving;
 use self::page::Page;
@@ -96,6 +102,8 @@ struct Plan {
     spending: Arc<Spending>,
     reading: Arc<Reading>,
     serving: Serving,
+    /// What is asked of whoever comes in, by all workers together.
+    terms: Arc<Terms>,
 }
 
 /// What goes on beside the admin port, on its thread.
@@ -160,7 +168,7 @@ impl Sidecar {
                 cache: plan.stack.cache.clone(),
                 stop,
             };
-            let guard = Guard::new(plan.config.admin_token.as_ref(), sidecar.admin);
+            let guard = Guard::new(&plan.config);
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
             let background = Background { earlier, reading, metrics };
             sidecar.admin_thread =
@@ -223,6 +231,9 @@ impl Plan {
         workers: usize,
     ) -> Result<Self, ConfigError> {
         let target = config.target(variables)?;
+        for open in exposure::check(&config, &target)? {
+            tracing::warn!("{open}");
+        }
         let entries: BTreeMap<_, _> = config.models.clone();
         let catalogue = Arc::new(Catalogue::with(&entries));
         let spending = Arc::new(Spending::open(&config, &catalogue, target.has_token())?);
@@ -232,12 +243,15 @@ impl Plan {
         let door = identify::Settings {
             catalogue,
             account: config.account(variables).map(Into::into),
+            accounts: config.upstream.accounts.iter().map(|account| account.as_str().into()).collect(),
+            pass_through: config.upstream.pass_through.clone(),
             max_body: config.max_body.as_u64(),
             body_timeout: config.client_timeout,
             has_token: target.has_token(),
             keys: spending.keys.clone(),
             payloads: config.records.payloads(),
             readers: readers.into(),
+            ..identify::Settings::default()
         };
         let serving = Serving {
             max_connections: config.max_connections.div_ceil(workers).max(1),
@@ -254,14 +268,16 @@ impl Plan {
             retry: RetryLayer::new(config.retry.settings()),
             rate_limit: RateLimitLayer::new(config.limits.settings()),
         };
-        Ok(Self { config, target, stack, spending, reading, serving })
+        let terms = Arc::new(Terms::new(&config));
+        Ok(Self { config, target, stack, spending, reading, serving, terms })
     }
 
     fn work(&self, listener: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {
         runtime()?.block_on(async {
             let pool = Pool::new(self.config.upstream.connect_timeout);
             let stack = gateway::stack(pool, self.target.clone(), self.stack.clone());
-            listen::serve(listener, stack, self.serving.clone(), stop).await
+            let entrance = Entrance::new(stack, self.terms.clone());
+            listen::serve(listener, entrance, self.serving.clone(), stop).await
         })
     }
 }
@@ -288,7 +304,8 @@ fn serve_admin(
         tokio::spawn(admin.page.clone().watch(background.earlier));
         background.reading.start(&background.metrics);
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let serving = axum::serve(listener, admin::router(admin, guard)).into_future();
+        let router = admin::router(admin, guard).into_make_service_with_connect_info::<Road>();
+        let serving = axum::serve(listener, router).into_future();
         stop.run_until_cancelled(serving).await.unwrap_or(Ok(()))
     })
 }

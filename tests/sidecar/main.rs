@@ -10,6 +10,7 @@ mod client;
 mod commands;
 mod costs;
 mod curl;
+mod entrance;
 mod errors;
 mod estimates;
 mod keys;

@@ -62,7 +62,7 @@ pub enum Scope {
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum Split {
-    /// The account that pays.
+    /// The account that pays, as [`Call::counted_as`] has it.
     Account,
     /// The client's key.
     Key,
@@ -169,7 +169,7 @@ impl Split {
     fn value<'a>(&self, call: &'a Call, facts: &'a Facts) -> Value<'a> {
         let text = |text: &'a str| Value::Text(shorten(text));
         match self {
-            Self::Account => text(&call.account),
+            Self::Account => text(call.counted_as()),
             Self::Key => call.key.as_deref().map_or(Value::None(()), text),
             Self::Model => text(&call.model.id),
             Self::Metadata(name) => match facts.metadata.iter().find(|(key, _)| key == name) {
