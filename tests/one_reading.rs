@@ -388,7 +388,9 @@ fn what_may_be_a_call_by_a_second_reading_is_refused() {
 
 #[test]
 fn the_gates_token_goes_with_a_closed_list_and_with_its_own_account() {
-    let own = |sent: &Option<Sent>| sent.as_ref().is_some_and(|sent| sent.headers["authorization"] == OWN_TOKEN);
+    let own = |sent: &Option<Sent>| {
+        sent.as_ref().is_some_and(|sent| sent.headers.get("authorization").is_some_and(|value| value == OWN_TOKEN))
+    };
     let clients = |sent: &Option<Sent>| {
         let headers = sent.as_ref().map(|sent| &sent.headers);
         headers.is_some_and(|h| {
