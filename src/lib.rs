@@ -71,6 +71,7 @@ pub mod catalogue;
 #[cfg(feature = "sidecar")]
 pub mod cli;
 pub mod client;
+pub mod departure;
 mod error;
 pub mod estimate;
 pub mod gateway;
@@ -78,12 +79,14 @@ mod headers;
 pub mod layers;
 pub mod neurons;
 pub mod payload;
+pub mod peer;
 pub mod readers;
 pub mod receipt;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
 #[cfg(feature = "sidecar")]
 pub mod simulator;
+mod sse;
 pub mod upstream;
 pub mod usage;
 pub mod vendor;

@@ -5,10 +5,8 @@
 //! own name was made to point here (DNS rebinding) sends neither where it only reads, so the `Host` of a request has to be a name
 //! that the gate goes by.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::Authority;
@@ -45,15 +43,6 @@ pub struct Host(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no host's name: write it without scheme, port and path, like gate.internal or 10.0.0.5")]
 pub struct HostError(String);
-
-/// By which road a request came.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Road {
-    /// Who connected.
-    pub(super) peer: IpAddr,
-    /// To which address of ours.
-    pub(super) local: IpAddr,
-}
 
 /// The names that the gate goes by: loopback's own, and those that the config allows.
 #[derive(Clone, Debug, Default)]
@@ -106,28 +95,6 @@ impl TryFrom<String> for Host {
 impl From<Host> for String {
     fn from(host: Host) -> Self {
         host.0
-    }
-}
-
-// === impl Road ===
-
-impl Road {
-    pub(super) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { peer: peer.ip().to_canonical(), local: local.ip().to_canonical() }
-    }
-
-    /// Nobody beyond this machine can have come this way.
-    pub(super) fn is_loopback(self) -> bool {
-        self.peer.is_loopback() && self.local.is_loopback()
-    }
-}
-
-/// Where an address is not to be had, the road is one that nobody is trusted on.
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
-
-impl Connected<IncomingStream<'_, tokio::net::TcpListener>> for Road {
-    fn connect_info(stream: IncomingStream<'_, tokio::net::TcpListener>) -> Self {
-        Self::new(*stream.remote_addr(), stream.io().local_addr().unwrap_or(NOWHERE))
     }
 }
 

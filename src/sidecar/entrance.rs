@@ -9,7 +9,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,9 +22,9 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, AllowPrivateNetw
 use super::browsers::{Hosts, page};
 use super::config::Config;
 use super::guesses::Guesses;
-use super::listen::Accept;
 use crate::Error;
 use crate::layers::identify::{ReplyBody, is_native};
+use crate::peer::Peer;
 
 /// What all workers' clients have in common.
 #[derive(Debug)]
@@ -40,14 +39,11 @@ pub(super) struct Terms {
     complaints: DefaultDirectRateLimiter,
 }
 
-/// The clients' way in to a service, for one connection.
+/// The clients' way in to a service.
 #[derive(Clone)]
 pub(super) struct Entrance<S> {
     inner: S,
     terms: Arc<Terms>,
-    from: IpAddr,
-    /// The digest of the last key that was right on this connection, or 0.
-    right: Arc<AtomicU64>,
 }
 
 /// A reply, or that it was refused at once.
@@ -62,7 +58,6 @@ pub(super) struct Shown {
     digest: u64,
     terms: Arc<Terms>,
     from: IpAddr,
-    right: Arc<AtomicU64>,
 }
 
 /// Wrong keys that are looked at, a minute and address: many clients of one program may have an old one.
@@ -153,34 +148,27 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
 
 // === impl Entrance ===
 
-impl<S: Clone> Entrance<S> {
-    pub(super) fn new(inner: S, terms: Arc<Terms>) -> Self {
-        Self { inner, terms, from: Ipv4Addr::UNSPECIFIED.into(), right: Arc::default() }
-    }
-}
-
-impl<S: Clone> Accept for Entrance<S> {
-    fn accepted(&self, from: IpAddr) -> Self {
-        Self { from, right: Arc::default(), ..self.clone() }
-    }
-}
-
 impl<S> Entrance<S> {
+    pub(super) fn new(inner: S, terms: Arc<Terms>) -> Self {
+        Self { inner, terms }
+    }
+
     /// What of the request may be a key, if one is asked for; an error where nothing new from there is looked at.
-    fn shown(&self, headers: &HeaderMap) -> Result<Option<Shown>, Error> {
+    fn shown<B>(&self, request: &Request<B>) -> Result<Option<Shown>, Error> {
         let Some(guesses) = &self.terms.guesses else { return Ok(None) };
+        let headers = request.headers();
         let sent = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
         let (key, gateway_key) = (sent("authorization"), sent("cf-aig-authorization"));
         if key.is_none() && gateway_key.is_none() {
             return Ok(None);
         }
         let digest = guesses.digest((key, gateway_key));
-        if let Some(retry_after) = guesses.hold(self.from, digest) {
+        let from = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(peer)| peer.ip());
+        if let Some(retry_after) = guesses.hold(from, digest) {
             let what = "too many wrong keys came from this address, so no new one is looked at".to_owned();
             return Err(Error::RateLimited { what, retry_after, limit: None });
         }
-        let (terms, right) = (self.terms.clone(), self.right.clone());
-        Ok(Some(Shown { digest, terms, from: self.from, right }))
+        Ok(Some(Shown { digest, terms: self.terms.clone(), from }))
     }
 }
 
@@ -198,8 +186,7 @@ where
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let admitted =
-            self.terms.admit(&request).and_then(|is_invited| Ok((is_invited, self.shown(request.headers())?)));
+        let admitted = self.terms.admit(&request).and_then(|is_invited| Ok((is_invited, self.shown(&request)?)));
         match admitted {
             Err(error) => {
                 let native = is_native(request.uri().path());
@@ -248,8 +235,7 @@ impl Shown {
         let Some(guesses) = &self.terms.guesses else { return };
         if matches!(reply.extensions().get(), Some(Error::Unauthorized(_))) {
             guesses.wrong(self.from);
-        } else if self.right.swap(self.digest, Ordering::Relaxed) != self.digest {
-            // Once a connection and key, as a rule.
+        } else {
             guesses.right(self.from, self.digest);
         }
     }

@@ -7,11 +7,11 @@
 //! # What it does not do
 //! It does not slow a guesser with many addresses. Keys as `tollgate keys new` makes them cannot be guessed at all.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use governor::clock::{Clock, DefaultClock};
@@ -26,8 +26,9 @@ pub(super) struct Guesses {
     held: Mutex<HashMap<IpAddr, Instant>>,
     /// How many are held, so that the usual case takes no lock.
     held_count: AtomicUsize,
-    /// Digests of secrets that were right, with the address that sent them; the oldest goes.
-    right: Mutex<VecDeque<(IpAddr, u64)>>,
+    /// Digests of secrets that were right together with the address that sent them, each in the place that it says itself. Two
+    /// that want the same place forget each other.
+    right: Box<[AtomicU64]>,
     hasher: RandomState,
 }
 
@@ -43,7 +44,7 @@ impl Guesses {
             clock: DefaultClock::default(),
             held: Mutex::default(),
             held_count: AtomicUsize::new(0),
-            right: Mutex::default(),
+            right: (0..MAX_RIGHT).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
         }
     }
@@ -61,7 +62,7 @@ impl Guesses {
         let from = network(from);
         let left = |until: &Instant| until.checked_duration_since(Instant::now());
         let left = self.held.lock().get(&from).and_then(left)?;
-        (!self.right.lock().contains(&(from, digest))).then_some(left)
+        (!self.was_right(from, digest)).then_some(left)
     }
 
     /// A wrong one came from there.
@@ -80,15 +81,21 @@ impl Guesses {
 
     /// A right one came from there.
     pub(super) fn right(&self, from: IpAddr, digest: u64) {
-        let from = network(from);
-        let mut right = self.right.lock();
-        if right.contains(&(from, digest)) {
-            return;
+        let (place, mark) = self.place(network(from), digest);
+        // The usual case writes nothing that other threads read.
+        if place.load(Ordering::Relaxed) != mark {
+            place.store(mark, Ordering::Relaxed);
         }
-        if right.len() >= MAX_RIGHT {
-            right.pop_front();
-        }
-        right.push_back((from, digest));
+    }
+
+    fn was_right(&self, from: IpAddr, digest: u64) -> bool {
+        let (place, mark) = self.place(from, digest);
+        place.load(Ordering::Relaxed) == mark
+    }
+
+    fn place(&self, from: IpAddr, digest: u64) -> (&AtomicU64, u64) {
+        let mark = self.hasher.hash_one((from, digest));
+        (&self.right[mark as usize % MAX_RIGHT], mark)
     }
 
     fn counted(&self, from: IpAddr) -> IpAddr {
@@ -157,6 +164,6 @@ mod tests {
             guesses.right(address(n), 1);
         }
         assert!(guesses.wrong.len() <= MAX_ADDRESSES + 1, "{}", guesses.wrong.len());
-        assert!(guesses.held.lock().len() <= MAX_ADDRESSES && guesses.right.lock().len() <= MAX_RIGHT);
+        assert!(guesses.held.lock().len() <= MAX_ADDRESSES);
     }
 }

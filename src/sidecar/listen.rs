@@ -1,7 +1,7 @@
 //! Listeners: one a worker on the same port, so that the kernel spreads the connections and no worker waits for another.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::layers::identify::ReplyBody;
+use crate::peer::Peer;
 
 /// How a worker serves its connections.
 #[derive(Clone, Debug)]
@@ -66,12 +67,6 @@ const PREFACE: &[u8; 4] = b"PRI ";
 /// A client that sends its first letters one by one is looked at again after so long.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Makes of a service for all connections one for a connection.
-pub(super) trait Accept {
-    /// For a connection from this address.
-    fn accepted(&self, from: IpAddr) -> Self;
-}
-
 /// Serves until `stop`, then lets what runs end, for at most [`Serving::shutdown_timeout`].
 pub(super) async fn serve<S>(
     listener: TcpListener,
@@ -81,7 +76,7 @@ pub(super) async fn serve<S>(
 ) -> io::Result<()>
 where
     S: Service<Request<Incoming>, Response = http::Response<ReplyBody>, Error = std::convert::Infallible>,
-    S: Accept + Clone + Send + 'static,
+    S: Clone + Send + 'static,
     S::Future: Send,
 {
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -115,13 +110,18 @@ where
                 continue;
             }
         };
-        let service = service.accepted(stream.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip()));
-        let (builders, watcher, stop) = (builders.clone(), graceful.watcher(), stop.clone());
+        let peer = stream.peer_addr().map(Peer);
+        let (service, builders, watcher, stop) = (service.clone(), builders.clone(), graceful.watcher(), stop.clone());
         tokio::spawn(async move {
             let begun = tokio::time::timeout(serving.head_timeout, speaks_http2(&stream));
             let Some(Ok(Ok(is_http2))) = stop.run_until_cancelled(begun).await else { return drop(place) };
             let builder = if is_http2 { &builders.1 } else { &builders.0 };
-            let service = service_fn(move |request| service.clone().call(request));
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                if let Ok(peer) = &peer {
+                    request.extensions_mut().insert(*peer);
+                }
+                service.clone().call(request)
+            });
             let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended badly");

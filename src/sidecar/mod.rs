@@ -15,7 +15,7 @@ mod guesses;
 pub mod limits;
 mod listen;
 mod logs;
-mod page;
+pub(crate) mod page;
 pub mod spending;
 mod warm;
 
@@ -30,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::admin::Admin;
 use self::books::Reading;
-use self::browsers::Road;
 use self::config::{Config, ConfigError, Variables};
 use self::entrance::{Entrance, Terms};
 use self::guard::Guard;
@@ -304,7 +303,7 @@ fn serve_admin(
         tokio::spawn(admin.page.clone().watch(background.earlier));
         background.reading.start(&background.metrics);
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let router = admin::router(admin, guard).into_make_service_with_connect_info::<Road>();
+        let router = admin::router(admin, guard).into_make_service_with_connect_info::<SocketAddr>();
         let serving = axum::serve(listener, router).into_future();
         stop.run_until_cancelled(serving).await.unwrap_or(Ok(()))
     })
