@@ -5,13 +5,14 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use percent_encoding::percent_decode_str;
 use proptest::prelude::*;
 use tollgate::body::Body;
+use tollgate::catalogue::Catalogue;
 use tollgate::gateway::Gateway;
 use tollgate::layers::identify::keys::{Key, Keys, sha256};
 use tollgate::layers::{budget, cache, identify, retry};
@@ -24,6 +25,9 @@ const OWN: &str = "023e105f4ecef8ad9ca31a8372d0c353";
 const OWN_TOKEN: &str = "Bearer gates-own";
 const KEY: &str = "tg_a-clients-key";
 const LLAMA: &str = "@cf/meta/llama-3.2-1b-instruct";
+
+/// Read once, for all cases.
+static CATALOGUE: LazyLock<Arc<Catalogue>> = LazyLock::new(Arc::default);
 
 /// What went upstream.
 #[derive(Clone, Debug)]
@@ -207,7 +211,7 @@ fn gate(
         budgets.rules.push(budget::Rule::new("all", Neurons::from_whole(1_000_000), budget::Period::Month));
         builder = builder.budgets(budgets);
     }
-    builder.reader(Arc::new(sealed)).build_around(Around::new(vendor)).unwrap()
+    builder.catalogue(CATALOGUE.clone()).reader(Arc::new(sealed)).build_around(Around::new(vendor)).unwrap()
 }
 
 fn request(setting: Setting, method: &str, path: &str, model: &str) -> Option<Request<Body>> {

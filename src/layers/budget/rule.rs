@@ -374,6 +374,17 @@ mod tests {
     }
 
     #[test]
+    fn accounts_that_the_config_does_not_name_share_one_free_allocation() {
+        let rule = super::super::Plan::Free.rule();
+        let bucket = |account: &str, is_unlisted| {
+            let call = crate::layers::testing::call(crate::layers::testing::LLAMA, "{}");
+            rule.bucket(&Call { account: account.into(), is_unlisted, ..call })
+        };
+        assert_eq!(bucket("junk-1", true), bucket("junk-2", true));
+        assert_ne!(bucket("listed", false), bucket("junk-1", true));
+    }
+
+    #[test]
     fn a_long_value_stays_short_and_distinct() {
         let (long, longer) = ("a".repeat(5000), "a".repeat(5001));
         let (a, b) = (shorten(&long), shorten(&longer));
