@@ -19,7 +19,7 @@ pub(super) fn canonical<'a>(name: &'a str) -> Result<&'a str, Error> {
     while let Some(bare) = after_provider(id) {
         id = bare;
     }
-    let is_clear = |byte: u8| byte.is_ascii_graphic() && !b"\"\\%?#;<>^`{|}".contains(&byte);
+    let is_clear = |byte: u8| byte.is_ascii_graphic() && !b"\"\\%?#;".contains(&byte);
     let is_segment = |part: &str| !matches!(part, "" | "." | "..");
     if id.len() <= MAX_BYTES && id.bytes().all(is_clear) && id.split('/').all(is_segment) {
         return Ok(id);
