@@ -49,17 +49,22 @@ impl Given<'_> {
         }
     }
 
-    /// `parseInt(value)`.
+    /// `parseInt(value)`: the digits that it begins with.
     fn leading(self) -> f64 {
         let text = match self {
             Self::Json(view) => view.string(),
             Self::Text(text) => text.to_owned(),
         };
         let text = text.trim_start();
-        let digits = text.trim_start_matches('-').find(|c: char| !c.is_ascii_digit()).map_or(text.len(), |end| {
-            end + text.len() - text.trim_start_matches('-').len()
-        });
-        text[..digits].parse().unwrap_or(f64::NAN)
+        let (digits, is_negative) = text.strip_prefix('-').map_or((text, false), |digits| (digits, true));
+        let hexadecimal = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"));
+        let (digits, radix) = hexadecimal.map_or((digits, 10), |digits| (digits, 16));
+        let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+        let read = match radix {
+            16 => u64::from_str_radix(&digits[..end], 16).map_or(f64::NAN, |number| number as f64),
+            _ => digits[..end].parse().unwrap_or(f64::NAN),
+        };
+        if is_negative { -read } else { read }
     }
 
     fn casts(self) -> [Cast; 2] {
@@ -134,7 +139,7 @@ mod tests {
             ("\"4096\"", 4096, 4096),
             ("\" 4096 \"", 4096, 4096),
             ("\"1e3\"", 1000, 1000),
-            ("\"0x10\"", 16, 256),
+            ("\"0x10\"", 16, 16),
             ("\"4096abc\"", 256, 9000),
             ("\"\"", 256, 9000),
             ("[4096]", 4096, 4096),

@@ -119,7 +119,8 @@ fn check(world: &World, case: &Case) -> Result<(), Broken> {
     let simulate = format!("{};form={};frame={}{at}", case.trouble.header, case.form, case.framing);
     let usage = [case.style, case.words].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(",");
     let headers = [("x-simulate", &*simulate), ("x-simulate-usage", &*usage)];
-    let came = world.ask(&case.asked, &headers);
+    let gate = world.gate();
+    let came = world.ask_by(&gate, &case.asked, &headers);
     let kind_of_reply = came.headers.get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
     let streams = kind_of_reply.as_deref() == Some("text/event-stream");
     let effect = case.trouble.on(&case.asked, streams);
@@ -138,7 +139,7 @@ fn check(world: &World, case: &Case) -> Result<(), Broken> {
         let kind = format!("another cost than the vendor's: {} {} {}", case.style, case.words, came.facts.model.id);
         return Err((kind, figures));
     }
-    let again = world.ask(&case.asked, &headers);
+    let again = world.ask_by(&gate, &case.asked, &headers);
     if effect != Effect::None && again.facts.cache == CacheStatus::Hit {
         return Err((format!("what is no whole answer was kept: {shape}"), figures));
     }

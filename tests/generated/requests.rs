@@ -35,7 +35,7 @@ impl fmt::Debug for Asked {
 type Body = BoxedStrategy<(Vec<u8>, Option<String>)>;
 
 /// Any request of any task.
-pub fn any() -> BoxedStrategy<Asked> {
+pub fn request() -> BoxedStrategy<Asked> {
     let text = [Task::TextGeneration, Task::ImageToText];
     let reading = [Task::TextEmbeddings, Task::TextClassification, Task::Translation, Task::Summarization];
     let hearing = [Task::SpeechRecognition, Task::VoiceActivityDetection];
@@ -130,7 +130,7 @@ fn openai(tasks: &[Task], value: BoxedStrategy<Json>) -> BoxedStrategy<Asked> {
             let path = format!("/client/v4/accounts/acc/ai/{route}");
             let model = ("model".to_owned(), Json::text(&model));
             let Json::Object(mut fields) = value else { unreachable!() };
-            if *route == "run" {
+            if route == "run" {
                 fields = vec![("input".to_owned(), Json::Object(fields))];
             }
             fields.insert(if is_last { fields.len() } else { 0 }, model);
@@ -145,7 +145,7 @@ const EMBEDDINGS: [&str; 2] = ["v1/embeddings", "run"];
 
 fn batch(tasks: &[Task], item: BoxedStrategy<Json>) -> BoxedStrategy<Asked> {
     let queries = ["?queueRequest=true", "?tags=a&queueRequest=true", "?xqueueRequest=true", "?queueRequest=truer", ""];
-    (native(tasks, json(text::batch(item))), prop::sample::select(&queries[..]))
+    (native(tasks, json(text::batch(item))), prop::sample::select(queries.to_vec()))
         .prop_map(|(asked, query)| Asked { path: asked.path + query, ..asked })
         .boxed()
 }

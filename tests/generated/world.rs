@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use tollgate::body::Body;
 use tollgate::catalogue::{Catalogue, Limit};
-use tollgate::gateway::Gateway;
+use tollgate::gateway::{Builder, Gateway};
 use tollgate::layers::{cache, rate_limit, retry};
 use tollgate::neurons::Neurons;
 use tollgate::receipt::{Facts, Reader};
@@ -40,10 +40,11 @@ impl Came {
 
 pub struct World {
     vendor: Running,
-    gate: Gateway<Client>,
+    /// Cloned, with a catalogue of its own, for each call: what the gate learns of one call is not to help or harm the next.
+    gate: Builder,
     arrived: Arc<Mutex<Option<Seen>>>,
     sealed: Arc<Sealed>,
-    direct: Client,
+    client: Client,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -72,20 +73,25 @@ impl World {
         vendor.tap(move |seen| *latest.lock().unwrap() = Some(seen.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let sealed = Arc::new(Sealed::default());
-        let gate = runtime.block_on(async { gate(&vendor.base_url(), sealed.clone(), ttl) });
-        Self { vendor, gate, arrived, sealed, direct: Client::new().unwrap(), runtime }
-    }
-
-    pub fn vendor(&self) -> &Running {
-        &self.vendor
+        let gate = gate(&vendor.base_url(), sealed.clone(), ttl);
+        Self { vendor, gate, arrived, sealed, client: Client::new().unwrap(), runtime }
     }
 
     /// Asks through the gate, and reads the reply to its end.
     pub fn ask(&self, asked: &Asked, headers: &[(&str, &str)]) -> Came {
+        self.ask_by(&self.gate(), asked, headers)
+    }
+
+    /// A gate that knows nothing yet.
+    pub fn gate(&self) -> Gateway<Client> {
+        self.gate.clone().build_around(self.client.clone()).unwrap()
+    }
+
+    pub fn ask_by(&self, gate: &Gateway<Client>, asked: &Asked, headers: &[(&str, &str)]) -> Came {
         let before = self.vendor.counts().neurons();
         self.arrived.lock().unwrap().take();
         self.runtime.block_on(async {
-            let reply = self.gate.clone().oneshot(request(asked, headers)).await.unwrap();
+            let reply = gate.clone().oneshot(request(asked, headers)).await.unwrap();
             let (head, body) = reply.into_parts();
             let body = body.collect().await.ok().map(|body| body.to_bytes());
             let facts = self.sealed.0.lock().unwrap().take().expect("the receipt is sealed with the reply's end");
@@ -103,7 +109,7 @@ impl World {
         };
         let asked = Asked { path: format!("{}{path}", self.vendor.base_url()), ..asked.clone() };
         self.runtime.block_on(async {
-            let reply = self.direct.clone().oneshot(request(&asked, &[])).await.unwrap();
+            let reply = self.client.clone().oneshot(request(&asked, &[])).await.unwrap();
             let status = reply.status();
             let _ = reply.into_body().collect().await;
             status
@@ -111,7 +117,7 @@ impl World {
     }
 }
 
-fn gate(upstream: &str, sealed: Arc<Sealed>, ttl: Duration) -> Gateway<Client> {
+fn gate(upstream: &str, sealed: Arc<Sealed>, ttl: Duration) -> Builder {
     let mut limits = rate_limit::Settings::default();
     for model in Catalogue::default().models() {
         let mut quota = rate_limit::Quota::default();
@@ -123,7 +129,7 @@ fn gate(upstream: &str, sealed: Arc<Sealed>, ttl: Duration) -> Gateway<Client> {
     let mut cache = cache::Settings::default();
     cache.ttl = ttl;
     let builder = Gateway::builder().account("acc").token("t").base_url(upstream).limits(limits).retry(retry).cache(cache);
-    builder.reader(sealed).build().unwrap()
+    builder.reader(sealed)
 }
 
 fn request(asked: &Asked, headers: &[(&str, &str)]) -> Request<Body> {
