@@ -22,6 +22,7 @@ mod records;
 mod scripted;
 mod sdk;
 mod series;
+mod storm;
 mod streams;
 mod support;
 mod usage;
