@@ -85,6 +85,23 @@ fn of_part(part: View<'_>) -> Vec<Picture> {
     if let Some(picture) = part.given("image_url").or_else(|| part.given("image")) {
         return given(picture);
     }
-    let others = ["input_audio", "audio_url", "file", "file_data", "file_url", "file_id", "video_url", "video"];
-    if others.iter().any(|name| part.given(name).is_some()) { vec![Picture::Other] } else { Vec::new() }
+    if is_part(part) { vec![Picture::Other] } else { Vec::new() }
 }
+
+/// A part of a message that is a picture, a sound or a file.
+pub(super) fn is_part(part: View<'_>) -> bool {
+    PART_FIELDS.iter().any(|name| part.given(name).is_some())
+}
+
+const PART_FIELDS: [&str; 10] = [
+    "image_url",
+    "image",
+    "input_audio",
+    "audio_url",
+    "file",
+    "file_data",
+    "file_url",
+    "file_id",
+    "video_url",
+    "video",
+];

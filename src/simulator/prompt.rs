@@ -236,7 +236,7 @@ fn texts(objects: &[View<'_>], parts: &[Part], coercion: Coercion) -> Vec<String
     let mut texts = Vec::new();
     for object in objects {
         for message in object.get("messages").and_then(View::items).into_iter().flatten() {
-            texts.push(if is_dear { message.words(false) } else { content(message.get("content")) });
+            texts.push(if is_dear { all_of(message) } else { content(message.get("content")) });
         }
         for field in TEXT_FIELDS {
             match object.given(field) {
@@ -270,11 +270,21 @@ fn content(value: Option<View<'_>>) -> String {
     }
 }
 
+/// Every word of a message, whoever it is from, but for pictures and the like, which are counted apart.
+fn all_of(message: View<'_>) -> String {
+    let Some(parts) = message.get("content").and_then(View::items) else { return message.words(false) };
+    let said = parts.filter_map(|part| if pictures::is_part(part) { part.get("text") } else { Some(part) });
+    let said = said.map(|part| part.words(false));
+    let names = message.names().filter(|name| *name != "content");
+    let beside = names.filter_map(|name| message.get(name)).map(|field| field.words(false));
+    said.chain(beside).collect()
+}
+
 /// A text, or each of a list of texts.
 fn collect(value: View<'_>, is_dear: bool, texts: &mut Vec<String>) {
     let one = |value: View<'_>| match value.text() {
         Some(text) => Some(text.to_owned()),
-        None if is_dear => Some(value.words(false)),
+        None if is_dear => Some(all_of(value)),
         None if value.is_object() => {
             let fields = ["text", "content"].iter().filter_map(|name| value.get(name));
             Some(fields.map(|field| content(Some(field))).collect())

@@ -56,7 +56,7 @@ impl Answer {
     /// `None` where the input is longer than the model's window. `cached` tokens of it are in the prefix cache.
     pub(super) fn new(prompt: &Prompt<'_>, model: &Model, wants: Wants, cached: u64, writes: Writes) -> Option<Self> {
         let read = prompt.tokens(model);
-        if model.context.is_some_and(|window| read > window.into()) {
+        if limits::window(model).is_some_and(|window| read > window) {
             return None;
         }
         let room = room(prompt, model, wants, read);
