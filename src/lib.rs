@@ -77,8 +77,11 @@ pub mod estimate;
 pub mod gateway;
 mod headers;
 pub mod layers;
+pub mod memory;
 pub mod neurons;
+pub mod pace;
 pub mod payload;
+pub mod peer;
 pub mod readers;
 pub mod receipt;
 #[cfg(feature = "sidecar")]
