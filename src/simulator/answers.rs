@@ -64,7 +64,13 @@ impl<'a> Job<'a> {
 
     /// The requests of a batch; one that is no list holds none.
     fn requests(&self) -> Vec<View<'a>> {
-        self.prompt.field("requests").and_then(View::items).into_iter().flatten().filter(|item| item.is_object()).collect()
+        self.prompt
+            .field("requests")
+            .and_then(View::items)
+            .into_iter()
+            .flatten()
+            .filter(|item| item.is_object())
+            .collect()
     }
 
     /// moondream streams unless it is asked not to.

@@ -35,9 +35,9 @@ impl Batches {
 
 /// The answers in the order of their requests, and what they used together.
 pub(super) fn responses(items: Vec<Item>) -> Value {
-    let (read, written) = items.iter().fold((0, 0), |(read, written), item| {
-        (read + item.usage.input_tokens, written + item.usage.output_tokens)
-    });
+    let (read, written) = items
+        .iter()
+        .fold((0, 0), |(read, written), item| (read + item.usage.input_tokens, written + item.usage.output_tokens));
     let each = items.into_iter().enumerate().map(|(index, item)| {
         json!({"id": index, "success": true, "result": item.result, "external_reference": item.reference})
     });

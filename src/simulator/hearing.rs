@@ -118,8 +118,10 @@ fn mp3_frame(head: &[u8]) -> Option<(usize, u64)> {
         return None;
     }
     let (is_v1, is_v25) = (head[1] & 0x18 == 0x18, head[1] & 0x18 == 0);
-    let rate = [44_100, 48_000, 32_000].get(usize::from(head[2] >> 2 & 3))? >> if is_v1 { 0 } else { 1 + u8::from(is_v25) };
-    let kbits = *(if is_v1 { KBITS_V1 } else { KBITS_V2 }).get(usize::from(head[2] >> 4)).filter(|kbits| **kbits > 0)?;
+    let rate =
+        [44_100, 48_000, 32_000].get(usize::from(head[2] >> 2 & 3))? >> if is_v1 { 0 } else { 1 + u8::from(is_v25) };
+    let kbits =
+        *(if is_v1 { KBITS_V1 } else { KBITS_V2 }).get(usize::from(head[2] >> 4)).filter(|kbits| **kbits > 0)?;
     let samples: u64 = if is_v1 { 1152 } else { 576 };
     let bytes = samples / 8 * kbits * 1000 / rate + u64::from(head[2] >> 1 & 1);
     Some((bytes as usize, samples * 1_000_000 / rate))

@@ -426,7 +426,9 @@ mod tests {
 
     #[test]
     fn the_last_of_two_fields_counts_and_halves_of_a_pair_are_characters() {
-        let document = Document::parse(br#"{"a":1,"\u0061":"\ud83d\ude00\ud83dx\udc00","b":[1e21,1e20,true,[null,"z"]]}"#).unwrap();
+        let document =
+            Document::parse(br#"{"a":1,"\u0061":"\ud83d\ude00\ud83dx\udc00","b":[1e21,1e20,true,[null,"z"]]}"#)
+                .unwrap();
         assert_eq!(document.root().get("a").unwrap().text(), Some("😀\u{fffd}x\u{fffd}"));
         assert_eq!(document.root().get("b").unwrap().string(), ",,,1e21100000000000000000000true,z".to_owned());
     }
@@ -454,7 +456,9 @@ mod tests {
         match value {
             Value::Number(number) => Value::from(number.as_f64()),
             Value::Array(items) => items.into_iter().map(normal).collect(),
-            Value::Object(fields) => Value::Object(fields.into_iter().map(|(key, value)| (key, normal(value))).collect()),
+            Value::Object(fields) => {
+                Value::Object(fields.into_iter().map(|(key, value)| (key, normal(value))).collect())
+            }
             other => other,
         }
     }

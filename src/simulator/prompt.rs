@@ -135,7 +135,10 @@ impl<'a> Prompt<'a> {
     }
 
     fn form_texts(&self, name: &str) -> impl Iterator<Item = &'a str> {
-        self.parts.iter().filter(move |part| part.name == name).filter_map(|part| std::str::from_utf8(&part.content).ok())
+        self.parts
+            .iter()
+            .filter(move |part| part.name == name)
+            .filter_map(|part| std::str::from_utf8(&part.content).ok())
     }
 
     /// The files of a form.
@@ -250,7 +253,9 @@ fn texts(objects: &[View<'_>], parts: &[Part], coercion: Coercion) -> Vec<String
             match object.given(field) {
                 Some(schema) if is_dear => texts.push(schema.words(true)),
                 // Plainly, a schema steers what is written and is not read.
-                Some(tools) if field != "response_format" && field != "guided_json" => texts.push(tools.tree().to_string()),
+                Some(tools) if field != "response_format" && field != "guided_json" => {
+                    texts.push(tools.tree().to_string())
+                }
                 _ => {}
             }
         }

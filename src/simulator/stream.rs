@@ -219,10 +219,8 @@ fn call_events(item: &Value, arguments: &str) -> Vec<(&'static str, Value)> {
         event[field] = json!(value);
         event
     };
-    let mut events: Vec<_> = pieces(arguments)
-        .iter()
-        .map(|piece| ("response.function_call_arguments.delta", at("delta", piece)))
-        .collect();
+    let mut events: Vec<_> =
+        pieces(arguments).iter().map(|piece| ("response.function_call_arguments.delta", at("delta", piece))).collect();
     events.push(("response.function_call_arguments.done", at("arguments", arguments)));
     events
 }

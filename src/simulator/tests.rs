@@ -86,7 +86,8 @@ async fn every_listed_model_answers() {
 
 /// The worst that a request may cost, in micro-neurons.
 async fn worst(model: &str, body: Value) -> u64 {
-    let settings = Settings { latency: 0.0, writes: Writes::ToTheLimit, coercion: Coercion::Dear, ..Settings::default() };
+    let settings =
+        Settings { latency: 0.0, writes: Writes::ToTheLimit, coercion: Coercion::Dear, ..Settings::default() };
     let running = start(settings).unwrap();
     let (status, _, text) = post(&running, &format!("run/{model}"), &[], body).await;
     assert_eq!(status, 200, "{text}");
@@ -172,7 +173,8 @@ async fn tools_are_called_on_every_route_and_json_may_be_an_object() {
     let (_, _, text) = post(&running, "v1/responses", &[], asked).await;
     let reply: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&reply["output"][0]["type"], &reply["output"][0]["name"]), (&json!("function_call"), &json!("f")));
-    let asked = json!({"model": "@cf/meta/llama-3.2-1b-instruct", "messages": [], "response_format": {"type": "json_object"}});
+    let asked =
+        json!({"model": "@cf/meta/llama-3.2-1b-instruct", "messages": [], "response_format": {"type": "json_object"}});
     let (_, _, text) = post(&running, "v1/chat/completions", &[], asked).await;
     let reply: Value = serde_json::from_str(&text).unwrap();
     assert!(reply["choices"][0]["message"]["content"].is_object(), "{text}");

@@ -165,7 +165,8 @@ fn chat(model: &Model, id: &str, answer: &Answer, words: Words, is_route: bool) 
         message["content"] = Value::Null;
         message["tool_calls"] = json!([tool_call(id, name, arguments)]);
     }
-    let choice = |index| json!({"index": index, "message": message, "finish_reason": written.finish_reason(), "logprobs": null});
+    let choice =
+        |index| json!({"index": index, "message": message, "finish_reason": written.finish_reason(), "logprobs": null});
     let mut reply = json!({
         "id": format!("chatcmpl-{id}"), "object": "chat.completion", "created": 1_791_402_526, "model": &*model.id,
         "choices": (0..answer.choices).map(choice).collect::<Vec<_>>()

@@ -57,8 +57,7 @@ pub(super) fn classify(prompt: &Prompt<'_>, model: &Model) -> (Value, Usage) {
     }
     if let Some(contexts) = prompt.field("contexts").and_then(View::items) {
         let wanted = prompt.limit(&["top_k"], None, contexts.len() as u64);
-        let scores: Vec<_> =
-            (0..wanted).map(|id| json!({"id": id, "score": 0.9 / (id as f64 + 1.0)})).collect();
+        let scores: Vec<_> = (0..wanted).map(|id| json!({"id": id, "score": 0.9 / (id as f64 + 1.0)})).collect();
         let neurons = model.prices.cost(&usage);
         return (envelope(json!({"response": scores, "usage": usage_json(&usage, Some(neurons))})), usage);
     }

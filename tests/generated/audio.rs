@@ -12,7 +12,8 @@ pub fn sound() -> BoxedStrategy<Vec<u8>> {
     let wav = (1u32..4_000, size, any::<bool>()).prop_map(|(millis, size, list)| wav(millis, size, list));
     let mp3 = (prop::collection::vec(1u8..14, 1..40), any::<bool>()).prop_map(|(rates, tag)| mp3(&rates, tag));
     let opus = prop::collection::vec((0u8..32, 0u8..4), 1..40).prop_map(|packets| opus(&packets));
-    let amr = (1usize..200).prop_map(|frames| [b"#!AMR\n".to_vec(), [&[0x04][..], &[0; 12]].concat().repeat(frames)].concat());
+    let amr = (1usize..200)
+        .prop_map(|frames| [b"#!AMR\n".to_vec(), [&[0x04][..], &[0; 12]].concat().repeat(frames)].concat());
     let junk = prop::collection::vec(any::<u8>(), 0..300);
     prop_oneof![3 => wav, 2 => mp3, 1 => opus, 1 => amr, 1 => junk, 1 => Just(b"{\0\x01raw sound".to_vec())].boxed()
 }

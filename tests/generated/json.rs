@@ -107,8 +107,12 @@ const NAMES: [&str; 8] = ["text", "content", "a", "type", "usage", "url", "promp
 
 /// What may stand around a body and in front of it. The vendor takes white space and one byte order mark, and no more.
 pub fn dressed(body: BoxedStrategy<Vec<u8>>) -> BoxedStrategy<Vec<u8>> {
-    let (before, after) = (&["\u{feff}", " \r\n\t", "\u{feff}\u{feff}", "\u{a0}"], &["\n", "  ", "\0", "{}", ",", "\u{feff}"]);
-    let dress = (prop::option::weighted(0.1, prop::sample::select(&before[..])), prop::option::weighted(0.1, prop::sample::select(&after[..])));
+    let (before, after) =
+        (&["\u{feff}", " \r\n\t", "\u{feff}\u{feff}", "\u{a0}"], &["\n", "  ", "\0", "{}", ",", "\u{feff}"]);
+    let dress = (
+        prop::option::weighted(0.1, prop::sample::select(&before[..])),
+        prop::option::weighted(0.1, prop::sample::select(&after[..])),
+    );
     (dress, body)
         .prop_map(|((before, after), body)| {
             [before.unwrap_or("").as_bytes(), &body, after.unwrap_or("").as_bytes()].concat()

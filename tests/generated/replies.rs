@@ -77,7 +77,17 @@ fn case() -> BoxedStrategy<Case> {
     let style = prop::sample::select(vec!["", "end", "running", "increments", "none"]);
     let words = prop::sample::select(vec!["chat", "chat", "responses", "both", "strings", "in-choice", "absurd"]);
     let framing = prop::sample::select(vec!["usual", "usual", "crlf", "cr", "comments", "terse", "bom", "lines"]);
-    let form = prop::sample::select(vec!["envelope", "string-code", "head", "openai", "bare", "list", "lines", "null-errors", "no-code"]);
+    let form = prop::sample::select(vec![
+        "envelope",
+        "string-code",
+        "head",
+        "openai",
+        "bare",
+        "list",
+        "lines",
+        "null-errors",
+        "no-code",
+    ]);
     (asked(), trouble, style, words, framing, form)
         .prop_map(|(asked, trouble, style, words, framing, form)| Case { asked, trouble, style, words, framing, form })
         .boxed()
@@ -99,7 +109,8 @@ fn asked() -> BoxedStrategy<Asked> {
                 "v1/responses" => format!(r#""input":"tale {number}""#),
                 _ => format!(r#""messages":[{{"role":"user","content":"tale {number}"}}]"#),
             };
-            let body = format!(r#"{{"model":"{model}",{prompt},"max_tokens":60,"temperature":0,"stream":{stream}{more}}}"#);
+            let body =
+                format!(r#"{{"model":"{model}",{prompt},"max_tokens":60,"temperature":0,"stream":{stream}{more}}}"#);
             let route = if route == "run" { format!("run/{model}") } else { route.to_owned() };
             let path = format!("/client/v4/accounts/acc/ai/{route}");
             let content_type = Some("application/json".to_owned());

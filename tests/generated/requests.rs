@@ -97,7 +97,9 @@ fn raw_form() -> Body {
 // === routes ===
 
 fn native(tasks: &[Task], body: Body) -> BoxedStrategy<Asked> {
-    (prop::sample::select(models::of(tasks)), route(), body).prop_map(|(model, route, body)| asked(&model, route, body)).boxed()
+    (prop::sample::select(models::of(tasks)), route(), body)
+        .prop_map(|(model, route, body)| asked(&model, route, body))
+        .boxed()
 }
 
 #[derive(Clone, Copy, Debug)]

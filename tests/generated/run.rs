@@ -54,11 +54,7 @@ where
 }
 
 /// The smallest case that fails in the same way.
-fn smallest<T: ValueTree>(
-    tree: &mut T,
-    kind: &str,
-    check: &mut impl FnMut(&T::Value) -> Result<(), Broken>,
-) -> String
+fn smallest<T: ValueTree>(tree: &mut T, kind: &str, check: &mut impl FnMut(&T::Value) -> Result<(), Broken>) -> String
 where
     T::Value: Debug,
 {

@@ -65,11 +65,16 @@ fn part() -> BoxedStrategy<Json> {
         Just(Json::text(PIXEL)),
         Just(Json::text(&PIXEL.replace("data:", "DATA:"))),
     ];
-    let image = url.clone().prop_map(|url| Json::object([("type", Json::text("image_url")), ("image_url", Json::object([("url", url)]))]));
+    let image = url
+        .clone()
+        .prop_map(|url| Json::object([("type", Json::text("image_url")), ("image_url", Json::object([("url", url)]))]));
     let bare = url.prop_map(|url| Json::object([("type", Json::text("input_image")), ("image_url", url)]));
     let said = text().prop_map(|text| Json::object([("type", Json::text("text")), ("text", text)]));
     let others = prop::sample::select(vec!["input_audio", "file", "video_url"]).prop_map(|name| {
-        Json::Object(vec![("type".into(), Json::text(name)), (name.into(), Json::object([("data", Json::text("aGk="))]))])
+        Json::Object(vec![
+            ("type".into(), Json::text(name)),
+            (name.into(), Json::object([("data", Json::text("aGk="))])),
+        ])
     });
     prop_oneof![6 => said, 2 => image, 1 => bare, 1 => others, 1 => anything()].boxed()
 }
@@ -112,8 +117,14 @@ fn limits() -> Vec<(&'static str, BoxedStrategy<Json>)> {
         ("tools", list(tool, 2)),
         ("tool_choice", Just(Json::text("none")).boxed()),
         ("response_format", Just(Json::object([("type", Json::text("json_object"))])).boxed()),
-        ("prediction", text().prop_map(|text| Json::object([("type", Json::text("content")), ("content", text)])).boxed()),
-        ("requests", prop_oneof![Just("[]"), Just("null"), Just("7"), Just("{}"), Just("\"x\"")].prop_map(Json::raw).boxed()),
+        (
+            "prediction",
+            text().prop_map(|text| Json::object([("type", Json::text("content")), ("content", text)])).boxed(),
+        ),
+        (
+            "requests",
+            prop_oneof![Just("[]"), Just("null"), Just("7"), Just("{}"), Just("\"x\"")].prop_map(Json::raw).boxed(),
+        ),
         ("request_id", Just(Json::text("abc")).boxed()),
         ("image", Just(Json::text(PIXEL)).boxed()),
         ("unknown", anything()),
@@ -128,7 +139,9 @@ fn with_fields(
     let other = prop::sample::select(others).prop_flat_map(|(name, value)| value.prop_map(move |value| (name, value)));
     let names = prop::sample::select(vec![None, None, None, None, None, None, None, Some(4usize)]);
     (asked, prop::collection::vec(other, 0..4), names)
-        .prop_flat_map(|(asked, others, escaped)| (Just(asked.into_iter().chain(others).collect::<Vec<_>>()).prop_shuffle(), Just(escaped)))
+        .prop_flat_map(|(asked, others, escaped)| {
+            (Just(asked.into_iter().chain(others).collect::<Vec<_>>()).prop_shuffle(), Just(escaped))
+        })
         .prop_map(|(fields, escaped)| {
             let spell = |name: &str| match escaped.filter(|at| *at < name.len()) {
                 Some(at) => format!("{}\\u{:04x}{}", &name[..at], name.as_bytes()[at], &name[at + 1..]),

@@ -128,7 +128,8 @@ fn gate(upstream: &str, sealed: Arc<Sealed>, ttl: Duration) -> Builder {
     retry.max_attempts = 1;
     let mut cache = cache::Settings::default();
     cache.ttl = ttl;
-    let builder = Gateway::builder().account("acc").token("t").base_url(upstream).limits(limits).retry(retry).cache(cache);
+    let builder =
+        Gateway::builder().account("acc").token("t").base_url(upstream).limits(limits).retry(retry).cache(cache);
     builder.reader(sealed)
 }
 

@@ -61,7 +61,8 @@ fn hostile(n: u64) -> Hostile {
         8 => Hostile::json(LLAMA, format!("{{{prompt},\"max_tokens\":9000,\"requests\":[]}}")),
         9 => Hostile::json(LLAMA, format!("{{{prompt},\"max_tokens\":9000,\"requests\":null}}")),
         10 => Hostile::json(LLAMA, format!("{{{prompt},\"max_tokens\":9000,\"requests\":7}}")),
-        11 => Hostile::json(LLAMA, format!("{{\"request_id\":\"x\",{prompt},\"max_tokens\":9000}}")).asked("?queueRequest=true"),
+        11 => Hostile::json(LLAMA, format!("{{\"request_id\":\"x\",{prompt},\"max_tokens\":9000}}"))
+            .asked("?queueRequest=true"),
         12 => {
             let items = vec![format!("{{{prompt},\"max_tokens\":900}}"); 10].join(",");
             Hostile::json(LLAMA, format!("{{\"max_tokens\":1,\"requests\":[{items}]}}")).asked("?queueRequest=true")
@@ -76,12 +77,19 @@ fn hostile(n: u64) -> Hostile {
             call.with("content-encoding", "gzip")
         }
         16 => {
-            let body = [format!("{{{prompt},\"max_tokens\":1,\"x\":\"").into_bytes(), vec![0xff; 9], b"\"}".to_vec()].concat();
+            let body =
+                [format!("{{{prompt},\"max_tokens\":1,\"x\":\"").into_bytes(), vec![0xff; 9], b"\"}".to_vec()].concat();
             Hostile { body, ..Hostile::json(LLAMA, String::new()) }
         }
         // Text that is no text, and pictures that nobody has seen.
-        17 => Hostile::json(LLAMA, format!("{{\"prompt\":\"data:image/png;base64,{}\",\"max_tokens\":1}}", "x ".repeat(20_000))),
-        18 => Hostile::json(LLAMA, format!("{{\"messages\":[{{\"role\":\"{}\",\"content\":\"\"}}],\"max_tokens\":1}}", "r ".repeat(20_000))),
+        17 => Hostile::json(
+            LLAMA,
+            format!("{{\"prompt\":\"data:image/png;base64,{}\",\"max_tokens\":1}}", "x ".repeat(20_000)),
+        ),
+        18 => Hostile::json(
+            LLAMA,
+            format!("{{\"messages\":[{{\"role\":\"{}\",\"content\":\"\"}}],\"max_tokens\":1}}", "r ".repeat(20_000)),
+        ),
         19 => {
             let url = json!({"type": "image_url", "image_url": {"url": format!("https://example.com/{n}.png")}});
             Hostile::json(GEMMA, json!({"messages": [{"role": "user", "content": [url]}], "max_tokens": 1}).to_string())
@@ -105,8 +113,11 @@ fn hostile(n: u64) -> Hostile {
 }
 
 fn form(n: u64, kind: &str, line: &str) -> Hostile {
-    let part = |name: &str, value: &str| format!("--b{line}Content-Disposition: form-data; name=\"{name}\"{line}{line}{value}{line}");
-    let parts = [part("prompt", &format!("tale {n}")), part("width", "2048"), part("height", "2048"), part("width", "64")];
+    let part = |name: &str, value: &str| {
+        format!("--b{line}Content-Disposition: form-data; name=\"{name}\"{line}{line}{value}{line}")
+    };
+    let parts =
+        [part("prompt", &format!("tale {n}")), part("width", "2048"), part("height", "2048"), part("width", "64")];
     let call = Hostile::json("@cf/black-forest-labs/flux-2-klein-4b", format!("{}--b--{line}", parts.concat()));
     call.with("content-type", kind)
 }
@@ -146,7 +157,10 @@ async fn a_tenth_of_hostile_calls_overspends_nothing() {
 }
 
 fn usual(n: u64) -> Hostile {
-    Hostile::json(LLAMA, json!({"prompt": format!("tale {n}"), "max_tokens": 64, "stream": n.is_multiple_of(2)}).to_string())
+    Hostile::json(
+        LLAMA,
+        json!({"prompt": format!("tale {n}"), "max_tokens": 64, "stream": n.is_multiple_of(2)}).to_string(),
+    )
 }
 
 /// Whatever comes of it.
