@@ -8,11 +8,11 @@
 //! open over loopback alone, whatever address is bound: what counts is by which road a request came. Guesses are
 //! [slowed](super::guesses).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -171,9 +171,7 @@ pub(super) async fn check_token(State(guard): State<Guard>, request: Request, ne
 
 /// Who connected; where that is not to be had, nobody who is trusted. Only this machine connects from a loopback address.
 fn peer(request: &Request) -> IpAddr {
-    let peer = request.extensions().get().map(|Peer(peer)| *peer);
-    let peer = peer.or_else(|| request.extensions().get().map(|ConnectInfo(peer): &ConnectInfo<SocketAddr>| *peer));
-    peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip().to_canonical())
+    request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(peer)| peer.ip().to_canonical())
 }
 
 #[cfg(test)]

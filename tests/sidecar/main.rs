@@ -23,6 +23,7 @@ mod records;
 mod scripted;
 mod sdk;
 mod series;
+mod storm;
 mod streams;
 mod support;
 mod usage;

@@ -40,11 +40,13 @@ mod complaints;
 mod form;
 mod intake;
 mod json;
+mod keepalive;
 pub mod keys;
 mod media;
 mod model;
 mod options;
 mod outcome;
+mod paced;
 mod pass;
 mod path;
 mod reply;
@@ -58,7 +60,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use http::{Method, Request, Response};
@@ -73,6 +75,7 @@ use self::keys::Keys;
 use self::media::MediaKind;
 use self::options::CallerOptions;
 use self::outcome::outcome;
+use self::paced::Paced;
 pub use self::pass::{PassThrough, PassThroughError};
 use self::pass::{Payer, is_authorized};
 use self::path::CanonicalPath;
@@ -81,9 +84,11 @@ use self::route::{Other, Route, Target};
 use super::Reply;
 use crate::Error;
 use crate::body::{Body, BoxError};
-use crate::call::{Ask, Call, Credentials, Endpoint, Head, Options};
+use crate::call::{Ask, Call, Credentials, Deadline, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Task};
 use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
+use crate::memory::Memory;
+use crate::pace::Pace;
 use crate::payload::{Copying, Payload, Payloads};
 use crate::receipt::{CallId, ReadBy, Readers, Receipt};
 
@@ -100,8 +105,15 @@ pub struct Settings {
     pub accounts: Vec<Arc<str>>,
     /// The largest body that is read, in bytes.
     pub max_body: u64,
-    /// How long a client may pause between two pieces of its body.
-    pub body_timeout: Duration,
+    /// How slowly a client may send its body.
+    pub body_pace: Pace,
+    /// What all large bodies together may take.
+    pub memory: Memory,
+    /// How long a large body waits for its part of that.
+    pub body_queue: Duration,
+    /// How long a call for a stream may stay without an answer before its client is sent a comment, and then another; the
+    /// reply's status is 200 from then on. `None` sends none.
+    pub keepalive: Option<Duration>,
     /// The gate has a token of its own, so that a client needs none.
     pub has_token: bool,
     /// What leaves with that token besides calls.
@@ -157,7 +169,10 @@ impl Default for Settings {
             account: None,
             accounts: Vec::new(),
             max_body: 32 << 20,
-            body_timeout: Duration::from_secs(30),
+            body_pace: Pace::new(Duration::from_secs(30), 16 * 1024),
+            memory: Memory::default(),
+            body_queue: Duration::from_secs(10),
+            keepalive: None,
             has_token: false,
             pass_through: PassThrough::usual(),
             has_budgets: false,
@@ -230,7 +245,8 @@ where
 
 impl<S, P> Identify<S, P>
 where
-    S: Service<Call, Response = Reply, Error = Error>,
+    S: Service<Call, Response = Reply, Error = Error> + Send + 'static,
+    S::Future: Send,
     P: Service<Request<Body>, Response = Reply, Error = Error>,
 {
     async fn answer<B>(self, request: Request<B>) -> Response<ReplyBody>
@@ -254,7 +270,7 @@ where
                     headers: head.headers,
                     reader: head.extensions.remove(),
                 };
-                answer_call(&settings, inner, arrived, body).await
+                answer_call(settings, inner, arrived, body).await
             }
             Route::Other(other) => {
                 let native = is_native(path.decoded());
@@ -262,7 +278,7 @@ where
                     Ok(credentials) => {
                         let encoded = (path.encoded() != head.uri.path()).then(|| path.encoded().to_owned());
                         head.extensions.insert(credentials);
-                        pass(self.through, head, encoded, native, body).await
+                        pass(self.through, head, encoded, native, Paced::new(body, self.settings.body_pace)).await
                     }
                     Err(error) => refuse(error, native),
                 }
@@ -292,7 +308,7 @@ async fn pass<P, B>(
     mut head: http::request::Parts,
     encoded: Option<String>,
     native: bool,
-    body: B,
+    body: Paced<B>,
 ) -> Response<ReplyBody>
 where
     P: Service<Request<Body>, Response = Reply, Error = Error>,
@@ -306,9 +322,6 @@ where
             Err(error) => return refuse(Error::Malformed(format!("the path makes no URL: {error}")), native),
         }
     }
-    let body = http_body_util::BodyExt::map_frame(body, |frame| {
-        frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
-    });
     let request = Request::from_parts(head, Body::stream(body));
     let reply = match poll_fn(|cx| through.poll_ready(cx)).await {
         Ok(()) => through.call(request).await,
@@ -327,9 +340,10 @@ fn with_path(uri: &Uri, path: &str) -> Result<Uri, http::Error> {
     Ok(Uri::from_parts(parts)?)
 }
 
-async fn answer_call<S, B>(settings: &Settings, inner: S, arrived: Arrived<'_>, body: B) -> Response<ReplyBody>
+async fn answer_call<S, B>(settings: Arc<Settings>, inner: S, arrived: Arrived<'_>, body: B) -> Response<ReplyBody>
 where
-    S: Service<Call, Response = Reply, Error = Error>,
+    S: Service<Call, Response = Reply, Error = Error> + Send + 'static,
+    S::Future: Send,
     B: HttpBody,
     B::Error: Into<BoxError>,
 {
@@ -340,14 +354,18 @@ where
     };
     let receipt = Receipt::open(readers, settings.catalogue.nameless(endpoint.guess()));
     receipt.note(|facts| facts.endpoint = Some(endpoint));
-    let reply = match identify(settings, arrived, body, &receipt).await {
-        Ok(call) => {
-            let span = span::open(&call);
-            ask(inner, call).instrument(span).await
-        }
-        Err(error) => Err(error),
+    let call = match identify(&settings, arrived, body, &receipt).await {
+        Ok(call) => call,
+        Err(error) => return hand_over(Err(error), receipt, endpoint, &settings.payloads),
     };
-    hand_over(reply, receipt, endpoint, &settings.payloads)
+    let (span, keepalive) = (span::open(&call), settings.keepalive.filter(|_| call.stream));
+    let Some(every) = keepalive else {
+        let reply = ask(inner, call).instrument(span).await;
+        return hand_over(reply, receipt, endpoint, &settings.payloads);
+    };
+    let id = receipt.read(|facts| facts.id);
+    let answering = async move { hand_over(ask(inner, call).await, receipt, endpoint, &settings.payloads) };
+    keepalive::answer(Box::pin(answering.instrument(span)), every, endpoint, id).await
 }
 
 async fn ask<S>(mut inner: S, call: Call) -> Result<Reply, Error>
@@ -355,7 +373,14 @@ where
     S: Service<Call, Response = Reply, Error = Error>,
 {
     poll_fn(|cx| inner.poll_ready(cx)).await?;
-    inner.call(call).await
+    let Some(deadline) = call.deadline else { return inner.call(call).await };
+    let receipt = call.receipt.clone();
+    match tokio::time::timeout_at(deadline.at, inner.call(call)).await {
+        Ok(reply) => reply,
+        Err(_) => {
+            Err(deadline.passed(receipt.read(|facts| facts.attempts.iter().any(|attempt| attempt.may_have_cost))))
+        }
+    }
 }
 
 /// Makes the call: everything that can be wrong with a request is found here.
@@ -390,6 +415,7 @@ where
     let reading = read(&body, content_type, arrived.target.endpoint)?;
     let mut call = make_call(settings, payer, arrived, body, reading, receipt)?;
     if let Some(options) = options.filter(|options| *options != Options::default()) {
+        call.deadline = options.request_timeout.and_then(Deadline::after);
         call.options = Arc::new(options);
     }
     if let Some(client) = client {
@@ -475,6 +501,7 @@ fn make_call(
         receipt: receipt.clone(),
         allowance: None,
         departure: None,
+        deadline: None,
     })
 }
 
