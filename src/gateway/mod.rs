@@ -142,8 +142,7 @@ pub fn stack<C: Clone>(client: C, target: Target, mut settings: Settings) -> Sta
     settings.identify.has_gateway = target.gateway.is_some();
     let upstream = Upstream::new(client, target);
     let catalogue = settings.identify.catalogue.clone();
-    let mut meter = MeterLayer::default();
-    meter.memory = settings.identify.memory.clone();
+    let meter = MeterLayer { memory: settings.identify.memory.clone() };
     ServiceBuilder::new()
         .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
         .layer(settings.compat)
