@@ -5,9 +5,13 @@
 
 mod admin;
 pub mod books;
+pub mod browsers;
 pub mod config;
 mod duration;
+mod entrance;
+pub mod exposure;
 pub mod guard;
+mod guesses;
 pub mod limits;
 mod listen;
 mod logs;
@@ -32,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use self::admin::Admin;
 use self::books::Reading;
 use self::config::{Config, ConfigError, Variables};
+use self::entrance::{Entrance, Terms};
 use self::guard::Guard;
 use self::listen::{Addresses, Limits, Serving};
 use self::machine::Descriptors;
@@ -104,6 +109,8 @@ struct Plan {
     spending: Arc<Spending>,
     reading: Arc<Reading>,
     serving: Serving,
+    /// What is asked of whoever comes in, by all workers together.
+    terms: Arc<Terms>,
     /// Upstream connections at once, on one worker.
     max_upstream: usize,
     runtimes: Runtimes,
@@ -176,7 +183,7 @@ impl Sidecar {
                 cache: plan.stack.cache.clone(),
                 stop,
             };
-            let guard = Guard::new(plan.config.admin_token.as_ref(), sidecar.admin);
+            let guard = Guard::new(&plan.config);
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
             let background = Background { earlier, reading, metrics };
             let (serving, runtimes) = (plan.admin_serving(), plan.runtimes.clone());
@@ -241,6 +248,9 @@ impl Plan {
         workers: usize,
     ) -> Result<Self, ConfigError> {
         let target = config.target(variables)?;
+        for open in exposure::check(&config, &target)? {
+            tracing::warn!("{open}");
+        }
         let memory = body_memory(&config);
         let entries: BTreeMap<_, _> = config.models.clone();
         let catalogue = Arc::new(Catalogue::with(&entries));
@@ -251,6 +261,8 @@ impl Plan {
         let door = identify::Settings {
             catalogue,
             account: config.account(variables).map(Into::into),
+            accounts: config.upstream.accounts.iter().map(|account| account.as_str().into()).collect(),
+            pass_through: config.upstream.pass_through.clone(),
             max_body: config.max_body.as_u64(),
             body_pace: Pace::new(config.timeouts.body, config.timeouts.body_min_rate.as_u64()),
             memory: memory.clone(),
@@ -260,13 +272,15 @@ impl Plan {
             keys: spending.keys.clone(),
             payloads: config.records.payloads(),
             readers: readers.into(),
+            ..identify::Settings::default()
         };
         let descriptors = Descriptors::of(machine::open_files());
         let serving = Serving {
             max_connections: max_connections(&config, descriptors).div_ceil(workers).max(1),
             addresses: Addresses::new(config.max_connections_per_address),
             limits: limits(&config),
-            tells_peer: false,
+            // Guesses of keys are told apart by their addresses.
+            tells_peer: !config.keys.is_empty(),
             shutdown_timeout: config.shutdown_timeout,
         };
         let mut compat = CompatLayer::default();
@@ -279,9 +293,10 @@ impl Plan {
             retry: RetryLayer::new(config.retry.settings()),
             rate_limit: RateLimitLayer::new(config.limits.settings()),
         };
+        let terms = Arc::new(Terms::new(&config));
         let max_upstream = (descriptors.upstream / workers).max(1);
         let runtimes = Runtimes::default();
-        Ok(Self { config, target, stack, spending, reading, serving, max_upstream, runtimes })
+        Ok(Self { config, target, stack, spending, reading, serving, terms, max_upstream, runtimes })
     }
 
     /// Adds what grows where something is not given back.
@@ -311,7 +326,8 @@ impl Plan {
         self.runtimes.start()?.block_on(async {
             let pool = Pool::new(self.config.upstream.connect_timeout).with_max_connections(self.max_upstream);
             let stack = gateway::stack(pool, self.target.clone(), self.stack.clone());
-            listen::serve(listener, stack, self.serving.clone(), stop).await
+            let entrance = Entrance::new(stack, self.terms.clone());
+            listen::serve(listener, entrance, self.serving.clone(), stop).await
         })
     }
 }
