@@ -70,9 +70,9 @@ use http::response;
 use tower::{Layer, Service, ServiceExt};
 
 use self::flight::{Flight, Landed};
-use self::record::Record;
 use self::key::{Key, Scope, Taken};
 use self::partial::Made;
+use self::record::Record;
 use self::store::{Entry, Kind, Store};
 use super::{Reply, ReplyFuture};
 use crate::Error;
@@ -176,6 +176,11 @@ impl CacheLayer {
     /// How many answers are kept, and what they weigh, in bytes.
     pub fn size(&self) -> (u64, u64) {
         self.0.store.size()
+    }
+
+    /// How many calls are on their way for those who asked for the same.
+    pub fn flights(&self) -> usize {
+        self.0.flights.iter().filter(|flight| flight.strong_count() > 0).count()
     }
 
     /// Writes all that is kept to a file, in the place of what was there. Blocks.
