@@ -24,3 +24,4 @@ mod sdk;
 mod series;
 mod streams;
 mod support;
+mod usage;

@@ -91,8 +91,8 @@ fn the_records_and_leases_of_every_earlier_version_are_read() {
         assert!(all.len() == 4 && [1.0, 2.0, 3.0].iter().all(|n| neurons.contains(n)), "{version:?}: {neurons:?}");
         let kept = all.iter().filter(|one| archive.payload(CallId::parse(&one.id).unwrap()).unwrap().is_some());
         assert_eq!(kept.count(), 3, "{version:?}");
-        let usage = archive.usage(0, u64::MAX >> 1, Group::Key).unwrap();
-        let team = usage.iter().find(|usage| &*usage.name == "team").unwrap();
+        let usage = archive.usage(0, u64::MAX >> 1, &[Group::Key], &jiff::tz::TimeZone::UTC).unwrap();
+        let team = usage.iter().find(|usage| usage.names == ["team"]).unwrap();
         assert_eq!((team.calls, team.neurons), (3, Neurons::from_whole(6)), "{version:?}");
     }
 }

@@ -9,9 +9,10 @@ use super::lock::Lock;
 
 /// A record a call, in the order of time, for that is the order of their ids. Money is micro-neurons, times are
 /// microseconds, moments are milliseconds since 1970, UTC. The longer indexes answer filters of several parts by themselves.
-/// `hours` has the same figures summed up, so that a month's usage reads thousands of rows and not millions; `ran` are the calls
-/// that a model ran for, which the vendor counts too. `payloads` has bodies where they are kept. `leases` is the budgets' own;
-/// each has a checksum, for a budget is not to begin anew because of a bit.
+/// `quarters` has the same figures summed up by quarters of an hour, so that a month's usage reads thousands of rows and not
+/// millions, and so that a day of any time zone is a whole number of rows; `ran` are the calls that a model ran for, which the
+/// vendor counts too. `payloads` has bodies where they are kept. `leases` is the budgets' own; each has a checksum, for a budget
+/// is not to begin anew because of a bit.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS records (
   id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, key TEXT, account TEXT NOT NULL, asked TEXT NOT NULL,
@@ -33,11 +34,11 @@ DROP INDEX IF EXISTS records_of_key;
 CREATE INDEX IF NOT EXISTS records_by_outcome ON records (outcome, id);
 CREATE INDEX IF NOT EXISTS records_by_status ON records (status, id);
 CREATE INDEX IF NOT EXISTS records_by_event ON records (event_id, id) WHERE event_id IS NOT NULL;
-CREATE TABLE IF NOT EXISTS hours (
-  hour_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, outcome TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS quarters (
+  start_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, outcome TEXT NOT NULL,
   calls INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL,
   output_tokens INTEGER NOT NULL, neurons INTEGER NOT NULL, saved INTEGER NOT NULL, ran INTEGER NOT NULL,
-  PRIMARY KEY (hour_ms, model, key, account, outcome)
+  PRIMARY KEY (start_ms, model, key, account, outcome)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
   budget TEXT NOT NULL, bucket TEXT NOT NULL, start_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
@@ -56,11 +57,17 @@ PRAGMA user_version = 3;
 const VERSION: i64 = 3;
 /// The first version summed up by days.
 const FROM_DAYS: &str = "
-INSERT INTO hours SELECT day_ms, model, key, account, outcome, calls, input_tokens, cached_input_tokens, output_tokens,
+INSERT INTO quarters SELECT day_ms, model, key, account, outcome, calls, input_tokens, cached_input_tokens, output_tokens,
   neurons, saved, CASE outcome WHEN 'ok' THEN calls ELSE 0 END FROM days;
 DROP TABLE days;
 ";
-/// Leases had no checksum before the third version; those of earlier ones are believed.
+/// The second version summed up by hours: what it has is in the first quarter of each.
+const FROM_HOURS: &str = "
+INSERT INTO quarters SELECT hour_ms, model, key, account, outcome, calls, input_tokens, cached_input_tokens, output_tokens,
+  neurons, saved, ran FROM hours;
+DROP TABLE hours;
+";
+/// Leases of the first two versions have no checksum, and are believed.
 const WITH_CHECKSUMS: &str = "ALTER TABLE leases ADD COLUMN checksum INTEGER;";
 /// Of the write-ahead log, at most.
 pub(super) const MAX_LOG_PAGES: i64 = 65_536;
@@ -123,8 +130,12 @@ fn create(connection: &Connection, version: i64) -> rusqlite::Result<()> {
         return Err(rusqlite::Error::InvalidQuery);
     }
     let with_checksums = if has_checksums == Some(false) { WITH_CHECKSUMS } else { "" };
-    let from_days = if version == 1 { FROM_DAYS } else { "" };
-    connection.execute_batch(&format!("BEGIN IMMEDIATE; {with_checksums} {SCHEMA} {from_days} COMMIT;"))
+    let sums = match version {
+        1 => FROM_DAYS,
+        2 => FROM_HOURS,
+        _ => "",
+    };
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {with_checksums} {SCHEMA} {sums} COMMIT;"))
 }
 
 fn prepare(connection: &Connection, max_bytes: u64) -> rusqlite::Result<()> {
