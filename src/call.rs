@@ -12,6 +12,7 @@ use http::{HeaderMap, Method};
 use serde::Serialize;
 
 use crate::catalogue::{Model, Task, Text};
+use crate::openai::Face;
 use crate::receipt::Receipt;
 use crate::usage::Size;
 
@@ -29,6 +30,8 @@ pub struct Call {
     pub model: Arc<Model>,
     /// The form of request and reply.
     pub endpoint: Endpoint,
+    /// Which side of the gate it came to.
+    pub face: Face,
     /// The reply is wanted as a stream of events.
     pub stream: bool,
     /// What the body asks for.

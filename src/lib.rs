@@ -77,6 +77,7 @@ pub mod gateway;
 mod headers;
 pub mod layers;
 pub mod neurons;
+pub mod openai;
 pub mod payload;
 pub mod readers;
 pub mod receipt;

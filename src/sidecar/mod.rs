@@ -36,7 +36,6 @@ use crate::catalogue::Catalogue;
 use crate::gateway;
 use crate::layers::budget::BudgetLayer;
 use crate::layers::cache::CacheLayer;
-use crate::layers::compat::CompatLayer;
 use crate::layers::identify;
 use crate::layers::rate_limit::RateLimitLayer;
 use crate::layers::retry::RetryLayer;
@@ -238,17 +237,15 @@ impl Plan {
             keys: spending.keys.clone(),
             payloads: config.records.payloads(),
             readers: readers.into(),
+            openai: config.compat.settings(),
         };
         let serving = Serving {
             max_connections: config.max_connections.div_ceil(workers).max(1),
             head_timeout: config.client_timeout,
             shutdown_timeout: config.shutdown_timeout,
         };
-        let mut compat = CompatLayer::default();
-        compat.openai_streams = config.compat.openai_streams;
         let stack = gateway::Settings {
             identify: door,
-            compat,
             cache: CacheLayer::new(config.cache.settings()),
             budget: BudgetLayer::new(spending.budgets.clone()),
             retry: RetryLayer::new(config.retry.settings()),

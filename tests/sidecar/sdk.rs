@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use tollgate::openai::Form;
 use tollgate::sidecar::config::Config;
 
 use crate::support::{Gate, tool, vendor};
@@ -16,12 +17,12 @@ const ONE_A_SECOND: &str = "
     per = '1s'
 ";
 
-fn gate(openai_streams: bool) -> Gate {
+fn gate(v1: Form) -> Gate {
     Gate::with(vendor(), |config| {
         let limits = Config::parse(ONE_A_SECOND, "test").unwrap().limits;
         config.limits.max_wait = limits.max_wait;
         config.limits.models.extend(limits.models);
-        config.compat.openai_streams = openai_streams;
+        config.compat.v1 = v1;
     })
 }
 
@@ -48,27 +49,27 @@ fn through(gate: &Gate, file: &str) {
 #[test]
 fn the_openai_python_client() {
     let Some(python) = tool("TOLLGATE_TEST_PYTHON", "the openai Python client") else { return };
-    for compat in [false, true] {
+    for v1 in [Form::OpenAi, Form::Vendor] {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/openai_client.py");
-        run(Command::new(&python).arg(script).arg(gate(compat).url("/v1")));
+        run(Command::new(&python).arg(script).arg(gate(v1).url("/v1")));
     }
 }
 
 #[test]
 fn the_openai_node_client() {
-    for compat in [false, true] {
-        through(&gate(compat), "openai.test.js");
+    for v1 in [Form::OpenAi, Form::Vendor] {
+        through(&gate(v1), "openai.test.js");
     }
 }
 
 #[test]
 fn the_cloudflare_node_client() {
-    through(&gate(false), "cloudflare.test.js");
+    through(&gate(Form::OpenAi), "cloudflare.test.js");
 }
 
 #[test]
 fn the_vercel_ai_sdk() {
-    through(&gate(false), "ai.test.js");
+    through(&gate(Form::OpenAi), "ai.test.js");
 }
 
 #[test]

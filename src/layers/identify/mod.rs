@@ -55,7 +55,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tower::{Layer, Service};
 use tracing::Instrument;
@@ -74,8 +74,9 @@ use crate::body::{Body, BoxError};
 use crate::call::{Ask, Call, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Task};
 use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
+use crate::openai::{self, Face};
 use crate::payload::{Copying, Payload, Payloads};
-use crate::receipt::{CallId, ReadBy, Readers, Receipt};
+use crate::receipt::{CallId, Outcome, ReadBy, Readers, Receipt};
 
 /// What the door needs to know.
 #[derive(Clone)]
@@ -97,6 +98,8 @@ pub struct Settings {
     pub payloads: Payloads,
     /// Who reads the receipts.
     pub readers: Readers,
+    /// Which routes answer as OpenAI does, and how.
+    pub openai: openai::Settings,
 }
 
 /// Applies [`Identify`].
@@ -139,6 +142,7 @@ impl Default for Settings {
             keys: Keys::default(),
             payloads: Payloads::default(),
             readers: Arc::new([]),
+            openai: openai::Settings::default(),
         }
     }
 }
@@ -264,6 +268,7 @@ where
     B::Error: Into<BoxError>,
 {
     let endpoint = arrived.target.endpoint;
+    let budget_status = is_openai(settings, &arrived.target).then_some(settings.openai.budget_status);
     let readers = match &arrived.reader {
         None => settings.readers.clone(),
         Some(ReadBy(own)) => settings.readers.iter().chain([own]).cloned().collect(),
@@ -277,7 +282,7 @@ where
         }
         Err(error) => Err(error),
     };
-    hand_over(reply, receipt, endpoint, &settings.payloads)
+    hand_over(reply, receipt, endpoint, budget_status, &settings.payloads)
 }
 
 async fn ask<S>(mut inner: S, call: Call) -> Result<Reply, Error>
@@ -378,6 +383,7 @@ fn make_call(
 ) -> Result<Call, Error> {
     let Arrived { target, method, query, mut headers, .. } = arrived;
     let Reading { mut ask, stream, model: named } = reading;
+    let face = face(settings, &target, &body, stream)?;
     let (name, mut model_in_body) = match (target.model, named) {
         (Some(name), _) => (name.into_owned(), None),
         (None, Some((name, place))) => (name, Some(place)),
@@ -411,6 +417,7 @@ fn make_call(
         models: None,
         model,
         endpoint: target.endpoint,
+        face,
         stream,
         ask: Arc::new(ask),
         options: Arc::default(),
@@ -420,6 +427,20 @@ fn make_call(
         receipt: receipt.clone(),
         allowance: None,
     })
+}
+
+/// Whether who comes this way expects OpenAI's forms.
+fn is_openai(settings: &Settings, target: &Target<'_>) -> bool {
+    let form = if target.account.is_none() { settings.openai.v1 } else { settings.openai.vendor_paths };
+    !target.endpoint.is_native() && form == openai::Form::OpenAi
+}
+
+fn face(settings: &Settings, target: &Target<'_>, body: &[u8], stream: bool) -> Result<Face, Error> {
+    if !is_openai(settings, target) {
+        return Ok(Face::Vendor);
+    }
+    let answer = openai::request::answer(target.endpoint, body, stream)?;
+    Ok(answer.map_or(Face::Vendor, Face::OpenAi))
 }
 
 /// What a model in no table does, from what it was sent.
@@ -460,6 +481,7 @@ fn hand_over(
     reply: Result<Reply, Error>,
     receipt: Receipt,
     endpoint: Endpoint,
+    budget_status: Option<StatusCode>,
     payloads: &Payloads,
 ) -> Response<ReplyBody> {
     let (mut reply, outcome) = match reply {
@@ -470,6 +492,9 @@ fn hand_over(
         Err(error) => {
             receipt.note(|facts| facts.refused = Some(error.code()));
             let (mut reply, outcome) = (error.response(endpoint.is_native()), error.outcome());
+            if let (Some(status), Outcome::BudgetExceeded) = (budget_status, outcome) {
+                *reply.status_mut() = status;
+            }
             reply.extensions_mut().insert(error);
             (reply, outcome)
         }

@@ -1,0 +1,236 @@
+//! Gives the short routes `/v1/…` what OpenAI's documentation promises.
+//!
+//! The vendor's replies on OpenAI's routes differ from OpenAI's in many small things, and with each model in others: usage in
+//! every chunk, a closing chunk of the vendor's own, content that is an object, refusals in an envelope. A call that came to
+//! [`Face::OpenAi`] has its reply mended here, outside all that keeps or counts; on the vendor's own paths every byte passes
+//! as it came.
+//!
+//! A stream's event is passed on as soon as it is whole; one that needs no mending is neither copied nor, where it is like the
+//! one before, read. What the gate has to say itself, such as usage that the vendor does not tell, is marked by the field
+//! `x_tollgate`.
+//!
+//! # What it does not do
+//! It changes no request, and asks the vendor for nothing more than the client did.
+//!
+//! # Example
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::BodyExt;
+//! use tollgate::body::Body;
+//! use tollgate::call::Call;
+//! use tollgate::layers::{compat::CompatLayer, identify};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let vendor = service_fn(|_: Call| async {
+//!     let events = "data: {\"response\":\"Hi\",\"p\":\"abc\"}\n\ndata: {\"response\":\"\",\"usage\":{\"prompt_tokens\":3}}\n\n\
+//!         data: [DONE]\n\n";
+//!     let reply = Response::builder().header("content-type", "text/event-stream").body(Body::from(events));
+//!     Ok::<_, tollgate::Error>(reply.unwrap())
+//! });
+//! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
+//! let mut settings = identify::Settings::default();
+//! (settings.account, settings.has_token) = (Some("023e".into()), true);
+//! let compat = CompatLayer::new(settings.openai);
+//! let stack = ServiceBuilder::new()
+//!     .layer(identify::IdentifyLayer::new(settings, rest))
+//!     .layer(compat)
+//!     .service(vendor);
+//!
+//! let request = Request::post("/v1/chat/completions");
+//! let request = request.body(Body::from(r#"{"model": "@cf/meta/llama-3.2-1b-instruct", "messages": [], "stream": true}"#));
+//! let reply = stack.oneshot(request.unwrap()).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+//! let reply = std::str::from_utf8(&reply).unwrap();
+//! assert!(reply.contains(r#""delta":{"content":"Hi","role":"assistant"}"#) && !reply.contains("response"));
+//! # });
+//! ```
+
+mod body;
+mod chat;
+mod chunks;
+mod embeddings;
+mod errors;
+mod events;
+mod frame;
+mod message;
+mod responses;
+#[cfg(test)]
+mod tests;
+mod tool_calls;
+mod usage;
+
+use std::borrow::Cow;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
+use tower::{Layer, Service};
+
+use self::body::{Judge, Mended};
+use self::chunks::{Chunks, Stamp};
+use super::{Relayed, Reply};
+use crate::Error;
+use crate::body::Body;
+use crate::call::Call;
+use crate::headers::is_json;
+use crate::openai::object::Object;
+use crate::openai::{Answer, Settings};
+use crate::vendor_error::VendorError;
+
+/// Applies [`Compat`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CompatLayer {
+    settings: Settings,
+}
+
+/// See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Compat<S> {
+    inner: S,
+    settings: Settings,
+}
+
+/// A reply that is not streamed is taken in to be mended; no model's is larger than this.
+const MAX_WHOLE_BYTES: usize = 64 << 20;
+
+impl CompatLayer {
+    /// With the settings that the door has, which decides who came to which face.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings }
+    }
+}
+
+impl<S> Layer<S> for CompatLayer {
+    type Service = Compat<S>;
+
+    fn layer(&self, inner: S) -> Compat<S> {
+        Compat { inner, settings: self.settings }
+    }
+}
+
+// === impl Compat ===
+
+impl<S> Service<Call> for Compat<S>
+where
+    S: Service<Call, Response = Reply, Error = Error>,
+    S::Future: Send + 'static,
+{
+    type Response = Reply;
+    type Error = Error;
+    type Future = Relayed<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let Some(answer) = call.face.answer() else { return Relayed::inner(self.inner.call(call)) };
+        let mending = Mending { answer, is_stream: call.stream, stamp: stamp(&call), settings: self.settings };
+        let reply = self.inner.call(call);
+        Relayed::own(async move { mending.reply(reply.await?).await })
+    }
+}
+
+/// What is to be made of a call's reply.
+struct Mending {
+    answer: Answer,
+    /// A stream was asked for.
+    is_stream: bool,
+    stamp: Stamp,
+    settings: Settings,
+}
+
+fn stamp(call: &Call) -> Stamp {
+    let (id, received_at) = call.receipt.read(|facts| (facts.id, facts.received_at));
+    let created = received_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Stamp { id: format!("chatcmpl-{id}"), created, model: call.model.clone(), read: call.ask.text }
+}
+
+impl Mending {
+    async fn reply(self, reply: Reply) -> Result<Reply, Error> {
+        let is_stream = is_kind(reply.headers(), |kind| kind.starts_with("text/event-stream"));
+        if reply.headers().get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            // Upstream is asked for none; what comes in one all the same cannot be read.
+            return Ok(reply);
+        }
+        let is_refusal = !reply.status().is_success() || reply.extensions().get::<VendorError>().is_some();
+        let (head, body) = reply.into_parts();
+        if is_stream && !is_refusal {
+            return Ok(Reply::from_parts(without_length(head), self.stream(body)));
+        }
+        if is_stream {
+            // Its first event told the error, which the meter has read.
+            return Ok(errors::reply(head, &Bytes::new(), self.settings.budget_status));
+        }
+        if !is_refusal && !is_kind(&head.headers, is_json) {
+            return Ok(Reply::from_parts(head, body));
+        }
+        let whole = take_in(body).await?;
+        if is_refusal || VendorError::find(head.status, &whole).is_some() {
+            return Ok(errors::reply(head, &whole, self.settings.budget_status));
+        }
+        Ok(self.whole(head, whole))
+    }
+
+    fn stream(self, body: Body) -> Body {
+        let judge = match self.answer {
+            Answer::Chat { usage_asked } => {
+                Judge::Chat(Box::new(Chunks::new(self.stamp, usage_asked, self.settings.reasoning)))
+            }
+            Answer::Responses => Judge::Responses,
+            Answer::Embeddings { .. } => return body,
+        };
+        Body::stream(Mended::new(body, judge))
+    }
+
+    fn whole(self, head: http::response::Parts, whole: Bytes) -> Reply {
+        let mended = match self.answer {
+            Answer::Chat { .. } => chat::mend(&whole, &self.stamp, self.settings.reasoning),
+            Answer::Embeddings { is_base64 } => embeddings::mend(&whole, &self.stamp, is_base64),
+            Answer::Responses => None,
+        };
+        let Some(mended) = mended else { return Reply::from_parts(head, Body::from(whole)) };
+        let mut head = without_length(head);
+        let events = match self.answer {
+            Answer::Chat { usage_asked } if self.is_stream => chat::as_stream(&mended, usage_asked),
+            _ => None,
+        };
+        let kind = if events.is_some() { "text/event-stream" } else { "application/json" };
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        Reply::from_parts(head, Body::from(events.unwrap_or(mended)))
+    }
+}
+
+fn is_kind(headers: &HeaderMap, is_it: impl Fn(&str) -> bool) -> bool {
+    headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_some_and(is_it)
+}
+
+/// The body's length becomes another.
+fn without_length(mut head: http::response::Parts) -> http::response::Parts {
+    head.headers.remove(header::CONTENT_LENGTH);
+    head
+}
+
+/// What is inside of Cloudflare's envelope, where there is one.
+fn unwrapped(body: &[u8]) -> Cow<'_, [u8]> {
+    let result = Object::read(body).filter(|reply| reply.get("choices").is_none());
+    let result = result.and_then(|reply| reply.get("result").map(|result| result.as_bytes().to_vec()));
+    result.map_or(Cow::Borrowed(body), Cow::Owned)
+}
+
+async fn take_in(body: Body) -> Result<Bytes, Error> {
+    if let Some(whole) = body.as_bytes() {
+        return Ok(whole.clone());
+    }
+    let whole = Limited::new(body, MAX_WHOLE_BYTES).collect().await;
+    whole.map(Collected::to_bytes).map_err(|why| Error::Unreachable {
+        host: "upstream".into(),
+        why: match why.downcast_ref::<LengthLimitError>() {
+            Some(_) => format!("the reply is over {MAX_WHOLE_BYTES} bytes"),
+            None => format!("the reply broke off: {why}"),
+        },
+        was_sent: true,
+    })
+}
