@@ -8,11 +8,27 @@
 //! It sends nothing and holds nothing: [`Identify`](crate::layers::identify) makes the calls, and
 //! [`Compat`](crate::layers::compat) mends their replies.
 
+pub(crate) mod completions;
+mod form;
+mod images;
+pub(crate) mod models;
+mod moderations;
 pub(crate) mod object;
+mod rerank;
 pub(crate) mod request;
+mod route;
+mod speech;
+mod transcriptions;
+
+use bytes::Bytes;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+
+use self::object::{Object, count};
+pub(crate) use self::route::Route;
+pub use self::speech::SpeechFormat;
+pub use self::transcriptions::TranscriptFormat;
 
 /// Which side of the gate a call came to. It decides the form of the reply and of its errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +56,34 @@ pub enum Answer {
     },
     /// A `response`, or the stream of its events.
     Responses,
+    /// `text_completion`, or a stream of such.
+    Completion {
+        /// `stream_options.include_usage`.
+        usage_asked: bool,
+    },
+    /// A list of one picture, in base64.
+    Images,
+    /// A sound.
+    Speech {
+        /// `response_format`.
+        format: SpeechFormat,
+    },
+    /// What was said.
+    Transcript {
+        /// `response_format`.
+        format: TranscriptFormat,
+        /// `timestamp_granularities` holds `word`.
+        words: bool,
+        /// Into English.
+        is_translation: bool,
+    },
+    /// Documents by their worth.
+    Rerank {
+        /// With their texts.
+        return_documents: bool,
+    },
+    /// Which hazards a text holds.
+    Moderation,
 }
 
 /// How OpenAI's routes answer.
@@ -77,6 +121,87 @@ pub enum Reasoning {
     Reasoning,
     /// `reasoning_content` alone.
     ReasoningContent,
+}
+
+/// A model's own reply, to a call of one of the gate's own routes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reply<'a> {
+    pub(crate) body: &'a [u8],
+    pub(crate) is_json: bool,
+    /// The body that was sent to the model.
+    pub(crate) request: &'a [u8],
+    /// The model that was asked.
+    pub(crate) model: &'a str,
+    /// The call's name.
+    pub(crate) id: &'a str,
+    /// Seconds since 1970.
+    pub(crate) created: u64,
+    /// What was probably read, where the model does not tell.
+    pub(crate) likely_tokens: u64,
+}
+
+/// A reply in OpenAI's form.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) content_type: &'static str,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The model's own reply is no chat's, and becomes OpenAI's as a whole, whatever its content type is.
+    pub(crate) fn is_made(self) -> bool {
+        !matches!(
+            self,
+            Self::Chat { .. } | Self::Completion { .. } | Self::Embeddings { .. } | Self::Responses
+        )
+    }
+
+    /// The reply that the caller expects; `None` where the model's is already so, or nothing can be made of it.
+    pub(crate) fn made(self, reply: &Reply<'_>) -> Option<Made> {
+        match self {
+            Self::Images => images::made(reply),
+            Self::Speech { format } => speech::made(reply, format),
+            Self::Transcript { format, words, is_translation } => {
+                transcriptions::made(reply, format, words, is_translation)
+            }
+            Self::Rerank { return_documents } => rerank::made(reply, return_documents),
+            Self::Moderation => moderations::made(reply),
+            Self::Chat { .. } | Self::Completion { .. } | Self::Embeddings { .. } | Self::Responses => None,
+        }
+    }
+}
+
+impl Made {
+    fn json(json: String) -> Self {
+        Self { content_type: "application/json", body: json.into() }
+    }
+
+    fn text(text: String) -> Self {
+        Self { content_type: "text/plain; charset=utf-8", body: text.into() }
+    }
+}
+
+impl Reply<'_> {
+    /// The inside of Cloudflare's envelope, or the whole where there is none.
+    fn result(&self) -> Option<Vec<u8>> {
+        let reply = Object::read(self.body)?;
+        Some(reply.get("result").map_or_else(|| self.body.to_vec(), |result| result.as_bytes().to_vec()))
+    }
+
+    fn id(&self, kind: &str) -> String {
+        format!("{kind}-{}", self.id)
+    }
+
+    /// The tokens that were read.
+    fn tokens(&self, result: &Object<'_>) -> u64 {
+        let told = result.object("usage").and_then(|usage| usage.get("prompt_tokens").and_then(count));
+        told.unwrap_or(self.likely_tokens)
+    }
+
+    #[cfg(test)]
+    fn of_json(body: &[u8]) -> Reply<'_> {
+        Reply { body, is_json: true, request: b"", model: "m", id: "7", created: 7, likely_tokens: 1 }
+    }
 }
 
 impl Default for Settings {

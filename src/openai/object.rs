@@ -36,6 +36,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// All fields, each value as JSON text.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     /// The field is there, and may be null.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.fields.iter().any(|(field, _)| field == name)

@@ -15,7 +15,7 @@ use super::books::CatalogueSettings;
 use super::guard::Secret;
 use super::limits::{Limits, Retry};
 use super::spending::{Account, Records, Reservations};
-use crate::catalogue::Entry;
+use crate::catalogue::{AliasError, Aliases, Entry};
 use crate::layers::budget::Rule;
 use crate::layers::cache;
 use crate::layers::identify::keys::Key;
@@ -74,6 +74,9 @@ pub struct Config {
     pub catalogue: CatalogueSettings,
     /// Models beyond or over the built-in table and the vendor's list, by name.
     pub models: BTreeMap<String, Entry>,
+    /// Other names of models on the short routes; one `*` stands for any text, `default` for every unknown name and none.
+    #[serde(skip_serializing_if = "AliasTable::is_empty")]
+    pub aliases: AliasTable,
 }
 
 /// `[log]`
@@ -157,6 +160,14 @@ pub struct RefusalStatus(http::StatusCode);
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Retired;
 
+/// `[aliases]`: a model for each name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+pub struct AliasTable {
+    table: BTreeMap<String, String>,
+    aliases: Aliases,
+}
+
 /// `[cache]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -229,6 +240,7 @@ impl Default for Config {
             budgets: Vec::new(),
             catalogue: CatalogueSettings::default(),
             models: BTreeMap::new(),
+            aliases: AliasTable::default(),
         }
     }
 }
@@ -278,6 +290,31 @@ impl Compat {
     pub fn settings(&self) -> openai::Settings {
         let Self { v1, vendor_paths, reasoning, budget_status, .. } = *self;
         openai::Settings { v1, vendor_paths, reasoning, budget_status: budget_status.0 }
+    }
+}
+
+impl AliasTable {
+    fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// As the door takes them.
+    pub fn aliases(&self) -> Aliases {
+        self.aliases.clone()
+    }
+}
+
+impl TryFrom<BTreeMap<String, String>> for AliasTable {
+    type Error = AliasError;
+
+    fn try_from(table: BTreeMap<String, String>) -> Result<Self, AliasError> {
+        Ok(Self { aliases: Aliases::new(&table)?, table })
+    }
+}
+
+impl From<AliasTable> for BTreeMap<String, String> {
+    fn from(aliases: AliasTable) -> Self {
+        aliases.table
     }
 }
 
@@ -511,6 +548,8 @@ mod tests {
         assert!(retired.starts_with("t.toml:2:18: ") && retired.contains("v1 = \"vendor\""), "{retired}");
         let status = error("[compat]\nbudget_status = 200\n");
         assert!(status.starts_with("t.toml:2:17: ") && status.contains("400 to 499"), "{status}");
+        let alias = error("[aliases]\n\"a*b*\" = \"@cf/a/b\"\n");
+        assert!(alias.contains("more than one `*`"), "{alias}");
         assert!(error("listen = \n").starts_with("t.toml:1:"), "{}", error("listen = \n"));
     }
 

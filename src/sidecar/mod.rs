@@ -237,6 +237,7 @@ impl Plan {
             keys: spending.keys.clone(),
             payloads: config.records.payloads(),
             readers: readers.into(),
+            aliases: Arc::new(config.aliases.aliases()),
             openai: config.compat.settings(),
         };
         let serving = Serving {

@@ -14,6 +14,7 @@ mod errors;
 mod estimates;
 mod keys;
 mod memory;
+mod openai;
 mod page;
 mod process;
 mod prometheus;

@@ -3,18 +3,21 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame};
 
 use super::chunks::Chunks;
-use super::events::{Events, Verdict};
+use super::events::{Events, Verdict, data, event_of};
 use super::responses;
 use crate::body::{Body, BoxError};
+use crate::openai::completions;
 
 /// Which events are judged by what.
 #[derive(Debug)]
 pub(super) enum Judge {
     Chat(Box<Chunks>),
+    /// A chat's, told as a completion's.
+    Completion(Box<Chunks>),
     Responses,
 }
 
@@ -31,9 +34,28 @@ impl Judge {
     pub(super) fn judge(&mut self, event: &[u8]) -> Verdict {
         match self {
             Self::Chat(chunks) => chunks.judge(event),
+            Self::Completion(chunks) => completion(event, chunks.judge(event)),
             Self::Responses => responses::judge(event),
         }
     }
+}
+
+/// What becomes of an event that is told so in a chat.
+fn completion(event: &[u8], verdict: Verdict) -> Verdict {
+    let told = match &verdict {
+        Verdict::Left => return verdict,
+        Verdict::Same => event,
+        Verdict::Bytes(told) => told,
+    };
+    let mut out = BytesMut::new();
+    for event in String::from_utf8_lossy(told).split_inclusive("\n\n") {
+        let made = data(event.as_bytes()).and_then(|data| completions::made(std::str::from_utf8(&data).ok()?));
+        match made {
+            Some(made) => out.extend_from_slice(&event_of(&made)),
+            None => out.extend_from_slice(event.as_bytes()),
+        }
+    }
+    Verdict::Bytes(out)
 }
 
 impl Mended {

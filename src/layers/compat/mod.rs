@@ -76,7 +76,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::headers::is_json;
 use crate::openai::object::Object;
-use crate::openai::{Answer, Settings};
+use crate::openai::{self, Answer, Settings, completions};
 use crate::vendor_error::VendorError;
 
 /// Applies [`Compat`].
@@ -127,7 +127,9 @@ where
 
     fn call(&mut self, call: Call) -> Self::Future {
         let Some(answer) = call.face.answer() else { return Relayed::inner(self.inner.call(call)) };
-        let mending = Mending { answer, is_stream: call.stream, stamp: stamp(&call), settings: self.settings };
+        let request = if answer.is_made() { call.body.clone() } else { Bytes::new() };
+        let (stamp, settings) = (stamp(&call), self.settings);
+        let mending = Mending { answer, is_stream: call.stream, request, stamp, settings };
         let reply = self.inner.call(call);
         Relayed::own(async move { mending.reply(reply.await?).await })
     }
@@ -138,6 +140,8 @@ struct Mending {
     answer: Answer,
     /// A stream was asked for.
     is_stream: bool,
+    /// What was sent, where the reply is made of it, too.
+    request: Bytes,
     stamp: Stamp,
     settings: Settings,
 }
@@ -146,6 +150,21 @@ fn stamp(call: &Call) -> Stamp {
     let (id, received_at) = call.receipt.read(|facts| (facts.id, facts.received_at));
     let created = received_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Stamp { id: format!("chatcmpl-{id}"), created, model: call.model.clone(), read: call.ask.text }
+}
+
+impl Stamp {
+    /// A reply of which another is to be made.
+    fn reply<'a>(&'a self, body: &'a [u8], is_json: bool, request: &'a [u8]) -> openai::Reply<'a> {
+        openai::Reply {
+            body,
+            is_json,
+            request,
+            model: &self.model.id,
+            id: self.id.trim_start_matches("chatcmpl-"),
+            created: self.created,
+            likely_tokens: self.model.tokens.input_tokens(&self.read),
+        }
+    }
 }
 
 impl Mending {
@@ -164,14 +183,27 @@ impl Mending {
             // Its first event told the error, which the meter has read.
             return Ok(errors::reply(head, &Bytes::new(), self.settings.budget_status));
         }
-        if !is_refusal && !is_kind(&head.headers, is_json) {
+        let is_json = is_kind(&head.headers, is_json);
+        if let (Answer::Speech { format }, false, false) = (self.answer, is_refusal, is_json) {
+            let mut head = head;
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+            return Ok(Reply::from_parts(head, body));
+        }
+        if !is_refusal && !is_json && !self.answer.is_made() {
             return Ok(Reply::from_parts(head, body));
         }
         let whole = take_in(body).await?;
-        if is_refusal || VendorError::find(head.status, &whole).is_some() {
+        if is_refusal || is_json && VendorError::find(head.status, &whole).is_some() {
             return Ok(errors::reply(head, &whole, self.settings.budget_status));
         }
-        Ok(self.whole(head, whole))
+        if !self.answer.is_made() {
+            return Ok(self.whole(head, whole));
+        }
+        let made = self.answer.made(&self.stamp.reply(&whole, is_json, &self.request));
+        let Some(made) = made else { return Ok(Reply::from_parts(head, Body::from(whole))) };
+        let mut head = without_length(head);
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(made.content_type));
+        Ok(Reply::from_parts(head, Body::from(made.body)))
     }
 
     fn stream(self, body: Body) -> Body {
@@ -179,8 +211,12 @@ impl Mending {
             Answer::Chat { usage_asked } => {
                 Judge::Chat(Box::new(Chunks::new(self.stamp, usage_asked, self.settings.reasoning)))
             }
+            Answer::Completion { usage_asked } => {
+                let chunks = Chunks::new(self.stamp, usage_asked, self.settings.reasoning);
+                Judge::Completion(Box::new(chunks))
+            }
             Answer::Responses => Judge::Responses,
-            Answer::Embeddings { .. } => return body,
+            _ => return body,
         };
         Body::stream(Mended::new(body, judge))
     }
@@ -189,7 +225,10 @@ impl Mending {
         let mended = match self.answer {
             Answer::Chat { .. } => chat::mend(&whole, &self.stamp, self.settings.reasoning),
             Answer::Embeddings { is_base64 } => embeddings::mend(&whole, &self.stamp, is_base64),
-            Answer::Responses => None,
+            Answer::Completion { .. } => {
+                chat::mend(&whole, &self.stamp, self.settings.reasoning).and_then(|chat| completions::made(&chat))
+            }
+            _ => None,
         };
         let Some(mended) = mended else { return Reply::from_parts(head, Body::from(whole)) };
         let mut head = without_length(head);

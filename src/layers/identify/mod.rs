@@ -48,6 +48,7 @@ mod span;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -72,7 +73,7 @@ use super::Reply;
 use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::call::{Ask, Call, Endpoint, Head, Options};
-use crate::catalogue::{Catalogue, Task};
+use crate::catalogue::{Aliases, Catalogue, Task};
 use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
 use crate::openai::{self, Face};
 use crate::payload::{Copying, Payload, Payloads};
@@ -98,6 +99,8 @@ pub struct Settings {
     pub payloads: Payloads,
     /// Who reads the receipts.
     pub readers: Readers,
+    /// Other names of models, on the short routes.
+    pub aliases: Arc<Aliases>,
     /// Which routes answer as OpenAI does, and how.
     pub openai: openai::Settings,
 }
@@ -120,6 +123,8 @@ pub struct Identify<S, P> {
 /// A request for a model, before its body is here.
 struct Arrived<'a> {
     target: Target<'a>,
+    /// Where the vendor has no such route.
+    route: Option<openai::Route>,
     method: Method,
     query: Option<&'a str>,
     headers: HeaderMap,
@@ -142,8 +147,36 @@ impl Default for Settings {
             keys: Keys::default(),
             payloads: Payloads::default(),
             readers: Arc::new([]),
+            aliases: Arc::default(),
             openai: openai::Settings::default(),
         }
+    }
+}
+
+impl Settings {
+    /// The models that the caller may ask.
+    fn models(
+        &self,
+        wanted: openai::models::Wanted,
+        method: &Method,
+        headers: &mut HeaderMap,
+    ) -> Result<Response<ReplyBody>, Error> {
+        let client = self.keys.admit(headers)?;
+        client.map_or(Ok(()), Client::take_turn)?;
+        if *method != Method::GET && *method != Method::HEAD {
+            return Err(Error::Malformed(format!("this route takes GET, not {method}")));
+        }
+        let may_ask = |id: &str| client.is_none_or(|client| client.may_ask(id).is_ok());
+        let told = match wanted {
+            openai::models::Wanted::List => openai::models::list(&self.catalogue, &self.aliases, may_ask),
+            openai::models::Wanted::One(name) => {
+                let one = openai::models::one(&self.catalogue, &self.aliases, &name, may_ask);
+                one.ok_or_else(|| Error::NotFound(format!("there is no model {name:?}; GET /v1/models lists all")))?
+            }
+        };
+        let mut reply = Response::new(ReplyBody::unmetered(Body::from(told.to_string())));
+        reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(reply)
     }
 }
 
@@ -210,11 +243,28 @@ where
         B::Error: Into<BoxError>,
     {
         let (mut head, body) = request.into_parts();
+        if let Some(wanted) = openai::models::Wanted::of(head.uri.path()) {
+            return self.settings.models(wanted, &head.method, &mut head.headers).unwrap_or_else(|error| refuse(&error, false));
+        }
+        if let Some(route) = openai::Route::of(head.uri.path()) {
+            let target = Target { account: None, endpoint: route.endpoint(), model: None };
+            let Self { settings, inner, .. } = self;
+            let arrived = Arrived {
+                target,
+                route: Some(route),
+                method: head.method,
+                query: head.uri.query(),
+                headers: head.headers,
+                reader: head.extensions.remove(),
+            };
+            return answer_call(&settings, inner, arrived, body).await;
+        }
         match Route::of(head.uri.path()) {
             Route::Call(target) => {
                 let Self { settings, inner, .. } = self;
                 let arrived = Arrived {
                     target,
+                    route: None,
                     method: head.method,
                     query: head.uri.query(),
                     headers: head.headers,
@@ -268,7 +318,8 @@ where
     B::Error: Into<BoxError>,
 {
     let endpoint = arrived.target.endpoint;
-    let budget_status = is_openai(settings, &arrived.target).then_some(settings.openai.budget_status);
+    let is_native = endpoint.is_native() && arrived.route.is_none();
+    let budget_status = is_openai(settings, &arrived).then_some(settings.openai.budget_status);
     let readers = match &arrived.reader {
         None => settings.readers.clone(),
         Some(ReadBy(own)) => settings.readers.iter().chain([own]).cloned().collect(),
@@ -282,7 +333,7 @@ where
         }
         Err(error) => Err(error),
     };
-    hand_over(reply, receipt, endpoint, budget_status, &settings.payloads)
+    hand_over(reply, receipt, is_native, budget_status, &settings.payloads)
 }
 
 async fn ask<S>(mut inner: S, call: Call) -> Result<Reply, Error>
@@ -319,9 +370,12 @@ where
     let options = Wishes::read(headers)?.map(|wishes| noted(wishes, receipt));
     let body = read_body(settings, headers, body).await?;
     keep_request(&settings.payloads, headers, &body, receipt);
+    let (body, answer) = translated(settings, &mut arrived, body)?;
+    let headers = &arrived.headers;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let reading = read(&body, content_type, arrived.target.endpoint)?;
     let mut call = make_call(settings, account, arrived, body, reading, receipt)?;
+    call.face = answer.map_or(call.face, Face::OpenAi);
     if let Some(options) = options.filter(|options| *options != Options::default()) {
         call.options = Arc::new(options);
     }
@@ -381,32 +435,46 @@ fn make_call(
     reading: Reading,
     receipt: &Receipt,
 ) -> Result<Call, Error> {
+    let is_openai = is_openai(settings, &arrived);
     let Arrived { target, method, query, mut headers, .. } = arrived;
     let Reading { mut ask, stream, model: named } = reading;
-    let face = face(settings, &target, &body, stream)?;
-    let (name, mut model_in_body) = match (target.model, named) {
-        (Some(name), _) => (name.into_owned(), None),
-        (None, Some((name, place))) => (name, Some(place)),
-        (None, None) => return Err(Error::ModelMissing(NO_MODEL)),
+    let answer = if is_openai { openai::request::answer(target.endpoint, &body, stream)? } else { None };
+    let face = answer.map_or(Face::Vendor, Face::OpenAi);
+    let is_short = target.account.is_none();
+    let default = settings.aliases.default_model().filter(|_| is_short);
+    let (name, mut model_in_body) = match (target.model, named, default) {
+        (Some(name), _, _) => (name.into_owned(), None),
+        (None, Some((name, place)), _) => (name, Some(place)),
+        (None, None, Some(default)) => {
+            let place;
+            (body, place) = with_model(&body, default).ok_or(Error::ModelMissing(NO_MODEL))?;
+            (default.to_owned(), Some(place))
+        }
+        (None, None, None) => return Err(Error::ModelMissing(NO_MODEL)),
+    };
+    let asked = name;
+    // `compat` writes the provider in front. Upstream gets the model's own name.
+    let name = match asked.strip_prefix("workers-ai/") {
+        _ if is_short => settings.aliases.resolve(&settings.catalogue, &asked),
+        Some(bare) if model_in_body.is_some() => bare.into(),
+        _ => asked.as_str().into(),
     };
     if name.is_empty() || name.len() > 256 || name.contains(['\r', '\n', '?', '#', ' ']) || name.contains("..") {
         return Err(Error::ModelMissing(NO_MODEL));
     }
-    let mut id = name.as_str();
-    // `compat` writes the provider in front. Upstream gets the model's own name.
-    if let (Some(bare), Some(place)) = (id.strip_prefix("workers-ai/"), &model_in_body) {
-        id = bare;
-        let quoted = format!("\"{bare}\"");
+    if let (true, Some(place)) = (name != asked, &model_in_body) {
+        let quoted = openai::object::quoted(&name);
         let spliced = [&body[..place.start], quoted.as_bytes(), &body[place.end..]].concat();
         model_in_body = Some(place.start..place.start + quoted.len());
         body = spliced.into();
     }
-    let model = settings.catalogue.find(id, guess(target.endpoint, &ask));
+    let model = settings.catalogue.find(&name, guess(target.endpoint, &ask));
     ask.batch |= query.is_some_and(|query| query.contains("queueRequest=true"));
     let stream = stream && !ask.batch;
     receipt.identify(|facts| {
         facts.account = account.clone();
         facts.asked = model.clone();
+        facts.asked_as = (*asked != *model.id).then(|| asked.as_str().into());
         facts.model = model.clone();
         facts.stream = stream;
     });
@@ -430,17 +498,41 @@ fn make_call(
 }
 
 /// Whether who comes this way expects OpenAI's forms.
-fn is_openai(settings: &Settings, target: &Target<'_>) -> bool {
-    let form = if target.account.is_none() { settings.openai.v1 } else { settings.openai.vendor_paths };
-    !target.endpoint.is_native() && form == openai::Form::OpenAi
+fn is_openai(settings: &Settings, arrived: &Arrived<'_>) -> bool {
+    let (target, openai) = (&arrived.target, &settings.openai);
+    let form = if target.account.is_none() { openai.v1 } else { openai.vendor_paths };
+    arrived.route.is_some() || !target.endpoint.is_native() && form == openai::Form::OpenAi
 }
 
-fn face(settings: &Settings, target: &Target<'_>, body: &[u8], stream: bool) -> Result<Face, Error> {
-    if !is_openai(settings, target) {
-        return Ok(Face::Vendor);
+/// The body as the vendor takes it, and what the caller expects for it, where the route is the gate's own.
+fn translated(
+    settings: &Settings,
+    arrived: &mut Arrived<'_>,
+    body: Bytes,
+) -> Result<(Bytes, Option<openai::Answer>), Error> {
+    let Some(route) = arrived.route else { return Ok((body, None)) };
+    let content_type = arrived.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let resolve = |name: Option<&str>| match name {
+        Some(name) => Some(settings.aliases.resolve(&settings.catalogue, name).into_owned()),
+        None => settings.aliases.default_model().map(str::to_owned),
+    };
+    let native = route.native(&body, content_type, resolve)?;
+    if let Ok(content_type) = HeaderValue::from_str(&native.content_type) {
+        arrived.headers.insert(header::CONTENT_TYPE, content_type);
     }
-    let answer = openai::request::answer(target.endpoint, body, stream)?;
-    Ok(answer.map_or(Face::Vendor, Face::OpenAi))
+    arrived.target.model = native.model.map(Into::into);
+    Ok((native.body, Some(native.answer)))
+}
+
+/// A body that names this model, and where it does; `None` where it is no JSON object.
+fn with_model(body: &Bytes, model: &str) -> Option<(Bytes, Range<usize>)> {
+    let open = body.iter().position(|byte| !byte.is_ascii_whitespace()).filter(|at| body[*at] == b'{')? + 1;
+    let is_empty = body[open..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+    let quoted = openai::object::quoted(model);
+    let comma: &[u8] = if is_empty { b"" } else { b"," };
+    let spliced = [&body[..open], br#""model":"#, quoted.as_bytes(), comma, &body[open..]].concat();
+    let start = open + br#""model":"#.len();
+    Some((spliced.into(), start..start + quoted.len()))
 }
 
 /// What a model in no table does, from what it was sent.
@@ -480,7 +572,7 @@ fn keep_response(payloads: &Payloads, headers: &HeaderMap, receipt: &Receipt) ->
 fn hand_over(
     reply: Result<Reply, Error>,
     receipt: Receipt,
-    endpoint: Endpoint,
+    is_native: bool,
     budget_status: Option<StatusCode>,
     payloads: &Payloads,
 ) -> Response<ReplyBody> {
@@ -491,7 +583,7 @@ fn hand_over(
         }
         Err(error) => {
             receipt.note(|facts| facts.refused = Some(error.code()));
-            let (mut reply, outcome) = (error.response(endpoint.is_native()), error.outcome());
+            let (mut reply, outcome) = (error.response(is_native), error.outcome());
             if let (Some(status), Outcome::BudgetExceeded) = (budget_status, outcome) {
                 *reply.status_mut() = status;
             }
