@@ -12,6 +12,7 @@ use http::{HeaderMap, Method};
 use serde::Serialize;
 
 use crate::catalogue::{Model, Task, Text};
+use crate::departure::Departure;
 use crate::openai::Face;
 use crate::receipt::Receipt;
 use crate::usage::Size;
@@ -48,6 +49,8 @@ pub struct Call {
     pub receipt: Receipt,
     /// Who answers for what it costs, where anyone does.
     pub allowance: Option<Arc<dyn Allowance>>,
+    /// Tells whether this attempt's request has gone out, where anyone asks: see [`departure`](crate::departure).
+    pub departure: Option<Departure>,
 }
 
 /// Answers for what a call costs: a budget's reservation.

@@ -102,6 +102,8 @@ pub enum Error {
         after: Duration,
         /// What sets that.
         setting: &'static str,
+        /// The request had gone out: it may have run, and may have cost.
+        was_sent: bool,
     },
     /// The leader of a shared flight ended without an answer, or the gate is stopping.
     #[error("{0}")]
@@ -130,7 +132,7 @@ impl Error {
 
     /// The request had gone out when this happened: upstream may have run it, and nobody will say what it cost.
     pub fn may_have_cost(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::Unreachable { was_sent: true, .. })
+        matches!(self, Self::Timeout { was_sent: true, .. } | Self::Unreachable { was_sent: true, .. })
     }
 
     /// A name for programs, the same for good.

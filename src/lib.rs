@@ -71,6 +71,7 @@ pub mod catalogue;
 #[cfg(feature = "sidecar")]
 pub mod cli;
 pub mod client;
+pub mod departure;
 mod error;
 pub mod estimate;
 pub mod gateway;
@@ -85,6 +86,7 @@ pub mod receipt;
 pub mod sidecar;
 #[cfg(feature = "sidecar")]
 pub mod simulator;
+mod sse;
 pub mod upstream;
 pub mod usage;
 pub mod vendor;

@@ -11,7 +11,7 @@ pub mod guard;
 pub mod limits;
 mod listen;
 mod logs;
-mod page;
+pub(crate) mod page;
 pub mod spending;
 mod warm;
 

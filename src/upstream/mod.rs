@@ -30,6 +30,7 @@ use tower::Service;
 use crate::Error;
 use crate::body::Body;
 use crate::call::{Call, Endpoint};
+use crate::departure::Departure;
 use crate::headers::strip_hop_by_hop;
 use crate::layers::{Reply, ReplyFuture};
 
@@ -263,7 +264,8 @@ where
             Ok(uri) => uri,
             Err(error) => return refuse(Error::Malformed(format!("the model or the query makes no URL: {error}"))),
         };
-        let mut request = Request::new(Body::from(call.body.clone()));
+        let departure = call.departure.clone().unwrap_or_default();
+        let mut request = Request::new(Body::outgoing(call.body.clone(), departure.clone()));
         *request.method_mut() = call.head.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = self.target.headers(&call);
@@ -271,7 +273,7 @@ where
         // The request's body is all that upstream needs of the call.
         drop(call);
         let reply = self.client.call(request);
-        Box::pin(async move { within_time(&target, reply).await })
+        Box::pin(async move { within_time(&target, reply, &departure).await })
     }
 }
 
@@ -310,7 +312,7 @@ where
         *request.headers_mut() = headers;
         let target = self.target.clone();
         let reply = self.client.call(request);
-        Box::pin(async move { within_time(&target, reply).await })
+        Box::pin(async move { within_time(&target, reply, &Departure::default()).await })
     }
 }
 
@@ -331,10 +333,16 @@ fn refuse(error: Error) -> ReplyFuture {
     Box::pin(std::future::ready(Err(error)))
 }
 
-async fn within_time(target: &Target, reply: impl Future<Output = Result<Reply, Error>>) -> Result<Reply, Error> {
+async fn within_time(
+    target: &Target,
+    reply: impl Future<Output = Result<Reply, Error>>,
+    departure: &Departure,
+) -> Result<Reply, Error> {
     let after = target.first_byte_timeout;
     let reply = tokio::time::timeout(after, reply).await;
-    let mut reply = reply.map_err(|_| Error::Timeout { after, setting: "[upstream] first_byte_timeout" })??;
+    let late =
+        |_| Error::Timeout { after, setting: "[upstream] first_byte_timeout", was_sent: departure.may_have_left() };
+    let mut reply = reply.map_err(late)??;
     strip_hop_by_hop(reply.headers_mut());
     Ok(reply.map(|body| idle::limit(body, target.idle_timeout)))
 }

@@ -26,6 +26,7 @@ use tower::{Service, ServiceExt};
 use super::client::causes;
 use crate::Error;
 use crate::body::Body;
+use crate::departure::Departure;
 use crate::layers::{Reply, ReplyFuture};
 
 /// Connections to one upstream. Cloning shares them.
@@ -105,25 +106,28 @@ impl Pool {
 
     async fn send(self, mut request: Request<Body>) -> Result<Reply, Error> {
         let uri = request.uri().clone();
+        let departure = request.body().departure().cloned();
         // HTTP/1.1 names the host in a header and only the path in its first line.
         if let Some(host) = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
             request.headers_mut().insert(header::HOST, host);
         }
         *request.uri_mut() = uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
         while let Some(mut sender) = self.take() {
+            request.body().note_handed_over();
             match sender.try_send_request(request).await {
                 Ok(reply) => return Ok(self.keep(reply, sender)),
                 // Closed by the other side just now, before any of it was sent: the next connection, then.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(broken(&uri, &error.into_error())),
+                    None => return Err(broken(&uri, &error.into_error(), departure.as_ref())),
                 },
             }
         }
         let mut sender = self.connect(&uri).await?;
+        request.body().note_handed_over();
         match sender.send_request(request).await {
             Ok(reply) => Ok(self.keep(reply, sender)),
-            Err(error) => Err(broken(&uri, &error)),
+            Err(error) => Err(broken(&uri, &error, departure.as_ref())),
         }
     }
 
@@ -178,8 +182,9 @@ fn host(uri: &Uri) -> String {
     uri.authority().map_or_else(String::new, ToString::to_string)
 }
 
-fn broken(uri: &Uri, error: &hyper::Error) -> Error {
-    Error::Unreachable { host: host(uri), why: causes(error), was_sent: true }
+fn broken(uri: &Uri, error: &hyper::Error, departure: Option<&Departure>) -> Error {
+    let was_sent = departure.is_none_or(Departure::may_have_left);
+    Error::Unreachable { host: host(uri), why: causes(error), was_sent }
 }
 
 impl Service<Request<Body>> for Pool {

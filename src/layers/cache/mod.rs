@@ -77,7 +77,7 @@ use crate::Error;
 use crate::call::Call;
 use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS, is_json};
 use crate::receipt::{CacheStatus, Outcome};
-use crate::vendor_error::VendorError;
+use crate::vendor_error::{Meaning, VendorError};
 
 /// What is kept, for how long, and how much of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -260,10 +260,9 @@ fn is_passing(head: &Result<Arc<response::Parts>, Error>) -> bool {
     match head {
         Err(_) => true,
         Ok(head) => {
-            let status = head.status;
-            status.is_server_error()
-                || matches!(status.as_u16(), 408 | 425 | 429)
-                || status.is_success() && head.extensions.get::<VendorError>().is_some()
+            let told = head.extensions.get::<VendorError>().map(|error| error.meaning);
+            let meaning = told.or_else(|| (!head.status.is_success()).then(|| Meaning::of_status(head.status)));
+            meaning.is_some_and(Meaning::is_passing)
         }
     }
 }
@@ -366,7 +365,7 @@ fn is_answer(landed: &Landed) -> bool {
             let tail = landed.body.trim_ascii_end();
             tail.ends_with(b"[DONE]") || memchr::memmem::find(tail, b"response.completed").is_some()
         }
-        json if is_json(json) => VendorError::find(head.status, &landed.body).is_none(),
+        json if is_json(json) => VendorError::in_event(&landed.body).is_none(),
         _ => !landed.body.is_empty(),
     }
 }

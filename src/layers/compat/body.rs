@@ -7,10 +7,11 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame};
 
 use super::chunks::Chunks;
-use super::events::{Events, Verdict, data, event_of};
+use super::events::{Events, Verdict, event_of};
 use super::responses;
 use crate::body::{Body, BoxError};
 use crate::openai::completions;
+use crate::sse::Event;
 
 /// Which events are judged by what.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(super) struct Mended {
 }
 
 impl Judge {
-    pub(super) fn judge(&mut self, event: &[u8]) -> Verdict {
+    pub(super) fn judge(&mut self, event: &Event) -> Verdict {
         match self {
             Self::Chat(chunks) => chunks.judge(event),
             Self::Completion(chunks) => completion(event, chunks.judge(event)),
@@ -41,16 +42,15 @@ impl Judge {
 }
 
 /// What becomes of an event that is told so in a chat.
-fn completion(event: &[u8], verdict: Verdict) -> Verdict {
+fn completion(event: &Event, verdict: Verdict) -> Verdict {
     let told = match &verdict {
         Verdict::Left => return verdict,
-        Verdict::Same => event,
+        Verdict::Same => &event.raw[..],
         Verdict::Bytes(told) => told,
     };
     let mut out = BytesMut::new();
     for event in String::from_utf8_lossy(told).split_inclusive("\n\n") {
-        let made = data(event.as_bytes()).and_then(|data| completions::made(std::str::from_utf8(&data).ok()?));
-        match made {
+        match event.strip_prefix("data:").and_then(completions::made) {
             Some(made) => out.extend_from_slice(&event_of(&made)),
             None => out.extend_from_slice(event.as_bytes()),
         }

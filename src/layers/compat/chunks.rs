@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 
 use super::errors;
-use super::events::{DONE, FIELD, Verdict, data, event_of, place};
+use super::events::{DONE, FIELD, Verdict, event_of, place};
 use super::frame::Frame;
 use super::message::{content, finish_reason, reasoning};
 use super::tool_calls::ToolCalls;
@@ -17,6 +17,7 @@ use super::usage::{ESTIMATED, Usage};
 use crate::catalogue::{Model, Text};
 use crate::openai::Reasoning;
 use crate::openai::object::{Object, array, count, items, quoted};
+use crate::sse::Event;
 
 /// What each chunk repeats, where the vendor does not say it.
 #[derive(Clone, Debug)]
@@ -94,12 +95,13 @@ impl Chunks {
     }
 
     /// What becomes of an event.
-    pub(super) fn judge(&mut self, event: &[u8]) -> Verdict {
-        if let Some((verdict, bytes)) = self.frame.as_ref().and_then(|frame| frame.fit(event)) {
+    pub(super) fn judge(&mut self, event: &Event) -> Verdict {
+        let raw = &event.raw[..];
+        if let Some((verdict, bytes)) = self.frame.as_ref().and_then(|frame| frame.fit(raw)) {
             self.text_bytes += bytes as u64;
             return verdict;
         }
-        let Some(data) = data(event) else { return Verdict::Same };
+        let Some(data) = event.data() else { return Verdict::Same };
         if *data == *DONE {
             return self.close();
         }
@@ -112,8 +114,8 @@ impl Chunks {
             None => Verdict::Left,
             Some(told) if told.json.as_bytes() == &*data => {
                 self.frame = told.content.and_then(|(content, _)| {
-                    let from = place(event, content)?;
-                    Some(Frame::of(event, from.clone(), event, from))
+                    let from = place(raw, content)?;
+                    Some(Frame::of(raw, from.clone(), raw, from))
                 });
                 Verdict::Same
             }
@@ -121,7 +123,7 @@ impl Chunks {
                 let out = event_of(&told.json);
                 self.frame = told.content.and_then(|(content, at)| {
                     let at = FIELD.len() + at;
-                    Some(Frame::of(event, place(event, content)?, &out, at..at + content.len()))
+                    Some(Frame::of(raw, place(raw, content)?, &out, at..at + content.len()))
                 });
                 Verdict::Bytes(out)
             }

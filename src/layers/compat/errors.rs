@@ -7,14 +7,11 @@ use serde_json::json;
 use crate::body::Body;
 use crate::layers::Reply;
 use crate::openai::object::Object;
-use crate::vendor_error::VendorError;
-
-/// The vendor's code for a day's free neurons that are used up: in its documents, and on the wire.
-const FREE_NEURONS_USED_UP: [u32; 2] = [3036, 4006];
+use crate::vendor_error::{Meaning, VendorError};
 
 /// The error that an event of a stream tells, as OpenAI's JSON.
 pub(super) fn in_event(data: &[u8]) -> Option<String> {
-    let error = VendorError::find(StatusCode::OK, data)?;
+    let error = VendorError::in_event(data)?;
     let status = status(&error, StatusCode::PAYMENT_REQUIRED);
     Some(json(&error, status, data))
 }
@@ -32,28 +29,27 @@ pub(super) fn reply(head: http::response::Parts, body: &Bytes, budget_status: St
     reply
 }
 
-/// The reply's own status, or the one that belongs to the code where it pretends success; and never a passing 429 where
-/// the day's free neurons are used up.
+/// The reply's own status, or the one that its meaning has where it pretends success; and never a passing 429 where money is
+/// used up.
 fn status(error: &VendorError, budget_status: StatusCode) -> StatusCode {
-    match error.code {
-        Some(code) if FREE_NEURONS_USED_UP.contains(&code) => budget_status,
+    match error.meaning {
+        Meaning::FreeNeuronsUsedUp | Meaning::CreditsUsedUp => budget_status,
         _ if !error.status.is_success() => error.status,
-        Some(3021 | 3040) => StatusCode::TOO_MANY_REQUESTS,
-        Some(3007 | 3008 | 3046) => StatusCode::REQUEST_TIMEOUT,
-        Some(5012) => StatusCode::UNPROCESSABLE_ENTITY,
-        Some(3006) => StatusCode::PAYLOAD_TOO_LARGE,
-        Some(10000) => StatusCode::UNAUTHORIZED,
-        Some(5016 | 5018 | 5035 | 3023 | 3041) => StatusCode::FORBIDDEN,
-        Some(3042 | 7000 | 7003) => StatusCode::NOT_FOUND,
-        Some(3003 | 3030 | 3039 | 5004..=5007) => StatusCode::BAD_REQUEST,
-        _ => StatusCode::BAD_GATEWAY,
+        Meaning::OverRate | Meaning::OutOfCapacity => StatusCode::TOO_MANY_REQUESTS,
+        Meaning::TimedOut | Meaning::Aborted | Meaning::RanTooLong => StatusCode::REQUEST_TIMEOUT,
+        Meaning::Gone => StatusCode::GONE,
+        Meaning::Unauthorized => StatusCode::UNAUTHORIZED,
+        Meaning::Forbidden => StatusCode::FORBIDDEN,
+        Meaning::Refused => StatusCode::UNPROCESSABLE_ENTITY,
+        Meaning::BadRequest => StatusCode::BAD_REQUEST,
+        Meaning::Failing | Meaning::CutOff | Meaning::Incomplete => StatusCode::BAD_GATEWAY,
     }
 }
 
 fn json(error: &VendorError, status: StatusCode, body: &[u8]) -> String {
     let own = Object::read(body).unwrap_or_default();
     let own = own.object("error").unwrap_or_default();
-    let kind = own.text("type").unwrap_or_else(|| kind(error, status).to_owned());
+    let kind = own.text("type").unwrap_or_else(|| kind(error.meaning).to_owned());
     let code = error.code.map(|code| code.to_string()).or_else(|| own.text("code"));
     let message = match error.message.trim() {
         "" => format!("upstream answered {status} and said nothing more"),
@@ -63,12 +59,13 @@ fn json(error: &VendorError, status: StatusCode, body: &[u8]) -> String {
 }
 
 /// OpenAI's class of error.
-fn kind(error: &VendorError, status: StatusCode) -> &'static str {
-    match (error.code, status.as_u16()) {
-        (Some(3036 | 4006), _) | (_, 402) => "insufficient_quota",
-        (_, 429) => "rate_limit_exceeded",
-        (_, 408) => "server_error",
-        _ if status.is_client_error() => "invalid_request_error",
+fn kind(meaning: Meaning) -> &'static str {
+    match meaning {
+        Meaning::OverRate | Meaning::OutOfCapacity => "rate_limit_exceeded",
+        Meaning::FreeNeuronsUsedUp | Meaning::CreditsUsedUp => "insufficient_quota",
+        Meaning::Gone | Meaning::Unauthorized | Meaning::Forbidden | Meaning::Refused | Meaning::BadRequest => {
+            "invalid_request_error"
+        }
         _ => "server_error",
     }
 }

@@ -193,7 +193,7 @@ impl Mending {
             return Ok(Reply::from_parts(head, body));
         }
         let whole = take_in(body).await?;
-        if is_refusal || is_json && VendorError::find(head.status, &whole).is_some() {
+        if is_refusal || is_json && VendorError::in_event(&whole).is_some() {
             return Ok(errors::reply(head, &whole, self.settings.budget_status));
         }
         if !self.answer.is_made() {

@@ -1,12 +1,13 @@
 //! The stream of a `response`: OpenAI's events alone.
 
 use super::errors;
-use super::events::{DONE, Verdict, data, event_of};
+use super::events::{DONE, Verdict, event_of};
 use crate::openai::object::Object;
+use crate::sse::Event;
 
 /// What becomes of an event. The vendor's own, which have no `type`, are left out; an error is told in OpenAI's form.
-pub(super) fn judge(event: &[u8]) -> Verdict {
-    let Some(data) = data(event).filter(|data| **data != *DONE) else { return Verdict::Same };
+pub(super) fn judge(event: &Event) -> Verdict {
+    let Some(data) = event.data().filter(|data| **data != *DONE) else { return Verdict::Same };
     let Some(told) = Object::read(&data) else { return Verdict::Same };
     if told.get("type").is_some() {
         return Verdict::Same;
@@ -23,9 +24,14 @@ mod tests {
 
     #[test]
     fn openais_events_pass_and_the_vendors_own_do_not() {
-        assert_eq!(judge(b"event: e\ndata: {\"type\":\"response.created\"}\n\n"), Verdict::Same);
-        assert_eq!(judge(b"data: {\"response\":\"\",\"usage\":{}}\n\n"), Verdict::Left);
-        assert_eq!(judge(b"data: [DONE]\n\n"), Verdict::Same);
-        assert!(matches!(judge(b"data: {\"error\":\"3040: full\"}\n\n"), Verdict::Bytes(_)));
+        let verdict = |text: &str| {
+            let mut events = crate::sse::Events::default();
+            events.push(text.as_bytes());
+            judge(&events.next().unwrap())
+        };
+        assert_eq!(verdict("event: e\ndata: {\"type\":\"response.created\"}\n\n"), Verdict::Same);
+        assert_eq!(verdict("data: {\"response\":\"\",\"usage\":{}}\n\n"), Verdict::Left);
+        assert_eq!(verdict("data: [DONE]\n\n"), Verdict::Same);
+        assert!(matches!(verdict("data: {\"error\":\"3040: full\"}\n\n"), Verdict::Bytes(_)));
     }
 }

@@ -494,6 +494,7 @@ fn make_call(
         model_in_body,
         receipt: receipt.clone(),
         allowance: None,
+        departure: None,
     })
 }
 

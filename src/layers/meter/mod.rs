@@ -70,6 +70,7 @@ use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::body::Body;
 use crate::call::{Call, Endpoint};
+use crate::departure::Departure;
 use crate::headers::{
     CF_AI_NEURONS, CF_AI_REQ_ID, CF_AIG_CACHE_STATUS, CF_RAY, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS, is_json,
 };
@@ -116,16 +117,18 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Call) -> ReplyFuture {
+    fn call(&mut self, mut call: Call) -> ReplyFuture {
         let sent = Instant::now();
         call.receipt.note(|facts| {
             facts.model = call.model.clone();
             facts.estimate.get_or_insert_with(|| Estimate::of(&call));
         });
+        let departure = Departure::default();
+        call.departure = Some(departure.clone());
         let asked = call.clone();
         let reply = self.inner.call(call);
         Box::pin(async move {
-            let sent = Sent { call: &asked, at: sent, is_noted: false };
+            let sent = Sent { call: &asked, at: sent, departure, is_noted: false };
             let reply = reply.await;
             let read = match reply {
                 Ok(reply) => read(reply, &asked).await,
@@ -137,10 +140,11 @@ where
     }
 }
 
-/// An attempt on its way. Dropped before it is noted, it was given up by the caller, and may have run.
+/// An attempt on its way. Dropped before it is noted, it was given up by the caller, and may have run if it had left.
 struct Sent<'a> {
     call: &'a Call,
     at: Instant,
+    departure: Departure,
     is_noted: bool,
 }
 
@@ -155,7 +159,7 @@ impl Sent<'_> {
 impl Drop for Sent<'_> {
     fn drop(&mut self) {
         if !self.is_noted {
-            note_attempt(self.call, None, self.at, true);
+            note_attempt(self.call, None, self.at, self.departure.may_have_left());
         }
     }
 }
@@ -250,7 +254,7 @@ async fn read_json(head: response::Parts, body: Body, word: HeadWord, call: &Cal
 async fn read_stream(head: response::Parts, body: Body, word: HeadWord, call: &Call) -> Result<Reply, Error> {
     let mut opening = Opening::default();
     let taken = take_in_while(body, |bytes| opening.push(bytes)).await.map_err(|why| broken(&why))?;
-    let error = opening.event().and_then(|event| VendorError::find(head.status, event));
+    let error = opening.event().and_then(|event| VendorError::in_event(event));
     let events = Events::new(call.endpoint == Endpoint::Responses);
     if let Some(error) = error {
         let mut reply = Reply::from_parts(head, Body::stream(taken.resumed()));

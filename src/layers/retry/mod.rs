@@ -189,7 +189,7 @@ impl Shared {
         let max_attempts = call.options.max_attempts.unwrap_or(self.settings.max_attempts);
         let mut attempt = 0;
         loop {
-            let reply = deadline.hold(inner.call(call.clone())).await;
+            let reply = deadline.hold(inner.call(call.clone()), &call).await;
             let Some(failure) = failure(&reply) else {
                 self.budget(&call).answered(attempt > 0);
                 self.allocation.works(&call.account);
@@ -255,6 +255,12 @@ fn failure(reply: &Result<Reply, Error>) -> Option<Failure<'_>> {
     }
 }
 
+/// The attempt that was given up just now had gone out. What was tried again before is another attempt.
+fn may_have_cost(call: &Call) -> bool {
+    call.receipt
+        .read(|facts| facts.attempts.last().is_some_and(|attempt| attempt.may_have_cost && attempt.retried.is_none()))
+}
+
 /// What may have cost is paid for once more before it is tried once more.
 fn may_pay(call: &Call, reply: &Result<Reply, Error>) -> bool {
     let may_have_cost = reply.as_ref().is_err_and(|error| error.may_have_cost());
@@ -290,9 +296,11 @@ impl Deadline {
     }
 
     /// The reply, if it is here in time.
-    async fn hold(self, reply: impl Future<Output = Result<Reply, Error>>) -> Result<Reply, Error> {
+    async fn hold(self, reply: impl Future<Output = Result<Reply, Error>>, call: &Call) -> Result<Reply, Error> {
         let Some((at, after)) = self.0 else { return reply.await };
-        let late = Error::Timeout { after, setting: "cf-aig-request-timeout" };
-        timeout_at(at, reply).await.unwrap_or(Err(late))
+        let setting = "cf-aig-request-timeout";
+        let late = || Error::Timeout { after, setting, was_sent: may_have_cost(call) };
+        // The attempt ends with its future, so what is known of it is on the receipt by then.
+        timeout_at(at, reply).await.unwrap_or_else(|_| Err(late()))
     }
 }
