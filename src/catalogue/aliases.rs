@@ -123,7 +123,12 @@ mod tests {
     #[test]
     fn a_model_is_found_by_each_of_its_names() {
         let catalogue = Catalogue::default();
-        let aliases = aliases(&[("gpt-4o-mini", "@cf/a/exact"), ("gpt-4*", "@cf/a/four"), ("gpt-*-turbo", "@cf/a/*-fast"), ("@cf/a/old", "@cf/a/new")]);
+        let aliases = aliases(&[
+            ("gpt-4o-mini", "@cf/a/exact"),
+            ("gpt-4*", "@cf/a/four"),
+            ("gpt-*-turbo", "@cf/a/*-fast"),
+            ("@cf/a/old", "@cf/a/new"),
+        ]);
         let llama = "@cf/meta/llama-3.2-1b-instruct";
         for (name, model) in [
             (llama, llama),

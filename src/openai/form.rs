@@ -74,7 +74,8 @@ mod tests {
         let form = b"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b\r\ncontent-disposition: form-data; \
             name=\"file\"; filename=\"a b.wav\"\r\nContent-Type: audio/wav\r\n\r\nRIFF--b\r\n\r\n--b--\r\n";
         let parts = parts(form, "Multipart/Form-Data; boundary=\"b\"").unwrap();
-        let file = Part { name: "file", file_name: Some("a b.wav"), content_type: Some("audio/wav"), content: b"RIFF--b\r\n" };
+        let file =
+            Part { name: "file", file_name: Some("a b.wav"), content_type: Some("audio/wav"), content: b"RIFF--b\r\n" };
         assert_eq!(parts, [Part { name: "model", file_name: None, content_type: None, content: b"whisper" }, file]);
         assert_eq!(super::parts(form, "application/json; boundary=b"), None);
         assert_eq!(super::parts(&form[..form.len() - 10], "multipart/form-data; boundary=b"), None);

@@ -14,7 +14,12 @@ pub(super) fn native(mut fields: Object<'_>, model: String) -> Result<Native, Er
     only(&mut fields, "n", &["1"], "it makes one picture a call: ask as often as you want pictures")?;
     only(&mut fields, "response_format", &["\"b64_json\""], "no picture is kept to have a URL: ask for \"b64_json\"")?;
     only(&mut fields, "stream", &["false"], "a picture comes whole: leave it out")?;
-    only(&mut fields, "quality", &["\"auto\"", "\"standard\"", "\"medium\""], "set the model's own \"steps\" or \"num_steps\"")?;
+    only(
+        &mut fields,
+        "quality",
+        &["\"auto\"", "\"standard\"", "\"medium\""],
+        "set the model's own \"steps\" or \"num_steps\"",
+    )?;
     only(&mut fields, "output_format", &[], "a picture comes in the model's own format: leave it out")?;
     only(&mut fields, "output_compression", &[], "leave it out")?;
     only(&mut fields, "background", &["\"auto\"", "\"opaque\""], "leave it out")?;
@@ -69,7 +74,8 @@ pub(super) fn made(reply: &Reply<'_>) -> Option<Made> {
     let picture = if reply.is_json {
         let result = reply.result()?;
         let image = Object::read(&result)?.text("image")?;
-        let bare = image.starts_with("data:").then(|| image.split_once(',').map(|(_, base64)| base64.to_owned())).flatten();
+        let bare =
+            image.starts_with("data:").then(|| image.split_once(',').map(|(_, base64)| base64.to_owned())).flatten();
         bare.unwrap_or(image)
     } else {
         STANDARD.encode(reply.body)

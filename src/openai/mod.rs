@@ -14,8 +14,8 @@ mod images;
 pub(crate) mod models;
 mod moderations;
 pub(crate) mod object;
-mod rerank;
 pub(crate) mod request;
+mod rerank;
 mod route;
 mod speech;
 mod transcriptions;
@@ -150,10 +150,7 @@ pub(crate) struct Made {
 impl Answer {
     /// The model's own reply is no chat's, and becomes OpenAI's as a whole, whatever its content type is.
     pub(crate) fn is_made(self) -> bool {
-        !matches!(
-            self,
-            Self::Chat { .. } | Self::Completion { .. } | Self::Embeddings { .. } | Self::Responses
-        )
+        !matches!(self, Self::Chat { .. } | Self::Completion { .. } | Self::Embeddings { .. } | Self::Responses)
     }
 
     /// The reply that the caller expects; `None` where the model's is already so, or nothing can be made of it.

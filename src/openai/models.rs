@@ -39,7 +39,12 @@ pub(crate) fn list(catalogue: &Catalogue, aliases: &Aliases, may_ask: impl Fn(&s
 }
 
 /// One model by any of its names; `None` where the catalogue has none, or the caller may not ask it.
-pub(crate) fn one(catalogue: &Catalogue, aliases: &Aliases, name: &str, may_ask: impl Fn(&str) -> bool) -> Option<Value> {
+pub(crate) fn one(
+    catalogue: &Catalogue,
+    aliases: &Aliases,
+    name: &str,
+    may_ask: impl Fn(&str) -> bool,
+) -> Option<Value> {
     let id = aliases.resolve(catalogue, name);
     let model = catalogue.get(&id).filter(|_| may_ask(&id))?;
     Some(entry(name, &model))
@@ -77,7 +82,10 @@ mod tests {
     fn a_path_is_read_however_its_slashes_are_written() {
         assert_eq!(Wanted::of("/v1/models"), Some(Wanted::List));
         let one = Some(Wanted::One("@cf/baai/bge-m3".into()));
-        assert_eq!((Wanted::of("/v1/models/@cf/baai/bge-m3"), Wanted::of("/v1/models/%40cf%2Fbaai/bge-m3")), (one, Some(Wanted::One("@cf/baai/bge-m3".into()))));
+        assert_eq!(
+            (Wanted::of("/v1/models/@cf/baai/bge-m3"), Wanted::of("/v1/models/%40cf%2Fbaai/bge-m3")),
+            (one, Some(Wanted::One("@cf/baai/bge-m3".into())))
+        );
         assert_eq!(Wanted::of("/v1/modelsx"), None);
     }
 
@@ -85,7 +93,9 @@ mod tests {
     fn who_may_ask_one_model_sees_it_and_its_names_alone() {
         let catalogue = Catalogue::default();
         let entries = [("small", "@cf/baai/bge-m3"), ("big", "@cf/zai-org/glm-5.2"), ("b*", "@cf/baai/bge-m3")];
-        let aliases = Aliases::new(&entries.map(|(a, b)| (a.to_owned(), b.to_owned())).into_iter().collect::<BTreeMap<_, _>>()).unwrap();
+        let aliases =
+            Aliases::new(&entries.map(|(a, b)| (a.to_owned(), b.to_owned())).into_iter().collect::<BTreeMap<_, _>>())
+                .unwrap();
         let only = |id: &str| id == "@cf/baai/bge-m3";
         let list = list(&catalogue, &aliases, only);
         let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();

@@ -26,7 +26,8 @@ const CATEGORIES: [(&str, &[&str]); 13] = [
 
 /// The model that is asked: OpenAI's own names, and none, stand for llama-guard.
 pub(super) fn model(named: Option<&str>, resolve: impl Fn(Option<&str>) -> Option<String>) -> String {
-    let is_openais = named.is_none_or(|name| name.starts_with("omni-moderation") || name.starts_with("text-moderation"));
+    let is_openais =
+        named.is_none_or(|name| name.starts_with("omni-moderation") || name.starts_with("text-moderation"));
     let meant = named.and_then(|name| resolve(Some(name)).filter(|model| !is_openais || model != name));
     meant.unwrap_or_else(|| LLAMA_GUARD.to_owned())
 }
@@ -44,7 +45,9 @@ pub(super) fn native(fields: &Object<'_>, model: String) -> Result<Native, Error
         None => None,
     };
     let text = text.ok_or_else(|| {
-        cannot(format!("\"input\" must be one text a call: {model} reads no pictures, and judges one conversation at a time"))
+        cannot(format!(
+            "\"input\" must be one text a call: {model} reads no pictures, and judges one conversation at a time"
+        ))
     })?;
     let mut own = Object::default();
     own.set("messages", format!(r#"[{{"role":"user","content":{text}}}]"#));
@@ -119,7 +122,10 @@ mod tests {
             let verdict = verdict(told);
             assert_eq!(verdict["flagged"], true, "{verdict}");
             let categories = &verdict["categories"];
-            assert!(categories["violence"] == true && categories["hate"] == true && categories["sexual"] == false, "{verdict}");
+            assert!(
+                categories["violence"] == true && categories["hate"] == true && categories["sexual"] == false,
+                "{verdict}"
+            );
             assert_eq!(categories.as_object().unwrap().len(), CATEGORIES.len());
         }
         for safe in [r#""safe""#, r#"{"safe": true, "categories": []}"#] {
@@ -129,7 +135,9 @@ mod tests {
 
     #[test]
     fn one_text_is_judged_and_more_are_refused() {
-        let ask = |input: &str| native(&Object::read(format!(r#"{{"input":{input}}}"#).as_bytes()).unwrap(), LLAMA_GUARD.into());
+        let ask = |input: &str| {
+            native(&Object::read(format!(r#"{{"input":{input}}}"#).as_bytes()).unwrap(), LLAMA_GUARD.into())
+        };
         for one in [r#""a""#, r#"["a"]"#, r#"[{"type":"text","text":"a"}]"#] {
             let native = ask(one).unwrap();
             assert!(native.body.starts_with(br#"{"messages":[{"role":"user","content":"a"}]"#), "{:?}", native.body);

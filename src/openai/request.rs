@@ -74,7 +74,12 @@ mod tests {
         let chat = |body: &str| of(Endpoint::ChatCompletions, body) == Some(Answer::Chat { usage_asked: true });
         assert!(chat(r#"{"stream_options": {"include_usage": true, "x": 1}}"#));
         assert!(chat(r#"{"stream\u005foptions": {"include_usage": true}}"#));
-        for no in [r#"{"stream_options": null}"#, r#"{"stream_options": {"include_usage": false}}"#, r#"{"stream_options": 7}"#, "{}"] {
+        for no in [
+            r#"{"stream_options": null}"#,
+            r#"{"stream_options": {"include_usage": false}}"#,
+            r#"{"stream_options": 7}"#,
+            "{}",
+        ] {
             assert!(!chat(no), "{no}");
         }
         let body = br#"{"stream_options": {"include_usage": true}}"#;

@@ -10,8 +10,10 @@ pub(super) fn native(fields: &Object<'_>, model: String) -> Result<Native, Error
     let query = required(fields, "query")?;
     let documents = fields.get("documents").and_then(items);
     let documents = documents.ok_or_else(|| cannot("\"documents\" is missing: give a list of texts"))?;
-    let contexts: Option<Vec<String>> = documents.iter().map(|document| Some(format!(r#"{{"text":{}}}"#, text(document)?))).collect();
-    let contexts = contexts.ok_or_else(|| cannot("\"documents\" holds something that is neither a text nor {\"text\": …}"))?;
+    let contexts: Option<Vec<String>> =
+        documents.iter().map(|document| Some(format!(r#"{{"text":{}}}"#, text(document)?))).collect();
+    let contexts =
+        contexts.ok_or_else(|| cannot("\"documents\" holds something that is neither a text nor {\"text\": …}"))?;
     let mut own = Object::default();
     own.set("query", query);
     own.set("contexts", array(&contexts));
@@ -60,7 +62,8 @@ mod tests {
 
     #[test]
     fn documents_become_contexts_and_scores_results() {
-        let fields = Object::read(br#"{"query":"q","documents":["a",{"text":"b"}],"top_n":1,"return_documents":true}"#).unwrap();
+        let fields =
+            Object::read(br#"{"query":"q","documents":["a",{"text":"b"}],"top_n":1,"return_documents":true}"#).unwrap();
         let native = native(&fields, "m".into()).unwrap();
         let request: Value = serde_json::from_slice(&native.body).unwrap();
         assert_eq!(request, json!({"query": "q", "contexts": [{"text": "a"}, {"text": "b"}], "top_k": 1}));

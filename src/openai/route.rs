@@ -65,7 +65,8 @@ impl Route {
             let model = resolve(form.text("model").as_deref()).ok_or_else(no_model)?;
             return transcriptions::native(&form, model, self == Self::Translations);
         }
-        let fields = Object::read(body).ok_or_else(|| Error::Malformed("the body is not the JSON object that this route takes".into()))?;
+        let fields = Object::read(body)
+            .ok_or_else(|| Error::Malformed("the body is not the JSON object that this route takes".into()))?;
         let named = fields.text("model");
         if self == Self::Moderations {
             let model = moderations::model(named.as_deref(), resolve);
@@ -96,7 +97,9 @@ pub(super) fn cannot(what: impl Into<String>) -> Error {
 /// Takes a field out that the vendor does not know. Refuses any value but these, given as JSON text, with what to do instead.
 pub(super) fn only(fields: &mut Object<'_>, name: &str, allowed: &[&str], instead: &str) -> Result<(), Error> {
     match fields.remove(name) {
-        Some(value) if !allowed.contains(&&*value) => Err(cannot(format!("\"{name}\": {value} cannot be had from Workers AI; {instead}"))),
+        Some(value) if !allowed.contains(&&*value) => {
+            Err(cannot(format!("\"{name}\": {value} cannot be had from Workers AI; {instead}")))
+        }
         _ => Ok(()),
     }
 }

@@ -111,7 +111,9 @@ impl SpeechFormat {
             Some("pcm") => Self::Pcm,
             Some(other) => {
                 let other = quoted(other);
-                return Err(cannot(format!("\"response_format\": {other} is none of mp3, opus, aac, flac, wav and pcm")));
+                return Err(cannot(format!(
+                    "\"response_format\": {other} is none of mp3, opus, aac, flac, wav and pcm"
+                )));
             }
         })
     }

@@ -76,7 +76,9 @@ pub(super) fn native(form: &Form<'_>, model: String, is_translation: bool) -> Re
         Some("vtt") => TranscriptFormat::Vtt,
         Some(other) => {
             let other = quoted(other);
-            return Err(cannot(format!("\"response_format\": {other} is none of json, text, verbose_json, srt and vtt")));
+            return Err(cannot(format!(
+                "\"response_format\": {other} is none of json, text, verbose_json, srt and vtt"
+            )));
         }
     };
     let granularities = form.parts.iter().filter(|part| part.name.starts_with("timestamp_granularities"));
@@ -105,9 +107,12 @@ pub(super) fn native(form: &Form<'_>, model: String, is_translation: bool) -> Re
              @cf/deepgram/nova-3, or ask it by /run/{model}"
         )));
     }
-    let missing = [("translation", is_translation), ("\"language\"", language.is_some()), ("\"prompt\"", prompt.is_some())];
+    let missing =
+        [("translation", is_translation), ("\"language\"", language.is_some()), ("\"prompt\"", prompt.is_some())];
     if let Some((what, _)) = missing.into_iter().find(|(_, is_asked)| *is_asked) {
-        return Err(cannot(format!("{model} knows no {what}: take @cf/openai/whisper-large-v3-turbo, or leave it out")));
+        return Err(cannot(format!(
+            "{model} knows no {what}: take @cf/openai/whisper-large-v3-turbo, or leave it out"
+        )));
     }
     let content_type = content_type(form.file()?).into();
     Ok(Native { body: recording, content_type, model: Some(model), answer })
@@ -227,9 +232,10 @@ impl Heard {
             array(segments.collect::<Vec<_>>())
         );
         if words {
-            let words = self.words.iter().map(|Said { start, end, text }| {
-                format!(r#"{{"word":{text},"start":{start},"end":{end}}}"#)
-            });
+            let words = self
+                .words
+                .iter()
+                .map(|Said { start, end, text }| format!(r#"{{"word":{text},"start":{start},"end":{end}}}"#));
             // Writing to a string does not fail.
             let _ = write!(json, r#","words":{}"#, array(words.collect::<Vec<_>>()));
         }
@@ -297,7 +303,8 @@ mod tests {
     }
 
     fn asked(model: &str, fields: &[(&str, &str)]) -> Result<Native, Error> {
-        let mut form = String::from("--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.MP3\"\r\n\r\nsound\r\n");
+        let mut form =
+            String::from("--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.MP3\"\r\n\r\nsound\r\n");
         for (name, value) in fields {
             form += &format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
         }
@@ -307,7 +314,8 @@ mod tests {
 
     #[test]
     fn each_model_gets_the_recording_as_it_takes_it() {
-        let turbo = asked("@cf/openai/whisper-large-v3-turbo", &[("language", "de"), ("response_format", "srt")]).unwrap();
+        let turbo =
+            asked("@cf/openai/whisper-large-v3-turbo", &[("language", "de"), ("response_format", "srt")]).unwrap();
         let body: Value = serde_json::from_slice(&turbo.body).unwrap();
         assert_eq!(body, json!({"audio": "c291bmQ=", "task": "transcribe", "language": "de"}));
         let nova = asked("@cf/deepgram/nova-3", &[]).unwrap();

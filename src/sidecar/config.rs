@@ -323,7 +323,9 @@ impl TryFrom<u16> for RefusalStatus {
 
     fn try_from(code: u16) -> Result<Self, String> {
         let status = http::StatusCode::from_u16(code).ok().filter(http::StatusCode::is_client_error);
-        status.map(Self).ok_or_else(|| format!("{code} is no status of a refusal; give one from 400 to 499, such as 402"))
+        status
+            .map(Self)
+            .ok_or_else(|| format!("{code} is no status of a refusal; give one from 400 to 499, such as 402"))
     }
 }
 

@@ -43,9 +43,9 @@ fn tokens(reply: &Object<'_>) -> Option<u64> {
 
 fn is_whole(reply: &Object<'_>) -> bool {
     let is_count = |json: &str| json.bytes().all(|byte| byte.is_ascii_digit());
-    reply.object("usage").is_some_and(|usage| {
-        ["prompt_tokens", "total_tokens"].iter().all(|name| usage.get(name).is_some_and(is_count))
-    })
+    reply
+        .object("usage")
+        .is_some_and(|usage| ["prompt_tokens", "total_tokens"].iter().all(|name| usage.get(name).is_some_and(is_count)))
 }
 
 /// OpenAI's item of the vendor's: an item, or a vector alone.

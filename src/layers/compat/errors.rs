@@ -85,13 +85,20 @@ mod tests {
 
     #[test]
     fn each_form_of_a_refusal_has_openais_fields_and_the_vendors_words() {
-        let rate = r#"{"errors":[{"message":"AiError: too many","code":3021}],"success":false,"result":{},"messages":[]}"#;
+        let rate =
+            r#"{"errors":[{"message":"AiError: too many","code":3021}],"success":false,"result":{},"messages":[]}"#;
         let wanted = |message: &str, kind: &str, code: Value| json!({"message": message, "type": kind, "param": null, "code": code});
         assert_eq!(told(429, rate), (429, wanted("AiError: too many", "rate_limit_exceeded", json!("3021"))));
         let bare = r#"{"error":"5035: Model is not available"}"#;
-        assert_eq!(told(403, bare), (403, wanted("5035: Model is not available", "invalid_request_error", json!("5035"))));
+        assert_eq!(
+            told(403, bare),
+            (403, wanted("5035: Model is not available", "invalid_request_error", json!("5035")))
+        );
         let named = r#"{"error":{"code":"invalid_prompt","message":"AiError: Request timeout"}}"#;
-        assert_eq!(told(400, named), (400, wanted("AiError: Request timeout", "invalid_request_error", json!("invalid_prompt"))));
+        assert_eq!(
+            told(400, named),
+            (400, wanted("AiError: Request timeout", "invalid_request_error", json!("invalid_prompt")))
+        );
         let (status, error) = told(502, "<html>502</html>");
         assert_eq!((status, &error["type"]), (502, &json!("server_error")));
         assert!(error["message"].as_str().unwrap().contains("502"));

@@ -23,7 +23,8 @@ pub(super) struct Frame {
 impl Frame {
     /// Of an event and of what it became, each with the bytes that are its content's JSON string.
     pub(super) fn of(event: &[u8], content: Range<usize>, told: &[u8], told_content: Range<usize>) -> Self {
-        let cut = |bytes: &[u8], content: Range<usize>| (bytes[..content.start].to_vec(), bytes[content.end..].to_vec());
+        let cut =
+            |bytes: &[u8], content: Range<usize>| (bytes[..content.start].to_vec(), bytes[content.end..].to_vec());
         let ((before, after), (told_before, told_after)) = (cut(event, content), cut(told, told_content));
         let is_same = before == told_before && after == told_after;
         Self { before, after, told_before, told_after, is_same }

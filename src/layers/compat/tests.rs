@@ -88,7 +88,8 @@ fn increments() -> String {
         stream += &chunk(&format!(r#"{{"content":"{word}","reasoning_content":null}}"#), &more);
     }
     stream += &format!("data: {{\"choices\":[],\"id\":\"c1\",\"model\":\"m\",\"usage\":{MORE}}}\n\n");
-    stream += "data: {\"response\":\"\",\"usage\":{\"prompt_tokens\":147,\"completion_tokens\":4,\"total_tokens\":151}}\n\n";
+    stream +=
+        "data: {\"response\":\"\",\"usage\":{\"prompt_tokens\":147,\"completion_tokens\":4,\"total_tokens\":151}}\n\n";
     stream + "data: [DONE]\n\n"
 }
 
@@ -101,7 +102,8 @@ fn plain() -> String {
 
 fn native() -> String {
     let words = ["a", " b", " \\\"c\\\""].map(|word| format!("data: {{\"response\":\"{word}\",\"p\":\"xyz\"}}\n\n"));
-    words.concat() + "data: {\"response\":\"\",\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n"
+    words.concat()
+        + "data: {\"response\":\"\",\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n"
 }
 
 #[test]
@@ -125,14 +127,20 @@ fn running_usage_is_told_once_as_it_ended() {
 fn a_native_stream_becomes_openais() {
     let chunks = mend(&native(), true);
     assert_eq!((text(&chunks).as_str(), &chunks[0]["model"]), ("a b \"c\"", &json!(GEMMA)));
-    assert_eq!(chunks.last().unwrap()["usage"], json!({"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}));
+    assert_eq!(
+        chunks.last().unwrap()["usage"],
+        json!({"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12})
+    );
 }
 
 #[test]
 fn usage_that_nobody_tells_is_reckoned_and_marked() {
     let stream = chunk(r#"{"content":"four words are said"}"#, "") + "data: [DONE]\n\n";
     let last = mend(&stream, true).pop().unwrap();
-    assert!(last["usage"]["prompt_tokens"].as_u64() > Some(0) && last["usage"]["completion_tokens"].as_u64() > Some(0), "{last}");
+    assert!(
+        last["usage"]["prompt_tokens"].as_u64() > Some(0) && last["usage"]["completion_tokens"].as_u64() > Some(0),
+        "{last}"
+    );
     assert_eq!(last["x_tollgate"]["usage"], "estimated");
 }
 
@@ -154,7 +162,8 @@ fn tool_calls_in_a_stream_end_as_tool_calls() {
 
 #[test]
 fn an_error_in_a_stream_has_openais_form_and_no_end_is_made_up() {
-    let stream = chunk(r#"{"content":"a"}"#, "") + "data: {\"errors\":[{\"message\":\"full\",\"code\":3040}]}\n\ndata: [DONE]\n\n";
+    let stream = chunk(r#"{"content":"a"}"#, "")
+        + "data: {\"errors\":[{\"message\":\"full\",\"code\":3040}]}\n\ndata: [DONE]\n\n";
     let out = mend_in(&[stream.as_bytes()], true);
     let error = r#"data: {"error":{"code":"3040","message":"full","param":null,"type":"rate_limit_exceeded"}}"#;
     assert!(out.ends_with(&format!("{error}\n\ndata: [DONE]\n\n")), "{out}");
@@ -220,24 +229,42 @@ fn whole(body: &str) -> Value {
 #[test]
 fn a_whole_reply_has_every_field_that_openai_promises() {
     for (body, content, estimated) in [
-        (r#"{"choices":[{"message":{"content":{"a":1.50}}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#, json!("{\"a\":1.50}"), false),
-        (r#"{"result":{"response":"hi","usage":{"prompt_tokens":3,"completion_tokens":4}},"success":true}"#, json!("hi"), false),
+        (
+            r#"{"choices":[{"message":{"content":{"a":1.50}}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
+            json!("{\"a\":1.50}"),
+            false,
+        ),
+        (
+            r#"{"result":{"response":"hi","usage":{"prompt_tokens":3,"completion_tokens":4}},"success":true}"#,
+            json!("hi"),
+            false,
+        ),
         (r#"{"result":{"response":{"b":2,"a":1}},"success":true}"#, json!("{\"b\":2,\"a\":1}"), true),
         (r#"{"response":null,"tool_calls":[{"name":"f","arguments":{"x":1}}]}"#, Value::Null, true),
-        (r#"{"id":"i","choices":[{"index":0,"message":{"role":"assistant","content":null,"reasoning":"so"},"finish_reason":"length"}]}"#, json!(""), true),
+        (
+            r#"{"id":"i","choices":[{"index":0,"message":{"role":"assistant","content":null,"reasoning":"so"},"finish_reason":"length"}]}"#,
+            json!(""),
+            true,
+        ),
     ] {
         let reply = whole(body);
         let choice = &reply["choices"][0];
         assert_eq!((&reply["object"], &choice["message"]["content"]), (&json!("chat.completion"), &content), "{reply}");
         assert!(reply["id"].is_string() && reply["created"].is_u64() && reply["model"].is_string(), "{reply}");
-        assert!(choice["index"].is_u64() && choice["finish_reason"].is_string() && choice.get("logprobs").is_some(), "{reply}");
+        assert!(
+            choice["index"].is_u64() && choice["finish_reason"].is_string() && choice.get("logprobs").is_some(),
+            "{reply}"
+        );
         assert!(choice["message"].get("refusal").is_some() && choice["message"]["role"] == "assistant", "{reply}");
         let usage = &reply["usage"];
         let sum = usage["prompt_tokens"].as_u64().unwrap() + usage["completion_tokens"].as_u64().unwrap();
         assert_eq!(usage["total_tokens"], sum, "{reply}");
         assert_eq!(reply["x_tollgate"]["usage"] == "estimated", estimated, "{reply}");
     }
-    assert_eq!(whole(r#"{"tool_calls":[{"name":"f","arguments":{"x":1}}]}"#)["choices"][0]["finish_reason"], "tool_calls");
+    assert_eq!(
+        whole(r#"{"tool_calls":[{"name":"f","arguments":{"x":1}}]}"#)["choices"][0]["finish_reason"],
+        "tool_calls"
+    );
     assert_eq!(chat::mend(b"{\"result\":{\"image\":\"x\"}}", &stamp(), Reasoning::Both), None);
 }
 
@@ -258,11 +285,15 @@ fn embeddings_come_in_base64_where_that_is_asked_for_and_always_with_usage() {
     let read = |json: &str| serde_json::from_str::<Value>(json).unwrap();
     let floats = read(&embeddings::mend(body, &stamp(), false).unwrap());
     assert_eq!(floats["data"][0]["embedding"], json!([0.1, -2e-3, 1]));
-    assert!(floats["usage"]["prompt_tokens"].as_u64() > Some(0) && floats["x_tollgate"]["usage"] == "estimated", "{floats}");
+    assert!(
+        floats["usage"]["prompt_tokens"].as_u64() > Some(0) && floats["x_tollgate"]["usage"] == "estimated",
+        "{floats}"
+    );
     let encoded = read(&embeddings::mend(body, &stamp(), true).unwrap());
     // The bytes of 0.1, -0.002 and 1 as `<f4`.
     assert_eq!(encoded["data"][0]["embedding"], "zczMPW8SA7sAAIA/");
-    let native = br#"{"result":{"shape":[1,2],"data":[[0.5,1.0]],"pooling":"cls","usage":{"prompt_tokens":3}},"success":true}"#;
+    let native =
+        br#"{"result":{"shape":[1,2],"data":[[0.5,1.0]],"pooling":"cls","usage":{"prompt_tokens":3}},"success":true}"#;
     let native = read(&embeddings::mend(native, &stamp(), false).unwrap());
     let wanted = json!({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, 1.0]}], "model": GEMMA, "usage": {"prompt_tokens": 3, "total_tokens": 3}});
     assert_eq!(native, wanted);

@@ -52,9 +52,8 @@ impl Usage {
         let tokens = |names: [&str; 2]| names.iter().filter_map(|name| count(usage.get(name)?)).max();
         let (prompt, completion) =
             (tokens(["prompt_tokens", "input_tokens"]), tokens(["completion_tokens", "output_tokens"]));
-        let detail = |objects: [&str; 2], name| {
-            objects.iter().find_map(|object| count(usage.object(object)?.get(name)?))
-        };
+        let detail =
+            |objects: [&str; 2], name| objects.iter().find_map(|object| count(usage.object(object)?.get(name)?));
         Some(Self {
             is_known: prompt.is_some() || completion.is_some(),
             prompt_tokens: prompt.unwrap_or(0),
@@ -121,7 +120,10 @@ mod tests {
 
     #[test]
     fn a_last_word_on_the_cost_changes_no_tokens() {
-        let told = [r#"{"prompt_tokens":9,"completion_tokens":3,"neurons":1}"#, r#"{"prompt_tokens":0,"completion_tokens":0,"neurons":2.5}"#];
+        let told = [
+            r#"{"prompt_tokens":9,"completion_tokens":3,"neurons":1}"#,
+            r#"{"prompt_tokens":0,"completion_tokens":0,"neurons":2.5}"#,
+        ];
         assert_eq!(sum(&told), r#"{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12,"neurons":2.5}"#);
     }
 }

@@ -244,7 +244,10 @@ where
     {
         let (mut head, body) = request.into_parts();
         if let Some(wanted) = openai::models::Wanted::of(head.uri.path()) {
-            return self.settings.models(wanted, &head.method, &mut head.headers).unwrap_or_else(|error| refuse(&error, false));
+            return self
+                .settings
+                .models(wanted, &head.method, &mut head.headers)
+                .unwrap_or_else(|error| refuse(&error, false));
         }
         if let Some(route) = openai::Route::of(head.uri.path()) {
             let target = Target { account: None, endpoint: route.endpoint(), model: None };

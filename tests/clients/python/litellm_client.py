@@ -1,6 +1,9 @@
 """LiteLLM, as an OpenAI-compatible endpoint and as a router."""
 import json
+import os
 
+# Its prices are its own: without this it asks the network for newer ones.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm
 
 from gate import BGE, LLAMA, MODELS, ONE_A_SECOND, PENNILESS, PERSON, QWEN, V1, VISION, WEATHER, ask, see
