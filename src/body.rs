@@ -13,6 +13,19 @@ use crate::departure::Departure;
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Why a reply's body ended early: upstream took too long over it.
+#[derive(Debug, thiserror::Error)]
+#[error("upstream took too long over its reply: {what} within {limit:?} ({setting})")]
+#[non_exhaustive]
+pub struct TooLong {
+    /// What was waited for.
+    pub what: &'static str,
+    /// How long it was waited for.
+    pub limit: std::time::Duration,
+    /// What sets that.
+    pub setting: &'static str,
+}
+
 /// A request's or a reply's body. Bytes that are known cost no box and no task; anything else is carried as it comes.
 #[derive(Default)]
 pub struct Body(Kind);

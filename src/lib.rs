@@ -77,9 +77,12 @@ pub mod estimate;
 pub mod gateway;
 mod headers;
 pub mod layers;
+pub mod memory;
 pub mod neurons;
 pub mod openai;
+pub mod pace;
 pub mod payload;
+pub mod peer;
 pub mod readers;
 pub mod receipt;
 #[cfg(feature = "sidecar")]

@@ -136,7 +136,10 @@ impl<C> std::fmt::Debug for Gateway<C> {
 /// Stacks the layers upon a client.
 pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Stack<C> {
     let upstream = Upstream::new(client, target);
-    let (catalogue, compat) = (settings.identify.catalogue.clone(), CompatLayer::new(settings.identify.openai));
+    let (catalogue, mut compat) = (settings.identify.catalogue.clone(), CompatLayer::new(settings.identify.openai));
+    compat.memory = settings.identify.memory.clone();
+    let mut meter = MeterLayer::default();
+    meter.memory = settings.identify.memory.clone();
     ServiceBuilder::new()
         .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
         .layer(compat)
@@ -145,7 +148,7 @@ pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Stack<C
         .layer(settings.budget)
         .layer(settings.retry)
         .layer(settings.rate_limit)
-        .layer(MeterLayer::default())
+        .layer(meter)
         .into_inner()
         .layer(upstream)
 }

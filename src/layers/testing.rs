@@ -66,6 +66,7 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
         receipt,
         allowance: None,
         departure: None,
+        deadline: None,
     }
 }
 

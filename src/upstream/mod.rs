@@ -50,11 +50,20 @@ pub struct Target {
     token: Option<HeaderValue>,
     /// The AI Gateway's own token. Never shown.
     gateway_token: Option<HeaderValue>,
-    /// How long until the reply's head is here.
+    /// How long until the reply's head is here, and then until a stream's first event.
     pub first_byte_timeout: Duration,
     /// How long between two pieces of a reply's body.
     pub idle_timeout: Duration,
+    /// How long until the end of a body that is no stream of events, and a second more for each KiB of it.
+    pub body_timeout: Duration,
 }
+
+/// Longer than the vendor's own ceiling, after which it answers with 3046 (errors page, 2026-09-17: 240 s).
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(250);
+/// A stream that has begun does not pause for so long.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Beyond the vendor's ceiling, nothing but what is on its way already can come.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The vendor's own host.
 pub const API: &str = "https://api.cloudflare.com";
@@ -91,8 +100,9 @@ impl Default for Target {
             gateway: None,
             token: None,
             gateway_token: None,
-            first_byte_timeout: Duration::from_secs(120),
-            idle_timeout: Duration::from_secs(60),
+            first_byte_timeout: FIRST_BYTE_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            body_timeout: BODY_TIMEOUT,
         }
     }
 }
@@ -344,7 +354,8 @@ async fn within_time(
         |_| Error::Timeout { after, setting: "[upstream] first_byte_timeout", was_sent: departure.may_have_left() };
     let mut reply = reply.map_err(late)??;
     strip_hop_by_hop(reply.headers_mut());
-    Ok(reply.map(|body| idle::limit(body, target.idle_timeout)))
+    let patience = idle::Patience::of(target, reply.headers());
+    Ok(reply.map(|body| idle::limit(body, patience)))
 }
 
 #[cfg(test)]

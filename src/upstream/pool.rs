@@ -21,6 +21,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
 
 use super::client::causes;
@@ -35,6 +36,8 @@ pub struct Pool {
     connector: HttpsConnector<HttpConnector>,
     connect_timeout: Duration,
     idle: Arc<Mutex<VecDeque<Idle>>>,
+    /// Connections that may still be made.
+    room: Arc<Semaphore>,
 }
 
 struct Idle {
@@ -62,7 +65,14 @@ impl Pool {
         tcp.enforce_http(false);
         let connector =
             HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(tcp);
-        Self { connector, connect_timeout, idle: Arc::default() }
+        let room = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Self { connector, connect_timeout, idle: Arc::default(), room }
+    }
+
+    /// So many connections at once. A call that needs one more waits for it as long as for a connection.
+    pub fn with_max_connections(mut self, max: usize) -> Self {
+        self.room = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        self
     }
 
     /// The connection used last is the likeliest to be alive. One whose reply was read just now may not be ready yet.
@@ -90,6 +100,8 @@ impl Pool {
 
     async fn connect(&self, uri: &Uri) -> Result<SendRequest<Body>, Error> {
         let unreachable = |why: String| Error::Unreachable { host: host(uri), why, was_sent: false };
+        let place = tokio::time::timeout(self.connect_timeout, self.room.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(full(self.connect_timeout)) };
         let connecting = self.connector.clone().oneshot(uri.clone());
         let stream = match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(Ok(stream)) => stream,
@@ -100,6 +112,7 @@ impl Pool {
         tokio::spawn(async move {
             // How a connection ends is told by the call that was on it.
             let _ = connection.await;
+            drop(place);
         });
         Ok(sender)
     }
@@ -180,6 +193,14 @@ impl http_body::Body for PooledBody {
 
 fn host(uri: &Uri) -> String {
     uri.authority().map_or_else(String::new, ToString::to_string)
+}
+
+fn full(waited: Duration) -> Error {
+    let what = format!(
+        "as many connections to upstream are busy as the limit of open files allows, and none was free within {waited:?} \
+         (ulimit -n, LimitNOFILE)"
+    );
+    Error::Overloaded { what, retry_after: Duration::from_secs(1) }
 }
 
 fn broken(uri: &Uri, error: &hyper::Error, departure: Option<&Departure>) -> Error {

@@ -60,12 +60,14 @@ mod tool_calls;
 mod usage;
 
 use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header};
-use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
+use http_body::Body as _;
 use tower::{Layer, Service};
 
 use self::body::{Judge, Mended};
@@ -75,14 +77,18 @@ use crate::Error;
 use crate::body::Body;
 use crate::call::Call;
 use crate::headers::is_json;
+use crate::memory::{Memory, SMALL_BYTES, Share};
 use crate::openai::object::Object;
 use crate::openai::{self, Answer, Settings, completions};
 use crate::vendor_error::VendorError;
 
 /// Applies [`Compat`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct CompatLayer {
     settings: Settings,
+    /// What large replies take a part of while they are mended; by default without a bound.
+    pub memory: Memory,
 }
 
 /// See the [module](self).
@@ -90,6 +96,7 @@ pub struct CompatLayer {
 pub struct Compat<S> {
     inner: S,
     settings: Settings,
+    memory: Memory,
 }
 
 /// A reply that is not streamed is taken in to be mended; no model's is larger than this.
@@ -98,7 +105,7 @@ const MAX_WHOLE_BYTES: usize = 64 << 20;
 impl CompatLayer {
     /// With the settings that the door has, which decides who came to which face.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        Self { settings, memory: Memory::default() }
     }
 }
 
@@ -106,7 +113,7 @@ impl<S> Layer<S> for CompatLayer {
     type Service = Compat<S>;
 
     fn layer(&self, inner: S) -> Compat<S> {
-        Compat { inner, settings: self.settings }
+        Compat { inner, settings: self.settings, memory: self.memory.clone() }
     }
 }
 
@@ -129,7 +136,8 @@ where
         let Some(answer) = call.face.answer() else { return Relayed::inner(self.inner.call(call)) };
         let request = if answer.is_made() { call.body.clone() } else { Bytes::new() };
         let (stamp, settings) = (stamp(&call), self.settings);
-        let mending = Mending { answer, is_stream: call.stream, request, stamp, settings };
+        let memory = self.memory.clone();
+        let mending = Mending { answer, is_stream: call.stream, request, stamp, settings, memory };
         let reply = self.inner.call(call);
         Relayed::own(async move { mending.reply(reply.await?).await })
     }
@@ -144,6 +152,7 @@ struct Mending {
     request: Bytes,
     stamp: Stamp,
     settings: Settings,
+    memory: Memory,
 }
 
 fn stamp(call: &Call) -> Stamp {
@@ -192,18 +201,18 @@ impl Mending {
         if !is_refusal && !is_json && !self.answer.is_made() {
             return Ok(Reply::from_parts(head, body));
         }
-        let whole = take_in(body).await?;
-        if is_refusal || is_json && VendorError::in_event(&whole).is_some() {
-            return Ok(errors::reply(head, &whole, self.settings.budget_status));
+        let whole = take_in(body, &self.memory).await?;
+        if is_refusal || is_json && VendorError::in_event(&whole.bytes).is_some() {
+            return Ok(errors::reply(head, &whole.bytes, self.settings.budget_status));
         }
         if !self.answer.is_made() {
             return Ok(self.whole(head, whole));
         }
-        let made = self.answer.made(&self.stamp.reply(&whole, is_json, &self.request));
-        let Some(made) = made else { return Ok(Reply::from_parts(head, Body::from(whole))) };
+        let made = self.answer.made(&self.stamp.reply(&whole.bytes, is_json, &self.request));
+        let Some(made) = made else { return Ok(as_it_is(head, whole)) };
         let mut head = without_length(head);
         head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(made.content_type));
-        Ok(Reply::from_parts(head, Body::from(made.body)))
+        Ok(Reply::from_parts(head, whole.become_body(made.body)))
     }
 
     fn stream(self, body: Body) -> Body {
@@ -221,16 +230,17 @@ impl Mending {
         Body::stream(Mended::new(body, judge))
     }
 
-    fn whole(self, head: http::response::Parts, whole: Bytes) -> Reply {
+    fn whole(self, head: http::response::Parts, whole: Whole) -> Reply {
+        let body = &whole.bytes;
         let mended = match self.answer {
-            Answer::Chat { .. } => chat::mend(&whole, &self.stamp, self.settings.reasoning),
-            Answer::Embeddings { is_base64 } => embeddings::mend(&whole, &self.stamp, is_base64),
+            Answer::Chat { .. } => chat::mend(body, &self.stamp, self.settings.reasoning),
+            Answer::Embeddings { is_base64 } => embeddings::mend(body, &self.stamp, is_base64),
             Answer::Completion { .. } => {
-                chat::mend(&whole, &self.stamp, self.settings.reasoning).and_then(|chat| completions::made(&chat))
+                chat::mend(body, &self.stamp, self.settings.reasoning).and_then(|chat| completions::made(&chat))
             }
             _ => None,
         };
-        let Some(mended) = mended else { return Reply::from_parts(head, Body::from(whole)) };
+        let Some(mended) = mended else { return as_it_is(head, whole) };
         let mut head = without_length(head);
         let events = match self.answer {
             Answer::Chat { usage_asked } if self.is_stream => chat::as_stream(&mended, usage_asked),
@@ -238,7 +248,7 @@ impl Mending {
         };
         let kind = if events.is_some() { "text/event-stream" } else { "application/json" };
         head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        Reply::from_parts(head, Body::from(events.unwrap_or(mended)))
+        Reply::from_parts(head, whole.become_body(events.unwrap_or(mended)))
     }
 }
 
@@ -259,17 +269,55 @@ fn unwrapped(body: &[u8]) -> Cow<'_, [u8]> {
     result.map_or(Cow::Borrowed(body), Cow::Owned)
 }
 
-async fn take_in(body: Body) -> Result<Bytes, Error> {
-    if let Some(whole) = body.as_bytes() {
-        return Ok(whole.clone());
+fn as_it_is(head: http::response::Parts, whole: Whole) -> Reply {
+    let bytes = whole.bytes.clone();
+    Reply::from_parts(head, whole.become_body(bytes))
+}
+
+/// A body that was taken in, with its part of the memory.
+struct Whole {
+    bytes: Bytes,
+    share: Option<Share>,
+}
+
+impl Whole {
+    /// What was made of it holds the memory instead.
+    fn become_body(self, bytes: impl Into<Bytes>) -> Body {
+        let bytes = bytes.into();
+        Body::from(match self.share {
+            Some(share) => share.hold(bytes),
+            None => bytes,
+        })
     }
-    let whole = Limited::new(body, MAX_WHOLE_BYTES).collect().await;
-    whole.map(Collected::to_bytes).map_err(|why| Error::Unreachable {
-        host: "upstream".into(),
-        why: match why.downcast_ref::<LengthLimitError>() {
-            Some(_) => format!("the reply is over {MAX_WHOLE_BYTES} bytes"),
-            None => format!("the reply broke off: {why}"),
-        },
-        was_sent: true,
-    })
+}
+
+async fn take_in(mut body: Body, memory: &Memory) -> Result<Whole, Error> {
+    if let Some(bytes) = body.as_bytes() {
+        return Ok(Whole { bytes: bytes.clone(), share: None });
+    }
+    let broken = |why: String| Error::Unreachable { host: "upstream".into(), why, was_sent: true };
+    let (mut bytes, mut share) = (BytesMut::new(), None);
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|why| broken(format!("the reply broke off: {why}")))?;
+        let Ok(piece) = frame.into_data() else { continue };
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > MAX_WHOLE_BYTES {
+            return Err(broken(format!("the reply is over {MAX_WHOLE_BYTES} bytes")));
+        }
+        if bytes.len() as u64 > SMALL_BYTES {
+            take(&mut share, piece.len() as u64, memory)?;
+        }
+    }
+    Ok(Whole { bytes: bytes.freeze(), share })
+}
+
+/// Takes so many bytes more of the memory.
+fn take(share: &mut Option<Share>, bytes: u64, memory: &Memory) -> Result<(), Error> {
+    let full = || Error::Unavailable("the gate's memory for large bodies is taken up: try again, or raise `max_memory`".into());
+    let more = memory.try_take(bytes).ok_or_else(full)?;
+    match share {
+        Some(share) => share.merge(more),
+        None => *share = Some(more),
+    }
+    Ok(())
 }
