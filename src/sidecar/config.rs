@@ -309,7 +309,14 @@ impl Cache {
 impl Default for Compat {
     fn default() -> Self {
         let openai::Settings { v1, vendor_paths, reasoning, budget_status } = openai::Settings::default();
-        Self { v1, vendor_paths, reasoning, budget_status: RefusalStatus(budget_status), keepalive: Duration::ZERO, openai_streams: Retired }
+        Self {
+            v1,
+            vendor_paths,
+            reasoning,
+            budget_status: RefusalStatus(budget_status),
+            keepalive: Duration::ZERO,
+            openai_streams: Retired,
+        }
     }
 }
 

@@ -63,7 +63,7 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header};
@@ -313,7 +313,13 @@ async fn take_in(mut body: Body, memory: &Memory) -> Result<Whole, Error> {
 
 /// Takes so many bytes more of the memory.
 fn take(share: &mut Option<Share>, bytes: u64, memory: &Memory) -> Result<(), Error> {
-    let full = || Error::Unavailable("the gate's memory for large bodies is taken up: try again, or raise `max_memory`".into());
+    let full = || Error::Overloaded {
+        what: format!(
+            "the bodies that are being handled fill the {} bytes that they may (max_body_memory)",
+            memory.max_bytes()
+        ),
+        retry_after: Duration::from_secs(1),
+    };
     let more = memory.try_take(bytes).ok_or_else(full)?;
     match share {
         Some(share) => share.merge(more),

@@ -188,7 +188,7 @@ impl Settings {
         let client = self.keys.admit(headers)?;
         client.map_or(Ok(()), Client::take_turn)?;
         if *method != Method::GET && *method != Method::HEAD {
-            return Err(Error::Malformed(format!("this route takes GET, not {method}")));
+            return Err(Error::Method { asked: method.clone(), takes: "GET" });
         }
         let may_ask = |id: &str| client.is_none_or(|client| client.may_ask(id).is_ok());
         let told = match wanted {
@@ -377,7 +377,9 @@ where
     let receipt = call.receipt.clone();
     match tokio::time::timeout_at(deadline.at, inner.call(call)).await {
         Ok(reply) => reply,
-        Err(_) => Err(deadline.passed(receipt.read(|facts| facts.attempts.iter().any(|attempt| attempt.may_have_cost)))),
+        Err(_) => {
+            Err(deadline.passed(receipt.read(|facts| facts.attempts.iter().any(|attempt| attempt.may_have_cost))))
+        }
     }
 }
 
@@ -394,7 +396,7 @@ where
     }
     let headers = &arrived.headers;
     if arrived.method != Method::POST {
-        return Err(Error::Method(arrived.method));
+        return Err(Error::Method { asked: arrived.method, takes: "POST" });
     }
     let account = account(settings, &arrived.target)?;
     if !settings.has_token && !headers.contains_key(header::AUTHORIZATION) {
