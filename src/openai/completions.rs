@@ -33,6 +33,7 @@ pub(super) fn native(mut fields: Object<'_>, model: &str) -> Result<Native, Erro
         body,
         content_type: "application/json".into(),
         model: None,
+        asked: None,
         answer: Answer::Completion { usage_asked },
     })
 }

@@ -66,7 +66,7 @@ fn form(fields: &Object<'_>, model: String) -> Native {
     }
     body.push_str(&format!("--{boundary}--\r\n"));
     let content_type = format!("multipart/form-data; boundary={boundary}").into();
-    Native { body: body.into(), content_type, model: Some(model), answer: Answer::Images }
+    Native { body: body.into(), content_type, model: Some(model), asked: None, answer: Answer::Images }
 }
 
 /// OpenAI's list of one picture; `None` where there is none in the reply.

@@ -28,6 +28,8 @@ pub(crate) struct Native {
     pub(crate) content_type: Cow<'static, str>,
     /// Absent where the body names it.
     pub(crate) model: Option<String>,
+    /// The caller's name for it, where one was given.
+    pub(crate) asked: Option<String>,
     pub(crate) answer: Answer,
 }
 
@@ -62,30 +64,39 @@ impl Route {
         let no_model = || Error::ModelMissing("give the name of one, as \"model\" in the body");
         if matches!(self, Self::Transcriptions | Self::Translations) {
             let form = transcriptions::Form::read(body, content_type)?;
-            let model = resolve(form.text("model").as_deref()).ok_or_else(no_model)?;
-            return transcriptions::native(&form, model, self == Self::Translations);
+            let asked = form.text("model");
+            let model = resolve(asked.as_deref()).ok_or_else(no_model)?;
+            let native = transcriptions::native(&form, model, self == Self::Translations)?;
+            return Ok(Native { asked, ..native });
         }
         let fields = Object::read(body)
             .ok_or_else(|| Error::Malformed("the body is not the JSON object that this route takes".into()))?;
-        let named = fields.text("model");
-        if self == Self::Moderations {
-            let model = moderations::model(named.as_deref(), resolve);
-            return moderations::native(&fields, model);
-        }
-        let model = resolve(named.as_deref()).ok_or_else(no_model)?;
-        match self {
+        let asked = fields.text("model");
+        let model = match self {
+            Self::Moderations => moderations::model(asked.as_deref(), resolve),
+            _ => resolve(asked.as_deref()).ok_or_else(no_model)?,
+        };
+        let native = match self {
             Self::Completions => completions::native(fields, &model),
             Self::Images => images::native(fields, model),
             Self::Speech => speech::native(&fields, model),
+            Self::Moderations => moderations::native(&fields, model),
             _ => rerank::native(&fields, model),
-        }
+        };
+        Ok(Native { asked, ..native? })
     }
 }
 
 impl Native {
     /// A JSON body for a model that the path names.
     pub(super) fn json(fields: &Object<'_>, model: String, answer: Answer) -> Self {
-        Self { body: fields.json().into(), content_type: "application/json".into(), model: Some(model), answer }
+        Self {
+            body: fields.json().into(),
+            content_type: "application/json".into(),
+            model: Some(model),
+            asked: None,
+            answer,
+        }
     }
 }
 

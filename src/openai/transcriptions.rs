@@ -115,7 +115,7 @@ pub(super) fn native(form: &Form<'_>, model: String, is_translation: bool) -> Re
         )));
     }
     let content_type = content_type(form.file()?).into();
-    Ok(Native { body: recording, content_type, model: Some(model), answer })
+    Ok(Native { body: recording, content_type, model: Some(model), asked: None, answer })
 }
 
 /// A recording's own type, by its name where the form does not say.

@@ -46,11 +46,11 @@ mod outcome;
 mod paced;
 mod reply;
 mod route;
+mod short;
 mod span;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -72,6 +72,7 @@ use self::outcome::outcome;
 use self::paced::Paced;
 pub use self::reply::ReplyBody;
 use self::route::{Route, Target};
+use self::short::Named;
 use super::Reply;
 use crate::Error;
 use crate::body::{Body, BoxError};
@@ -137,6 +138,8 @@ struct Arrived<'a> {
     target: Target<'a>,
     /// Where the vendor has no such route.
     route: Option<openai::Route>,
+    /// The caller's name for the model that the target names.
+    asked: Option<String>,
     method: Method,
     query: Option<&'a str>,
     headers: HeaderMap,
@@ -174,33 +177,6 @@ impl Default for Settings {
             aliases: Arc::default(),
             openai: openai::Settings::default(),
         }
-    }
-}
-
-impl Settings {
-    /// The models that the caller may ask.
-    fn models(
-        &self,
-        wanted: openai::models::Wanted,
-        method: &Method,
-        headers: &mut HeaderMap,
-    ) -> Result<Response<ReplyBody>, Error> {
-        let client = self.keys.admit(headers)?;
-        client.map_or(Ok(()), Client::take_turn)?;
-        if *method != Method::GET && *method != Method::HEAD {
-            return Err(Error::Method { asked: method.clone(), takes: "GET" });
-        }
-        let may_ask = |id: &str| client.is_none_or(|client| client.may_ask(id).is_ok());
-        let told = match wanted {
-            openai::models::Wanted::List => openai::models::list(&self.catalogue, &self.aliases, may_ask),
-            openai::models::Wanted::One(name) => {
-                let one = openai::models::one(&self.catalogue, &self.aliases, &name, may_ask);
-                one.ok_or_else(|| Error::NotFound(format!("there is no model {name:?}; GET /v1/models lists all")))?
-            }
-        };
-        let mut reply = Response::new(ReplyBody::unmetered(Body::from(told.to_string())));
-        reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(reply)
     }
 }
 
@@ -269,10 +245,8 @@ where
     {
         let (mut head, body) = request.into_parts();
         if let Some(wanted) = openai::models::Wanted::of(head.uri.path()) {
-            return self
-                .settings
-                .models(wanted, &head.method, &mut head.headers)
-                .unwrap_or_else(|error| refuse(&error, false));
+            let answer = short::models(&self.settings, wanted, &head.method, &mut head.headers);
+            return answer.unwrap_or_else(|error| refuse(&error, false));
         }
         if let Some(route) = openai::Route::of(head.uri.path()) {
             let target = Target { account: None, endpoint: route.endpoint(), model: None };
@@ -280,6 +254,7 @@ where
             let arrived = Arrived {
                 target,
                 route: Some(route),
+                asked: None,
                 method: head.method,
                 query: head.uri.query(),
                 headers: head.headers,
@@ -293,6 +268,7 @@ where
                 let arrived = Arrived {
                     target,
                     route: None,
+                    asked: None,
                     method: head.method,
                     query: head.uri.query(),
                     headers: head.headers,
@@ -346,7 +322,7 @@ where
     let endpoint = arrived.target.endpoint;
     let refusal = Refusal {
         is_native: endpoint.is_native() && arrived.route.is_none(),
-        budget_status: is_openai(&settings, &arrived).then_some(settings.openai.budget_status),
+        budget_status: short::is_openai(&settings, &arrived).then_some(settings.openai.budget_status),
     };
     let readers = match &arrived.reader {
         None => settings.readers.clone(),
@@ -409,7 +385,7 @@ where
     let options = Wishes::read(headers)?.map(|wishes| noted(wishes, receipt));
     let body = read_body(settings, headers, body).await?;
     keep_request(&settings.payloads, headers, &body, receipt);
-    let (body, answer) = translated(settings, &mut arrived, body)?;
+    let (body, answer) = short::translated(settings, &mut arrived, body)?;
     let headers = &arrived.headers;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let reading = read(&body, content_type, arrived.target.endpoint)?;
@@ -471,50 +447,27 @@ fn make_call(
     settings: &Settings,
     account: Arc<str>,
     arrived: Arrived<'_>,
-    mut body: Bytes,
+    body: Bytes,
     reading: Reading,
     receipt: &Receipt,
 ) -> Result<Call, Error> {
-    let is_openai = is_openai(settings, &arrived);
-    let Arrived { target, method, query, mut headers, .. } = arrived;
+    let is_openai = short::is_openai(settings, &arrived);
+    let Arrived { target, asked, method, query, mut headers, .. } = arrived;
     let Reading { mut ask, stream, model: named } = reading;
     let answer = if is_openai { openai::request::answer(target.endpoint, &body, stream)? } else { None };
     let face = answer.map_or(Face::Vendor, Face::OpenAi);
-    let is_short = target.account.is_none();
-    let default = settings.aliases.default_model().filter(|_| is_short);
-    let (name, mut model_in_body) = match (target.model, named, default) {
-        (Some(name), _, _) => (name.into_owned(), None),
-        (None, Some((name, place)), _) => (name, Some(place)),
-        (None, None, Some(default)) => {
-            let place;
-            (body, place) = with_model(&body, default).ok_or(Error::ModelMissing(NO_MODEL))?;
-            (default.to_owned(), Some(place))
-        }
-        (None, None, None) => return Err(Error::ModelMissing(NO_MODEL)),
-    };
-    let asked = name;
-    // `compat` writes the provider in front. Upstream gets the model's own name.
-    let name = match asked.strip_prefix("workers-ai/") {
-        _ if is_short => settings.aliases.resolve(&settings.catalogue, &asked),
-        Some(bare) if model_in_body.is_some() => bare.into(),
-        _ => asked.as_str().into(),
-    };
+    let endpoint = target.endpoint;
+    let Named { name, alias, body, place } = short::name(settings, target, asked, named, body)?;
     if name.is_empty() || name.len() > 256 || name.contains(['\r', '\n', '?', '#', ' ']) || name.contains("..") {
         return Err(Error::ModelMissing(NO_MODEL));
     }
-    if let (true, Some(place)) = (name != asked, &model_in_body) {
-        let quoted = openai::object::quoted(&name);
-        let spliced = [&body[..place.start], quoted.as_bytes(), &body[place.end..]].concat();
-        model_in_body = Some(place.start..place.start + quoted.len());
-        body = spliced.into();
-    }
-    let model = settings.catalogue.find(&name, guess(target.endpoint, &ask));
+    let model = settings.catalogue.find(&name, guess(endpoint, &ask));
     ask.batch |= query.is_some_and(|query| query.contains("queueRequest=true"));
     let stream = stream && !ask.batch;
     receipt.identify(|facts| {
         facts.account = account.clone();
         facts.asked = model.clone();
-        facts.asked_as = (*asked != *model.id).then(|| asked.as_str().into());
+        facts.asked_as = alias;
         facts.model = model.clone();
         facts.stream = stream;
     });
@@ -524,57 +477,19 @@ fn make_call(
         key: None,
         models: None,
         model,
-        endpoint: target.endpoint,
+        endpoint,
         face,
         stream,
         ask: Arc::new(ask),
         options: Arc::default(),
         head: Arc::new(Head { method, query: query.map(str::to_owned), headers }),
         body,
-        model_in_body,
+        model_in_body: place,
         receipt: receipt.clone(),
         allowance: None,
         departure: None,
         deadline: None,
     })
-}
-
-/// Whether who comes this way expects OpenAI's forms.
-fn is_openai(settings: &Settings, arrived: &Arrived<'_>) -> bool {
-    let (target, openai) = (&arrived.target, &settings.openai);
-    let form = if target.account.is_none() { openai.v1 } else { openai.vendor_paths };
-    arrived.route.is_some() || !target.endpoint.is_native() && form == openai::Form::OpenAi
-}
-
-/// The body as the vendor takes it, and what the caller expects for it, where the route is the gate's own.
-fn translated(
-    settings: &Settings,
-    arrived: &mut Arrived<'_>,
-    body: Bytes,
-) -> Result<(Bytes, Option<openai::Answer>), Error> {
-    let Some(route) = arrived.route else { return Ok((body, None)) };
-    let content_type = arrived.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let resolve = |name: Option<&str>| match name {
-        Some(name) => Some(settings.aliases.resolve(&settings.catalogue, name).into_owned()),
-        None => settings.aliases.default_model().map(str::to_owned),
-    };
-    let native = route.native(&body, content_type, resolve)?;
-    if let Ok(content_type) = HeaderValue::from_str(&native.content_type) {
-        arrived.headers.insert(header::CONTENT_TYPE, content_type);
-    }
-    arrived.target.model = native.model.map(Into::into);
-    Ok((native.body, Some(native.answer)))
-}
-
-/// A body that names this model, and where it does; `None` where it is no JSON object.
-fn with_model(body: &Bytes, model: &str) -> Option<(Bytes, Range<usize>)> {
-    let open = body.iter().position(|byte| !byte.is_ascii_whitespace()).filter(|at| body[*at] == b'{')? + 1;
-    let is_empty = body[open..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
-    let quoted = openai::object::quoted(model);
-    let comma: &[u8] = if is_empty { b"" } else { b"," };
-    let spliced = [&body[..open], br#""model":"#, quoted.as_bytes(), comma, &body[open..]].concat();
-    let start = open + br#""model":"#.len();
-    Some((spliced.into(), start..start + quoted.len()))
 }
 
 /// What a model in no table does, from what it was sent.
