@@ -134,7 +134,9 @@ impl<C> std::fmt::Debug for Gateway<C> {
 }
 
 /// Stacks the layers upon a client.
-pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Stack<C> {
+pub fn stack<C: Clone>(client: C, target: Target, mut settings: Settings) -> Stack<C> {
+    settings.identify.has_budgets |= settings.budget.can_refuse();
+    settings.identify.has_gateway = target.gateway.is_some();
     let upstream = Upstream::new(client, target);
     let (catalogue, mut compat) = (settings.identify.catalogue.clone(), CompatLayer::new(settings.identify.openai));
     compat.memory = settings.identify.memory.clone();

@@ -1,6 +1,5 @@
 //! `/v1/models`: the models that a caller may ask, each with what the gate knows of it.
 
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::catalogue::{Aliases, Catalogue, Model};
@@ -17,12 +16,11 @@ pub(crate) enum Wanted {
 const TABLE_DATE: u64 = 1_787_875_200;
 
 impl Wanted {
-    /// `None` where the path is none of these.
+    /// `None` where the path, which is decoded, is none of these.
     pub(crate) fn of(path: &str) -> Option<Self> {
         match path.strip_prefix("/v1/models")? {
             "" | "/" => Some(Self::List),
-            // A model's name has slashes, which some clients encode.
-            name => Some(Self::One(percent_decode_str(name.strip_prefix('/')?).decode_utf8_lossy().into_owned())),
+            name => Some(Self::One(name.strip_prefix('/')?.to_owned())),
         }
     }
 }
@@ -79,13 +77,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_read_however_its_slashes_are_written() {
+    fn a_model_is_named_with_its_slashes() {
         assert_eq!(Wanted::of("/v1/models"), Some(Wanted::List));
-        let one = Some(Wanted::One("@cf/baai/bge-m3".into()));
-        assert_eq!(
-            (Wanted::of("/v1/models/@cf/baai/bge-m3"), Wanted::of("/v1/models/%40cf%2Fbaai/bge-m3")),
-            (one, Some(Wanted::One("@cf/baai/bge-m3".into())))
-        );
+        assert_eq!(Wanted::of("/v1/models/@cf/baai/bge-m3"), Some(Wanted::One("@cf/baai/bge-m3".into())));
         assert_eq!(Wanted::of("/v1/modelsx"), None);
     }
 

@@ -5,9 +5,13 @@
 
 mod admin;
 pub mod books;
+pub mod browsers;
 pub mod config;
 mod duration;
+mod entrance;
+pub mod exposure;
 pub mod guard;
+mod guesses;
 pub mod limits;
 mod listen;
 mod logs;
@@ -30,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use self::admin::Admin;
 use self::books::Reading;
 use self::config::{Config, ConfigError, Variables};
+use self::entrance::{Entrance, Terms};
 use self::guard::Guard;
 use self::listen::{Addresses, Limits, Serving};
 use self::machine::Descriptors;
@@ -101,6 +106,8 @@ struct Plan {
     spending: Arc<Spending>,
     reading: Arc<Reading>,
     serving: Serving,
+    /// What is asked of whoever comes in, by all workers together.
+    terms: Arc<Terms>,
     /// Upstream connections at once, on one worker.
     max_upstream: usize,
 }
@@ -167,7 +174,7 @@ impl Sidecar {
                 cache: plan.stack.cache.clone(),
                 stop,
             };
-            let guard = Guard::new(plan.config.admin_token.as_ref(), sidecar.admin);
+            let guard = Guard::new(&plan.config);
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
             let background = Background { earlier, reading, metrics };
             let serving = plan.admin_serving();
@@ -231,6 +238,9 @@ impl Plan {
         workers: usize,
     ) -> Result<Self, ConfigError> {
         let target = config.target(variables)?;
+        for open in exposure::check(&config, &target)? {
+            tracing::warn!("{open}");
+        }
         let memory = body_memory(&config);
         let entries: BTreeMap<_, _> = config.models.clone();
         let catalogue = Arc::new(Catalogue::with(&entries));
@@ -241,6 +251,8 @@ impl Plan {
         let door = identify::Settings {
             catalogue,
             account: config.account(variables).map(Into::into),
+            accounts: config.upstream.accounts.iter().map(|account| account.as_str().into()).collect(),
+            pass_through: config.upstream.pass_through.clone(),
             max_body: config.max_body.as_u64(),
             body_pace: Pace::new(config.timeouts.body, config.timeouts.body_min_rate.as_u64()),
             memory: memory.clone(),
@@ -252,13 +264,15 @@ impl Plan {
             readers: readers.into(),
             aliases: Arc::new(config.aliases.aliases()),
             openai: config.compat.settings(),
+            ..identify::Settings::default()
         };
         let descriptors = Descriptors::of(machine::open_files());
         let serving = Serving {
             max_connections: max_connections(&config, descriptors).div_ceil(workers).max(1),
             addresses: Addresses::new(config.max_connections_per_address),
             limits: limits(&config),
-            tells_peer: false,
+            // Guesses of keys are told apart by their addresses.
+            tells_peer: !config.keys.is_empty(),
             shutdown_timeout: config.shutdown_timeout,
         };
         let stack = gateway::Settings {
@@ -268,8 +282,9 @@ impl Plan {
             retry: RetryLayer::new(config.retry.settings()),
             rate_limit: RateLimitLayer::new(config.limits.settings()),
         };
+        let terms = Arc::new(Terms::new(&config));
         let max_upstream = (descriptors.upstream / workers).max(1);
-        Ok(Self { config, target, stack, spending, reading, serving, max_upstream })
+        Ok(Self { config, target, stack, spending, reading, serving, terms, max_upstream })
     }
 
     /// The admin port has places of its own, which no client can take.
@@ -288,7 +303,8 @@ impl Plan {
         runtime()?.block_on(async {
             let pool = Pool::new(self.config.upstream.connect_timeout).with_max_connections(self.max_upstream);
             let stack = gateway::stack(pool, self.target.clone(), self.stack.clone());
-            listen::serve(listener, stack, self.serving.clone(), stop).await
+            let entrance = Entrance::new(stack, self.terms.clone());
+            listen::serve(listener, entrance, self.serving.clone(), stop).await
         })
     }
 }

@@ -1,8 +1,6 @@
 //! What the gate's own routes have that the vendor's have not: OpenAI's forms, and other names for models.
 
-use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -17,15 +15,12 @@ use crate::openai::models::{self, Wanted};
 use crate::openai::object::quoted;
 use crate::openai::{Answer, Form};
 
-/// The model of a call, and its body with that name in it.
-pub(super) struct Named {
-    /// The vendor's name.
+/// The model's name as the request tells it.
+pub(super) struct Told {
     pub(super) name: String,
-    /// The caller's, where that is another.
-    pub(super) alias: Option<Arc<str>>,
-    pub(super) body: Bytes,
-    /// Where in the body the name stands, quotes included.
+    /// Where in the body it stands, quotes included.
     pub(super) place: Option<Range<usize>>,
+    pub(super) body: Bytes,
 }
 
 /// Answers `/v1/models` with the models that the caller may ask.
@@ -75,49 +70,31 @@ pub(super) fn translated(
     if let Ok(content_type) = HeaderValue::from_str(&native.content_type) {
         arrived.headers.insert(header::CONTENT_TYPE, content_type);
     }
-    arrived.target.model = native.model.map(Cow::Owned);
-    arrived.asked = native.asked;
+    (arrived.own, arrived.asked) = (native.model, native.asked);
     Ok((native.body, Some(native.answer)))
 }
 
-/// Finds the model that is meant. On the short routes it may have other names, or none.
-pub(super) fn name(
+/// Which model the request names; `own` is what a route of the gate's own has read. On the short routes one may be set for
+/// requests that name none.
+pub(super) fn told(
     settings: &Settings,
-    target: Target<'_>,
-    asked: Option<String>,
+    target: &Target<'_>,
+    own: Option<String>,
     named: Option<(String, Range<usize>)>,
-    mut body: Bytes,
-) -> Result<Named, Error> {
-    let (is_short, aliases) = (target.account.is_none(), &settings.aliases);
-    let default = aliases.default_model().filter(|_| is_short);
-    let (told, mut place) = match (target.model, named, default) {
-        (Some(name), _, _) => (name.into_owned(), None),
-        (None, Some((name, place)), _) => (name, Some(place)),
+    body: Bytes,
+) -> Result<Told, Error> {
+    let default = settings.aliases.default_model().filter(|_| target.account.is_none());
+    let by_path = own.or_else(|| target.model.map(str::to_owned));
+    let (name, place, body) = match (by_path, named, default) {
+        (Some(name), _, _) => (name, None, body),
+        (None, Some((name, place)), _) => (name, Some(place), body),
         (None, None, Some(default)) => {
-            let (with, place) = with_model(&body, default).ok_or(Error::ModelMissing(NO_MODEL))?;
-            body = with;
-            (default.to_owned(), Some(place))
+            let (body, place) = with_model(&body, default).ok_or(Error::ModelMissing(NO_MODEL))?;
+            (default.to_owned(), Some(place), body)
         }
         (None, None, None) => return Err(Error::ModelMissing(NO_MODEL)),
     };
-    // The AI Gateway's `compat` writes the provider in front. Upstream gets the model's own name.
-    let meant = match told.strip_prefix("workers-ai/") {
-        _ if is_short => aliases.resolve(&settings.catalogue, &told),
-        Some(bare) if place.is_some() => bare.into(),
-        _ => told.as_str().into(),
-    };
-    if meant == told {
-        drop(meant);
-        let alias = asked.filter(|asked| *asked != told).map(Into::into);
-        return Ok(Named { name: told, alias, body, place });
-    }
-    if let Some(place) = &mut place {
-        let quoted = quoted(&meant);
-        body = [&body[..place.start], quoted.as_bytes(), &body[place.end..]].concat().into();
-        place.end = place.start + quoted.len();
-    }
-    let alias = is_short.then(|| asked.as_deref().unwrap_or(&told).into());
-    Ok(Named { name: meant.into_owned(), alias, body, place })
+    Ok(Told { name, place, body })
 }
 
 /// A body that names this model, and where it does; `None` where it is no JSON object.
