@@ -78,6 +78,7 @@ mod headers;
 pub mod layers;
 pub mod neurons;
 pub mod payload;
+pub mod peer;
 pub mod readers;
 pub mod receipt;
 #[cfg(feature = "sidecar")]

@@ -19,12 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::layers::identify::ReplyBody;
+use crate::peer::Peer;
 
 /// How a worker serves its connections.
 #[derive(Clone, Debug)]
 pub(super) struct Serving {
     /// Open at once, on this worker.
     pub(super) max_connections: usize,
+    /// Requests carry the address that they came from.
+    pub(super) tells_peer: bool,
     /// For a request's head.
     pub(super) head_timeout: Duration,
     /// For what still runs when it stops.
@@ -114,7 +117,13 @@ where
             let begun = tokio::time::timeout(serving.head_timeout, speaks_http2(&stream));
             let Some(Ok(Ok(is_http2))) = stop.run_until_cancelled(begun).await else { return drop(place) };
             let builder = if is_http2 { &builders.1 } else { &builders.0 };
-            let service = service_fn(move |request| service.clone().call(request));
+            let peer = stream.peer_addr().ok().filter(|_| serving.tells_peer).map(Peer);
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                if let Some(peer) = peer {
+                    request.extensions_mut().insert(peer);
+                }
+                service.clone().call(request)
+            });
             let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended badly");

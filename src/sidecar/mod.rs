@@ -38,7 +38,7 @@ use crate::layers::budget::BudgetLayer;
 use crate::layers::cache::CacheLayer;
 use crate::layers::compat::CompatLayer;
 use crate::layers::identify;
-use crate::layers::rate_limit::RateLimitLayer;
+use crate::layers::rate_limit::{FairBy, RateLimitLayer};
 use crate::layers::retry::RetryLayer;
 use crate::readers::log::CallLog;
 use crate::readers::metrics::{Metrics, MetricsError};
@@ -241,6 +241,8 @@ impl Plan {
         };
         let serving = Serving {
             max_connections: config.max_connections.div_ceil(workers).max(1),
+            // An address is no use where every caller has a key, or sends the vendor's token.
+            tells_peer: config.keys.is_empty() && (target.has_token() || config.limits.fair_by != FairBy::default()),
             head_timeout: config.client_timeout,
             shutdown_timeout: config.shutdown_timeout,
         };

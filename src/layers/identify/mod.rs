@@ -75,6 +75,7 @@ use crate::call::{Ask, Call, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Task};
 use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
 use crate::payload::{Copying, Payload, Payloads};
+use crate::peer::Peer;
 use crate::receipt::{CallId, ReadBy, Readers, Receipt};
 
 /// What the door needs to know.
@@ -120,6 +121,7 @@ struct Arrived<'a> {
     method: Method,
     query: Option<&'a str>,
     headers: HeaderMap,
+    peer: Option<Peer>,
     reader: Option<ReadBy>,
 }
 
@@ -214,6 +216,7 @@ where
                     method: head.method,
                     query: head.uri.query(),
                     headers: head.headers,
+                    peer: head.extensions.get().copied(),
                     reader: head.extensions.remove(),
                 };
                 answer_call(&settings, inner, arrived, body).await
@@ -376,7 +379,7 @@ fn make_call(
     reading: Reading,
     receipt: &Receipt,
 ) -> Result<Call, Error> {
-    let Arrived { target, method, query, mut headers, .. } = arrived;
+    let Arrived { target, method, query, mut headers, peer, .. } = arrived;
     let Reading { mut ask, stream, model: named } = reading;
     let (name, mut model_in_body) = match (target.model, named) {
         (Some(name), _) => (name.into_owned(), None),
@@ -414,7 +417,7 @@ fn make_call(
         stream,
         ask: Arc::new(ask),
         options: Arc::default(),
-        head: Arc::new(Head { method, query: query.map(str::to_owned), headers }),
+        head: Arc::new(Head { method, query: query.map(str::to_owned), headers, peer }),
         body,
         model_in_body,
         receipt: receipt.clone(),
