@@ -114,12 +114,7 @@ impl Flight {
         record: Record,
         keep: impl Fn(&Landed) + Send + Sync + 'static,
     ) -> Self {
-        let state = State {
-            phase: Phase::Calling(call),
-            record,
-            payer: Some(payer),
-            cost: Neurons::ZERO,
-        };
+        let state = State { phase: Phase::Calling(call), record, payer: Some(payer), cost: Neurons::ZERO };
         Self { state: Mutex::new(state), waiting: Arc::default(), keep: Box::new(keep) }
     }
 

@@ -70,9 +70,9 @@ use http::response;
 use tower::{Layer, Service, ServiceExt};
 
 use self::flight::{Flight, Landed};
-use self::record::Record;
 use self::key::{Key, Scope, Taken};
 use self::partial::Made;
+use self::record::Record;
 use self::store::{Entry, Kind, Store};
 use super::{Reply, ReplyFuture};
 use crate::Error;

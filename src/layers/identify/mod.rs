@@ -310,7 +310,9 @@ where
     let receipt = call.receipt.clone();
     match tokio::time::timeout_at(deadline.at, inner.call(call)).await {
         Ok(reply) => reply,
-        Err(_) => Err(deadline.passed(receipt.read(|facts| facts.attempts.iter().any(|attempt| attempt.may_have_cost)))),
+        Err(_) => {
+            Err(deadline.passed(receipt.read(|facts| facts.attempts.iter().any(|attempt| attempt.may_have_cost))))
+        }
     }
 }
 
