@@ -17,6 +17,7 @@ use crate::audio::Length;
 use crate::catalogue::{Model, Task, Text};
 use crate::departure::Departure;
 use crate::openai::Face;
+use crate::peer::Peer;
 use crate::receipt::Receipt;
 use crate::usage::Size;
 
@@ -116,6 +117,8 @@ pub struct Head {
     pub query: Option<String>,
     /// The client's headers, less the hop-by-hop ones.
     pub headers: HeaderMap,
+    /// The other end of its connection, where the server told.
+    pub peer: Option<Peer>,
 }
 
 /// What a request's body asks for, measured once, when it was read.

@@ -62,8 +62,8 @@ pub enum Error {
         what: String,
         /// When there is room again.
         retry_after: Duration,
-        /// The limit, for the `ratelimit` headers: requests, their time, and what is left.
-        limit: Option<(u32, Duration, u32)>,
+        /// The limit, for the `ratelimit` headers.
+        limit: Option<Quota>,
     },
     /// Over a budget.
     #[error("the budget {budget:?} has {left} of {limit} neurons left, and this call may cost {needed}; {mend}")]
@@ -121,6 +121,20 @@ pub enum Error {
     /// The leader of a shared flight ended without an answer, or the gate is stopping.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// A limit and what is left of it, for the `ratelimit` headers (draft-ietf-httpapi-ratelimit-headers-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quota {
+    /// What is limited: `model` and `key` in requests, `model-tokens` and `key-tokens` in tokens.
+    pub policy: &'static str,
+    /// The units of a window.
+    pub units: u32,
+    /// How long the window is.
+    pub per: Duration,
+    /// Units that nothing has taken.
+    pub left: u32,
 }
 
 impl Error {
@@ -245,7 +259,8 @@ impl Error {
     fn write_headers(&self, headers: &mut http::HeaderMap) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after() {
-            let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            // Rounded up: a call that comes a part of a millisecond too early is refused again.
+            let millis = u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000)));
             headers.insert("retry-after-ms", HeaderValue::from(millis));
         }
@@ -259,12 +274,11 @@ impl Error {
         if let Some(should) = self.should_retry() {
             headers.insert("x-should-retry", HeaderValue::from_static(if should { "true" } else { "false" }));
         }
-        if let Self::RateLimited { limit: Some((requests, per, left)), retry_after, .. } = self {
-            let (window, reset) = (per.as_secs(), retry_after.as_secs_f64().ceil());
-            // draft-ietf-httpapi-ratelimit-headers-10
+        if let Self::RateLimited { limit: Some(Quota { policy, units, per, left }), retry_after, .. } = self {
+            let (window, reset) = (per.as_secs_f64().ceil(), retry_after.as_secs_f64().ceil());
             for (name, value) in [
-                ("ratelimit-policy", format!("\"model\";q={requests};w={window}")),
-                ("ratelimit", format!("\"model\";r={left};t={reset}")),
+                ("ratelimit-policy", format!("\"{policy}\";q={units};w={window}")),
+                ("ratelimit", format!("\"{policy}\";r={left};t={reset}")),
             ] {
                 if let Ok(value) = HeaderValue::from_str(&value) {
                     headers.insert(name, value);

@@ -48,7 +48,7 @@ use crate::gateway;
 use crate::layers::budget::BudgetLayer;
 use crate::layers::cache::CacheLayer;
 use crate::layers::identify;
-use crate::layers::rate_limit::RateLimitLayer;
+use crate::layers::rate_limit::{FairBy, RateLimitLayer};
 use crate::layers::retry::RetryLayer;
 use crate::memory::Memory;
 use crate::pace::Pace;
@@ -280,8 +280,8 @@ impl Plan {
             max_connections: max_connections(&config, descriptors).div_ceil(workers).max(1),
             addresses: Addresses::new(config.max_connections_per_address),
             limits: limits(&config),
-            // Guesses of keys are told apart by their addresses.
-            tells_peer: !config.keys.is_empty(),
+            // By their addresses guesses of keys are told apart, and callers who have neither a key nor a token of their own.
+            tells_peer: !config.keys.is_empty() || target.has_token() || config.limits.fair_by != FairBy::default(),
             shutdown_timeout: config.shutdown_timeout,
         };
         let stack = gateway::Settings {

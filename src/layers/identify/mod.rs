@@ -93,6 +93,7 @@ use crate::memory::Memory;
 use crate::openai::{self, Face};
 use crate::pace::Pace;
 use crate::payload::{Copying, Payload, Payloads};
+use crate::peer::Peer;
 use crate::receipt::{CallId, Outcome, ReadBy, Readers, Receipt};
 
 /// What the door needs to know.
@@ -166,6 +167,7 @@ struct Arrived<'a> {
     method: Method,
     query: Option<&'a str>,
     headers: HeaderMap,
+    peer: Option<Peer>,
     reader: Option<ReadBy>,
 }
 
@@ -298,6 +300,7 @@ where
                 method: head.method,
                 query: head.uri.query(),
                 headers: head.headers,
+                peer: head.extensions.get().copied(),
                 reader: head.extensions.remove(),
             };
             return answer_call(settings, inner, arrived, body).await;
@@ -313,6 +316,7 @@ where
                     method: head.method,
                     query: head.uri.query(),
                     headers: head.headers,
+                    peer: head.extensions.get().copied(),
                     reader: head.extensions.remove(),
                 };
                 answer_call(settings, inner, arrived, body).await
@@ -513,7 +517,7 @@ fn make_call(
     receipt: &Receipt,
 ) -> Result<Call, Error> {
     let is_openai = short::is_openai(settings, &arrived);
-    let Arrived { target, own, asked, method, query, mut headers, .. } = arrived;
+    let Arrived { target, own, asked, method, query, mut headers, peer, .. } = arrived;
     let Reading { mut ask, stream, model: named } = reading;
     let answer = if is_openai { openai::request::answer(target.endpoint, &body, stream)? } else { None };
     let face = answer.map_or(Face::Vendor, Face::OpenAi);
@@ -551,7 +555,7 @@ fn make_call(
         stream,
         ask: Arc::new(ask),
         options: Arc::default(),
-        head: Arc::new(Head { method, query: query.map(str::to_owned), headers }),
+        head: Arc::new(Head { method, query: query.map(str::to_owned), headers, peer }),
         body,
         model_in_body: place,
         receipt: receipt.clone(),
