@@ -138,10 +138,10 @@ pub fn stack<C: Clone>(client: C, target: Target, mut settings: Settings) -> Sta
     settings.identify.has_budgets |= settings.budget.can_refuse();
     settings.identify.has_gateway = target.gateway.is_some();
     let upstream = Upstream::new(client, target);
-    let (catalogue, mut compat) = (settings.identify.catalogue.clone(), CompatLayer::new(settings.identify.openai));
+    let catalogue = settings.identify.catalogue.clone();
+    let mut compat = CompatLayer::new(settings.identify.openai);
     compat.memory = settings.identify.memory.clone();
-    let mut meter = MeterLayer::default();
-    meter.memory = settings.identify.memory.clone();
+    let meter = MeterLayer { memory: settings.identify.memory.clone() };
     ServiceBuilder::new()
         .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
         .layer(compat)
