@@ -411,6 +411,7 @@ fn the_gates_token_goes_with_a_closed_list_and_with_its_own_account() {
         ("GET", "/client/v4/accounts/{own}/ai/finetunes"),
         ("GET", "/client/v4/accounts/{own}/storage/kv/namespaces"),
         ("HEAD", "/client/v4/accounts/{own}/ai/models/search"),
+        ("GET", "/Client/v4/accounts/{own}/ai/models/search"),
         ("TRACE", "/client/v4/accounts/{own}/ai/models/search"),
         ("PURGE", "/client/v4/accounts/{own}/ai/models/search"),
         ("POST", "/v1/{own}/gw/openai/chat/completions"),
