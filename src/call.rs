@@ -13,8 +13,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::audio::Length;
 use crate::catalogue::{Model, Task, Text};
 use crate::departure::Departure;
+use crate::openai::Face;
 use crate::receipt::Receipt;
 use crate::usage::Size;
 
@@ -36,6 +38,8 @@ pub struct Call {
     pub model: Arc<Model>,
     /// The form of request and reply.
     pub endpoint: Endpoint,
+    /// Which side of the gate it came to.
+    pub face: Face,
     /// The reply is wanted as a stream of events.
     pub stream: bool,
     /// What the body asks for.
@@ -128,6 +132,8 @@ pub struct Ask {
     pub input_images: Vec<Size>,
     /// Milliseconds of audio to be heard.
     pub audio_ms: u64,
+    /// The same at most, where the sound cannot be read to its end.
+    pub audio_upper_ms: u64,
     /// Characters to be spoken.
     pub characters: u64,
     /// `temperature`, where given.
@@ -260,6 +266,12 @@ impl Deadline {
 // === impl Ask ===
 
 impl Ask {
+    /// Adds a sound to be heard.
+    pub fn add_sound(&mut self, length: Length) {
+        self.audio_ms = self.audio_ms.saturating_add(length.likely_ms);
+        self.audio_upper_ms = self.audio_upper_ms.saturating_add(length.upper_ms);
+    }
+
     /// The fetching of a batch's answers, which were counted when it was queued.
     pub fn is_poll(&self) -> bool {
         let asks_nothing = self.text.parts == 0 && self.input_images.is_empty() && self.audio_ms == 0;

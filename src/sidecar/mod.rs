@@ -29,6 +29,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use self::admin::Admin;
@@ -45,7 +47,6 @@ use crate::catalogue::Catalogue;
 use crate::gateway;
 use crate::layers::budget::BudgetLayer;
 use crate::layers::cache::CacheLayer;
-use crate::layers::compat::CompatLayer;
 use crate::layers::identify;
 use crate::layers::rate_limit::RateLimitLayer;
 use crate::layers::retry::RetryLayer;
@@ -111,7 +112,12 @@ struct Plan {
     terms: Arc<Terms>,
     /// Upstream connections at once, on one worker.
     max_upstream: usize,
+    runtimes: Runtimes,
 }
+
+/// The runtimes of all threads, for their own counts.
+#[derive(Clone, Default)]
+struct Runtimes(Arc<Mutex<Vec<Handle>>>);
 
 /// What goes on beside the admin port, on its thread.
 struct Background {
@@ -139,6 +145,7 @@ impl Sidecar {
         let catalogue = plan.stack.identify.catalogue.clone();
         metrics.watch_limits(plan.stack.rate_limit.clone(), catalogue.clone())?;
         metrics.watch_books(plan.reading.known.clone(), catalogue.clone())?;
+        plan.watch(&metrics)?;
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
         };
@@ -178,9 +185,10 @@ impl Sidecar {
             let guard = Guard::new(&plan.config);
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
             let background = Background { earlier, reading, metrics };
-            let serving = plan.admin_serving();
-            sidecar.admin_thread =
-                Some(spawn("admin".into(), move || serve_admin(listener, admin, guard, background, serving, stop))?);
+            let (serving, runtimes) = (plan.admin_serving(), plan.runtimes.clone());
+            sidecar.admin_thread = Some(spawn("admin".into(), move || {
+                runtimes.start()?.block_on(serve_admin(listener, admin, guard, background, serving, stop))
+            })?);
         }
         Ok(sidecar)
     }
@@ -263,6 +271,8 @@ impl Plan {
             keys: spending.keys.clone(),
             payloads: config.records.payloads(),
             readers: readers.into(),
+            aliases: Arc::new(config.aliases.aliases()),
+            openai: config.compat.settings(),
             ..identify::Settings::default()
         };
         let descriptors = Descriptors::of(machine::open_files());
@@ -274,11 +284,8 @@ impl Plan {
             tells_peer: !config.keys.is_empty(),
             shutdown_timeout: config.shutdown_timeout,
         };
-        let mut compat = CompatLayer::default();
-        compat.openai_streams = config.compat.openai_streams;
         let stack = gateway::Settings {
             identify: door,
-            compat,
             cache: CacheLayer::with_memory(config.cache.settings(), memory),
             budget: BudgetLayer::new(spending.budgets.clone()),
             retry: RetryLayer::new(config.retry.settings()),
@@ -286,7 +293,19 @@ impl Plan {
         };
         let terms = Arc::new(Terms::new(&config));
         let max_upstream = (descriptors.upstream / workers).max(1);
-        Ok(Self { config, target, stack, spending, reading, serving, terms, max_upstream })
+        let runtimes = Runtimes::default();
+        Ok(Self { config, target, stack, spending, reading, serving, terms, max_upstream, runtimes })
+    }
+
+    /// Adds what grows where something is not given back.
+    fn watch(&self, metrics: &Metrics) -> Result<(), MetricsError> {
+        let (runtimes, cache, memory) =
+            (self.runtimes.clone(), self.stack.cache.clone(), self.stack.identify.memory.clone());
+        metrics.watch("tollgate_tasks", "Tasks on the threads that serve.", move || runtimes.tasks())?;
+        metrics
+            .watch("tollgate_cache_flights", "Calls under way that others may join.", move || cache.flights() as u64)?;
+        let help = "What large bodies take of max_body_memory.";
+        metrics.watch("tollgate_body_memory_bytes", help, move || memory.taken_bytes())
     }
 
     /// The admin port has places of its own, which no client can take.
@@ -302,7 +321,7 @@ impl Plan {
     }
 
     fn work(&self, listener: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {
-        runtime()?.block_on(async {
+        self.runtimes.start()?.block_on(async {
             let pool = Pool::new(self.config.upstream.connect_timeout).with_max_connections(self.max_upstream);
             let stack = gateway::stack(pool, self.target.clone(), self.stack.clone());
             let entrance = Entrance::new(stack, self.terms.clone());
@@ -353,11 +372,19 @@ fn workers(config: &Config) -> usize {
     }
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+impl Runtimes {
+    fn start(&self) -> io::Result<Runtime> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        self.0.lock().push(runtime.handle().clone());
+        Ok(runtime)
+    }
+
+    fn tasks(&self) -> u64 {
+        self.0.lock().iter().map(|runtime| runtime.metrics().num_alive_tasks() as u64).sum()
+    }
 }
 
-fn serve_admin(
+async fn serve_admin(
     listener: std::net::TcpListener,
     admin: Admin,
     guard: Guard,
@@ -365,9 +392,7 @@ fn serve_admin(
     serving: Serving,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    runtime()?.block_on(async {
-        tokio::spawn(admin.page.clone().watch(background.earlier));
-        background.reading.start(&background.metrics);
-        listen::serve(listener, admin::router(admin, guard), serving, stop).await
-    })
+    tokio::spawn(admin.page.clone().watch(background.earlier));
+    background.reading.start(&background.metrics);
+    listen::serve(listener, admin::router(admin, guard), serving, stop).await
 }

@@ -10,6 +10,7 @@ mod kinds;
 mod records;
 mod standing;
 pub mod totals;
+mod watched;
 
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +24,7 @@ use self::books::BooksMetrics;
 use self::budgets::BudgetMetrics;
 use self::kinds::Kinds;
 use self::standing::Standing;
+use self::watched::Watched;
 use crate::catalogue::{Catalogue, Model, Slot};
 use crate::layers::budget::Budgets;
 use crate::layers::rate_limit::RateLimitLayer;
@@ -174,6 +176,16 @@ impl Metrics {
         catalogue: impl Into<Arc<Catalogue>>,
     ) -> Result<(), MetricsError> {
         self.add(Standing::new(limits, catalogue))
+    }
+
+    /// Adds a gauge that is looked up at each scrape.
+    pub fn watch(
+        &self,
+        name: &str,
+        help: &str,
+        look: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.add(Watched::new(name, help, look))
     }
 
     fn add(&self, collector: Result<impl Collector + 'static, prometheus::Error>) -> Result<(), MetricsError> {
