@@ -82,7 +82,7 @@ fn upper(ask: &Ask, model: &Model) -> Usage {
     Usage {
         input_tokens: (text + pictures).min(context),
         output_tokens: max_output(ask, model),
-        audio_ms: audio(ask, model, SPEECH.0),
+        audio_ms: audio(ask, model, SPEECH.0).max(ask.audio_upper_ms),
         ..beyond_text(ask, model)
     }
 }

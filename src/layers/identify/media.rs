@@ -33,7 +33,10 @@ pub(super) struct Media<'a> {
 /// Adds raw bytes, of which `head` is the beginning.
 pub(super) fn add(ask: &mut Ask, kind: MediaKind, head: &[u8], total: u64) {
     match kind {
-        MediaKind::Sound => ask.audio_ms = ask.audio_ms.saturating_add(audio::duration_ms(head, total)),
+        MediaKind::Sound => {
+            let rest = audio::Length::unknown(total.saturating_sub(head.len() as u64));
+            ask.add_sound(audio::measure(head).and(rest));
+        }
         MediaKind::Picture if ask.input_images.len() < MAX_PICTURES => {
             let size = imagesize::blob_size(head).map_or(UNREADABLE, |size| Size {
                 width: u32::try_from(size.width).unwrap_or(u32::MAX),
@@ -53,6 +56,10 @@ pub(super) fn add_data_url(ask: &mut Ask, url: &str) {
 }
 
 fn add_base64(ask: &mut Ask, kind: MediaKind, text: &str) {
+    if kind == MediaKind::Sound {
+        let bytes = audio::text::decode(text.as_bytes());
+        return add(ask, kind, &bytes, bytes.len() as u64);
+    }
     let text = text.trim_end_matches('=').as_bytes();
     let head = &text[..text.len().min(HEAD_BYTES) / 4 * 4];
     // What is no base64 gives no head, and so the size of something unreadable.
@@ -90,7 +97,7 @@ impl<'de> Visitor<'de> for Media<'_> {
         while let Some(byte) = seq.next_element_seed(Element { ask: self.ask, kind: self.kind })? {
             let Some(byte) = byte else { continue };
             total += 1;
-            if head.len() < HEAD_BYTES {
+            if head.len() < HEAD_BYTES || self.kind == MediaKind::Sound {
                 head.push(byte);
             }
         }

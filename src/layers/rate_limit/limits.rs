@@ -90,7 +90,7 @@ impl Limits {
             tokens: u32::try_from(tokens).unwrap_or(u32::MAX / 4),
             own,
         };
-        Request { lane: self.hasher.hash_one((&*call.account, &*call.model.id)), slot: call.model.slot, ask }
+        Request { lane: self.hasher.hash_one((call.counted_as(), &*call.model.id)), slot: call.model.slot, ask }
     }
 
     fn model_rates(&self, call: &Call) -> Rates {
