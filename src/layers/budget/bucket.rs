@@ -22,6 +22,8 @@ pub struct Bucket {
     state: Mutex<State>,
     /// The ledger has it on its list.
     is_listed: AtomicBool,
+    /// No more is spent: its leases are for what was spent.
+    is_released: AtomicBool,
 }
 
 /// A rule at work.
@@ -131,7 +133,13 @@ impl Active {
 
 impl Bucket {
     pub(super) fn new(rule: Arc<Active>, name: &str) -> Self {
-        Self { rule, name: name.into(), state: Mutex::default(), is_listed: AtomicBool::new(false) }
+        Self {
+            rule,
+            name: name.into(),
+            state: Mutex::default(),
+            is_listed: AtomicBool::new(false),
+            is_released: AtomicBool::new(false),
+        }
     }
 
     /// The value that it counts: a JSON array, or empty for a budget that is not split.
@@ -186,8 +194,9 @@ impl Bucket {
         }
     }
 
-    /// Has the ledger look at it in any case.
-    pub(super) fn list_always(self: &Arc<Self>) {
+    /// Has its leases lowered to what is spent, before the ledger is closed.
+    pub(super) fn release(self: &Arc<Self>) {
+        self.is_released.store(true, Ordering::Release);
         if let Some(ledger) = &self.rule.ledger {
             self.is_listed.store(true, Ordering::Release);
             ledger.renew(self.clone());
@@ -200,6 +209,7 @@ impl Bucket {
         self.is_listed.store(false, Ordering::Release);
         let mut state = self.lock(self.rule.now());
         let current = state.slots.back().map(|slot| slot.span.start);
+        let is_closing = is_closing || self.is_released.load(Ordering::Acquire);
         let lead = if is_closing { Neurons::ZERO } else { state.wanted_lead(&self.rule) };
         let mut leases = Vec::new();
         let State { slots, aside, .. } = &mut *state;

@@ -136,6 +136,8 @@ struct Arrived<'a> {
 }
 
 /// Words of refusal that are said in more than one place.
+/// A body of so many bytes is long to read.
+const LONG_BYTES: usize = 512 * 1024;
 const NO_MODEL: &str = "give its name, such as @cf/meta/llama-3.2-1b-instruct, as \"model\" in the body";
 
 // === impl Settings ===
@@ -340,7 +342,7 @@ where
     let body = read_body(settings, headers, body).await?;
     keep_request(&settings.payloads, headers, &body, receipt);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let reading = read(&body, content_type, arrived.target.endpoint)?;
+    let reading = read_aside(&body, content_type, arrived.target.endpoint).await?;
     let mut call = make_call(settings, account, arrived, body, reading, receipt)?;
     if let Some(options) = options.filter(|options| *options != Options::default()) {
         call.deadline = options.request_timeout.and_then(Deadline::after);
@@ -370,6 +372,16 @@ fn account(settings: &Settings, target: &Target<'_>) -> Result<Arc<str>, Error> 
 /// What a body of this form asks for, for an estimate without a call.
 pub fn measure(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Ask, Error> {
     read(body, content_type, endpoint).map(|reading| reading.ask)
+}
+
+/// A body that takes milliseconds to read, as a long sound does, is read on a thread for such work: the calls beside it go on.
+async fn read_aside(body: &Bytes, content_type: &str, endpoint: Endpoint) -> Result<Reading, Error> {
+    if body.len() < LONG_BYTES {
+        return read(body, content_type, endpoint);
+    }
+    let (body, content_type) = (body.clone(), content_type.to_owned());
+    let reading = tokio::task::spawn_blocking(move || read(&body, &content_type, endpoint)).await;
+    reading.unwrap_or_else(|_| Err(Error::Unavailable("the body's length could not be told; try again".into())))
 }
 
 fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Reading, Error> {
