@@ -22,8 +22,6 @@ pub struct Bucket {
     state: Mutex<State>,
     /// The ledger has it on its list.
     is_listed: AtomicBool,
-    /// No more is spent: its leases are for what was spent.
-    is_released: AtomicBool,
 }
 
 /// A rule at work.
@@ -53,6 +51,8 @@ pub(super) struct State {
     queue: BTreeMap<u64, Waiter>,
     /// What all who wait need.
     wanted: Neurons,
+    /// No more will be spent, so no lease runs ahead.
+    is_released: bool,
     /// Since when the ledger cannot write.
     unwritten_since: Option<Instant>,
     /// It has left the table: whoever still found it looks again.
@@ -133,13 +133,7 @@ impl Active {
 
 impl Bucket {
     pub(super) fn new(rule: Arc<Active>, name: &str) -> Self {
-        Self {
-            rule,
-            name: name.into(),
-            state: Mutex::default(),
-            is_listed: AtomicBool::new(false),
-            is_released: AtomicBool::new(false),
-        }
+        Self { rule, name: name.into(), state: Mutex::default(), is_listed: AtomicBool::new(false) }
     }
 
     /// The value that it counts: a JSON array, or empty for a budget that is not split.
@@ -196,7 +190,7 @@ impl Bucket {
 
     /// Has its leases lowered to what is spent, before the ledger is closed.
     pub(super) fn release(self: &Arc<Self>) {
-        self.is_released.store(true, Ordering::Release);
+        self.state.lock().is_released = true;
         if let Some(ledger) = &self.rule.ledger {
             self.is_listed.store(true, Ordering::Release);
             ledger.renew(self.clone());
@@ -209,7 +203,6 @@ impl Bucket {
         self.is_listed.store(false, Ordering::Release);
         let mut state = self.lock(self.rule.now());
         let current = state.slots.back().map(|slot| slot.span.start);
-        let is_closing = is_closing || self.is_released.load(Ordering::Acquire);
         let lead = if is_closing { Neurons::ZERO } else { state.wanted_lead(&self.rule) };
         let mut leases = Vec::new();
         let State { slots, aside, .. } = &mut *state;
@@ -473,6 +466,9 @@ impl State {
 
     /// How far the lease should be ahead of what is used.
     fn wanted_lead(&self, rule: &Active) -> Neurons {
+        if self.is_released {
+            return Neurons::ZERO;
+        }
         (self.wanted + rule.lead()).min(self.left(&rule.rule))
     }
 
