@@ -181,6 +181,8 @@ struct Refusal {
 }
 
 /// Words of refusal that are said in more than one place.
+/// A body of so many bytes is long to read.
+const LONG_BYTES: usize = 512 * 1024;
 const NO_MODEL: &str = "give its name, such as @cf/meta/llama-3.2-1b-instruct, as \"model\" in the body";
 
 // === impl Settings ===
@@ -467,7 +469,7 @@ where
     let (body, answer) = short::translated(settings, &mut arrived, body)?;
     let headers = &arrived.headers;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let reading = read(&body, content_type, arrived.target.endpoint)?;
+    let reading = read_aside(&body, content_type, arrived.target.endpoint).await?;
     let mut call = make_call(settings, payer, arrived, body, reading, receipt)?;
     call.face = answer.map_or(call.face, Face::OpenAi);
     if let Some(options) = options.filter(|options| *options != Options::default()) {
@@ -484,6 +486,16 @@ where
 /// What a body of this form asks for, for an estimate without a call.
 pub fn measure(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Ask, Error> {
     read(body, content_type, endpoint).map(|reading| reading.ask)
+}
+
+/// A body that takes milliseconds to read, as a long sound does, is read on a thread for such work: the calls beside it go on.
+async fn read_aside(body: &Bytes, content_type: &str, endpoint: Endpoint) -> Result<Reading, Error> {
+    if body.len() < LONG_BYTES {
+        return read(body, content_type, endpoint);
+    }
+    let (body, content_type) = (body.clone(), content_type.to_owned());
+    let reading = tokio::task::spawn_blocking(move || read(&body, &content_type, endpoint)).await;
+    reading.unwrap_or_else(|_| Err(Error::Unavailable("the body's length could not be told; try again".into())))
 }
 
 fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Reading, Error> {
