@@ -80,6 +80,7 @@ pub mod neurons;
 pub mod payload;
 pub mod readers;
 pub mod receipt;
+mod reply;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
 #[cfg(feature = "sidecar")]

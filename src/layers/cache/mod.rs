@@ -65,18 +65,19 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use dashmap::DashMap;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::response;
+use http::{StatusCode, response};
 use tower::{Layer, Service, ServiceExt};
 
 use self::flight::{Flight, Landed};
 use self::key::{Key, Scope, Taken};
-use self::partial::Made;
+use self::partial::Unkept;
 use self::store::{Entry, Kind, Store};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
-use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS, is_json};
-use crate::receipt::{CacheStatus, Outcome};
+use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS};
+use crate::receipt::{CacheStatus, Ending, Outcome};
+use crate::reply::{Asked, Reader};
 use crate::vendor_error::{Meaning, VendorError};
 
 /// What is kept, for how long, and how much of it.
@@ -319,10 +320,11 @@ where
     let items = shared.clone();
     let calling: ReplyFuture = Box::pin(async move { partial::call(&items.store, inner, sent, scope, ttl).await });
     let max_bytes = shared.settings.max_entry_bytes;
+    let form = Asked::by(call);
     let guard = Landing { shared: shared.clone(), key };
     Flight::new(calling, payer, max_bytes, move |landed| {
         let Landing { key, .. } = &guard;
-        if landed.model == asked && landed.body.len() <= max_bytes && is_answer(landed) {
+        if landed.model == asked && landed.body.len() <= max_bytes && is_answer(landed, form) {
             let entry = Entry {
                 model: asked.clone(),
                 kind: Kind::Reply(kept_headers(&landed.head.headers)),
@@ -349,25 +351,22 @@ impl Drop for Landing {
     }
 }
 
-/// Whether a reply that came in whole is an answer, whole and without an error in it.
-fn is_answer(landed: &Landed) -> bool {
+/// Whether a reply that came in whole is an answer: all of it, without an error in it, and with something in it.
+fn is_answer(landed: &Landed, asked: Asked) -> bool {
     let head = &landed.head;
-    if !head.status.is_success()
+    if head.status != StatusCode::OK
+        || landed.body.is_empty()
         || head.extensions.get::<VendorError>().is_some()
-        || head.extensions.get::<Made>().is_some()
+        || head.extensions.get::<Unkept>().is_some()
     {
         return false;
     }
-    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
-    match kind {
-        // A stream that was cut between two chunks by a proxy looks whole to HTTP.
-        events if events.starts_with("text/event-stream") => {
-            let tail = landed.body.trim_ascii_end();
-            tail.ends_with(b"[DONE]") || memchr::memmem::find(tail, b"response.completed").is_some()
-        }
-        json if is_json(json) => VendorError::in_event(&landed.body).is_none(),
-        _ => !landed.body.is_empty(),
-    }
+    let ending = match landed.ending {
+        // Nobody below has read it.
+        Ending::Open => Reader::judge(asked.form(&head.headers), &landed.body),
+        told => told,
+    };
+    ending == Ending::Answer
 }
 
 /// The headers of an answer less what was only of its making.

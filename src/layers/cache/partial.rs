@@ -19,9 +19,9 @@ use crate::layers::{Reply, identify};
 use crate::neurons::Neurons;
 use crate::receipt::{CacheStatus, Outcome};
 
-/// A reply that was put together from items: they are kept, not it.
+/// A reply that is not kept as a whole: its items are, or nothing of it.
 #[derive(Clone)]
-pub(super) struct Made;
+pub(super) struct Unkept;
 
 /// What the cache has of a call's texts, each in its place.
 struct Known {
@@ -64,7 +64,7 @@ where
     let fresh = keep(store, &call, &items, &missing, &read, ttl);
     if asks_all {
         let mut reply = Reply::from_parts(head, Body::from(body.clone()));
-        reply.extensions_mut().insert(Made);
+        reply.extensions_mut().insert(Unkept);
         return Ok(reply);
     }
     if known.vectors.iter().any(Option::is_some) {
@@ -142,6 +142,6 @@ fn made(body: Bytes, mut headers: HeaderMap) -> Reply {
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *reply.headers_mut() = headers;
-    reply.extensions_mut().insert(Made);
+    reply.extensions_mut().insert(Unkept);
     reply
 }

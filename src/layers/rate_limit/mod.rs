@@ -68,7 +68,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::StatusCode;
 use tower::{Layer, Service};
 
 use self::lane::{Answer, Permit, Refusal, Why};

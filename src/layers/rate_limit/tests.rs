@@ -1,5 +1,6 @@
 //! What must hold, on the paused clock, against an upstream that enforces a sliding window of its own.
 
+use http::StatusCode;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
