@@ -199,7 +199,7 @@ impl Found {
 
     /// Whether it says more than that an answer has begun.
     pub(super) fn tells(&self, event: EventType) -> bool {
-        if self.text_bytes > 0 || self.is_usable(event) || !self.is_whole {
+        if self.text_bytes > 0 || self.is_usable(event) {
             return true;
         }
         let is_pending = self.root.status == Status::Pending;

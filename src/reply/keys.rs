@@ -70,9 +70,26 @@ impl Key {
             | b"generated_text" | b"refusal" => Self::Written,
             b"reasoning_content" | b"reasoning" | b"thinking" => Self::Thought,
             b"tool_calls" | b"function_call" => Self::Tools,
-            b"id" | b"created" | b"created_at" | b"model" | b"messages" | b"p" | b"shape" | b"pooling"
-            | b"system_fingerprint" | b"service_tier" | b"sequence_number" | b"item_id" | b"output_index"
-            | b"content_index" | b"index" | b"role" | b"request_id" | b"logprobs" | b"name" | b"mode" => Self::Label,
+            b"id"
+            | b"created"
+            | b"created_at"
+            | b"model"
+            | b"messages"
+            | b"p"
+            | b"shape"
+            | b"pooling"
+            | b"system_fingerprint"
+            | b"service_tier"
+            | b"sequence_number"
+            | b"item_id"
+            | b"output_index"
+            | b"content_index"
+            | b"index"
+            | b"role"
+            | b"request_id"
+            | b"logprobs"
+            | b"name"
+            | b"mode" => Self::Label,
             _ => Self::Other,
         }
     }
@@ -113,7 +130,10 @@ pub(super) enum EventType {
 impl EventType {
     pub(super) fn of(name: &[u8]) -> Self {
         match name {
-            b"response.created" | b"response.in_progress" | b"response.queued" | b"response.output_item.added"
+            b"response.created"
+            | b"response.in_progress"
+            | b"response.queued"
+            | b"response.output_item.added"
             | b"response.content_part.added" => Self::ResponseOpening,
             b"response.completed" => Self::ResponseCompleted,
             b"response.failed" => Self::ResponseFailed,

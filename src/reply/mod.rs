@@ -173,7 +173,9 @@ impl Reader {
             (None, Some(Kind::Opaque)) if self.form.content == Content::Encoded || !self.is_over => Ending::Open,
             (None, Some(Kind::Opaque)) if self.is_begun => Ending::Answer,
             (None, Some(Kind::Opaque)) => Ending::Empty,
-            (None, None) if self.is_over && self.form.content == Content::Text => Ending::Empty,
+            (None, None) if self.is_over && self.form.content == Content::Text && !self.form.is_stream() => {
+                Ending::Empty
+            }
             _ if self.is_ended && self.is_usable => Ending::Answer,
             _ if self.is_ended => Ending::Empty,
             _ if self.is_over => Ending::CUT_OFF,
@@ -266,17 +268,20 @@ impl Reader {
 
     fn end_document(&mut self) {
         let found = self.scanner.finish();
-        let event = match found.event {
-            EventType::None => EventType::of(self.events.name.bytes()),
-            told => told,
-        };
+        let named = EventType::of(self.events.name.bytes());
         self.tally.text_bytes += found.text_bytes;
-        self.has_told |= found.tells(event);
         if found.is_whole {
+            let event = if found.event == EventType::None { named } else { found.event };
             self.count(&found);
+            self.has_told |= found.tells(event);
             self.is_usable |= found.is_usable(event);
+            self.note(event, &found);
+        } else {
+            self.has_told = true;
+            if named == EventType::Error {
+                self.error = self.error.take().or_else(|| found.error(named));
+            }
         }
-        self.note(event, &found);
         if self.kind == Some(Kind::Document) {
             self.is_ended = found.is_whole;
         }
@@ -309,8 +314,7 @@ impl Reader {
                 | EventType::ResponseIncomplete
                 | EventType::MessageStop
         );
-        let may_tell = found.is_whole || matches!(event, EventType::Error | EventType::ResponseFailed);
-        if self.error.is_none() && may_tell {
+        if self.error.is_none() {
             self.error = found.error(event);
         }
     }

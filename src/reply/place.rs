@@ -103,13 +103,7 @@ impl Kept {
 
 impl Reading {
     /// What a value of this key counts for in the container `around` it. What it takes the place of is forgotten.
-    pub(super) fn value(
-        self,
-        around: Option<(Place, ScopeName)>,
-        key: Key,
-        kind: Kind,
-        found: &mut Found,
-    ) -> Value {
+    pub(super) fn value(self, around: Option<(Place, ScopeName)>, key: Key, kind: Kind, found: &mut Found) -> Value {
         let Some((around, scope)) = around else {
             let place = if kind == Kind::Object { Place::Root } else { Place::Answer };
             return Value::new(place, ScopeName::Root);
@@ -194,7 +188,9 @@ impl Reading {
                 Value::new(Place::Answer, scope)
             }
             Key::Delta | Key::Written => Value::new(Place::Answer, scope),
-            Key::Label | Key::Thought | Key::Type | Key::Status | Key::Object | Key::FinishReason | Key::Success => aside,
+            Key::Label | Key::Thought | Key::Type | Key::Status | Key::Object | Key::FinishReason | Key::Success => {
+                aside
+            }
             // A response gives back all that the request asked for.
             _ if self.unwraps_response => aside,
             _ => Value::new(Place::Answer, scope),

@@ -8,7 +8,7 @@
 
 use super::found::{Found, ScopeName};
 use super::keys::{KEY_BYTES, Key};
-use super::place::{Kind, Kept, Leaf, Place, Reading, Value};
+use super::place::{Kept, Kind, Leaf, Place, Reading, Value};
 
 /// See the [module](self).
 #[derive(Debug)]

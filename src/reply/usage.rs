@@ -251,7 +251,10 @@ mod tests {
         let both = r#"{"prompt_tokens":10,"completion_tokens":4,"input_tokens":10,"output_tokens":4,
             "prompt_tokens_details":{"cached_tokens":3},"input_tokens_details":{"cached_tokens":3},"neurons":1.5}"#;
         assert_eq!(counts(both), (Some(10), 3, 4, Some(1.5)));
-        assert_eq!(counts(r#"{"prompt_tokens":10,"input_tokens":12,"completion_tokens":5,"output_tokens":1}"#).0, Some(12));
+        assert_eq!(
+            counts(r#"{"prompt_tokens":10,"input_tokens":12,"completion_tokens":5,"output_tokens":1}"#).0,
+            Some(12)
+        );
     }
 
     #[test]
@@ -277,7 +280,9 @@ mod tests {
 
     #[test]
     fn an_absurd_figure_is_told_and_no_count() {
-        for json in [r#"{"prompt_tokens":1e30}"#, r#"{"prompt_tokens":3,"neurons":1e300}"#, r#"{"output_tokens":"1e99"}"#] {
+        for json in
+            [r#"{"prompt_tokens":1e30}"#, r#"{"prompt_tokens":3,"neurons":1e300}"#, r#"{"output_tokens":"1e99"}"#]
+        {
             assert!(Counts::read(json.as_bytes()).unwrap().is_absurd, "{json}");
         }
     }

@@ -1,8 +1,8 @@
 //! Answers repeats without asking again: a hit costs nothing and takes no permit.
 //!
-//! Two calls are the same if account, form, model, the caller's authorisation, `stream` and the whole input are; JSON that
-//! differs only in key order or white space is the same input. Only whole, successful answers of the model that was asked
-//! are kept, streams too, which are replayed as streams.
+//! Two calls are the same if account, AI Gateway, form, model, the caller's authorisation, `stream` and the whole input are; JSON
+//! that differs only in key order or white space is the same input. Only [answers](crate::receipt::Ending::Answer) of the model
+//! that was asked are kept: nothing that failed, is empty or was cut off. Streams are replayed as streams.
 //!
 //! Calls for the same that are in flight at once share one call upstream: see [`CacheStatus::Coalesced`]. It goes on as long
 //! as anyone reads it. If it fails before its first byte, each of the others asks anew, together again.
@@ -11,9 +11,10 @@
 //! is put together in order ([`CacheStatus::Partial`]). Its usage is that of what went upstream.
 //!
 //! # What is cached by default
-//! Everything that has a `ttl`, but for calls that ask for another answer each time: a `temperature` over 0 without a `seed`.
-//! Those are kept where [`Settings::sampled`] or the request (`cf-aig-cache-ttl`, `cf-aig-cache-key`) says so. A request
-//! without a `temperature` leaves it to the model and takes what there is.
+//! Everything that has a `ttl`, but for calls that the vendor would answer by drawing lots, so that asking again brings another
+//! answer: texts without a `seed`, unless their `temperature` is 0, and pictures without a `seed`. Those are neither kept nor
+//! shared in flight, for a gate put in front must not change what an application sees. Where [`Settings::sampled`] or the
+//! request (`cf-aig-cache-ttl`, `cf-aig-cache-key`) asks for it, they are.
 //!
 //! # What it does not do
 //! It does not look for similar questions, only for the same. It keeps no errors, and nothing larger than
@@ -28,7 +29,7 @@
 //! use tower::{Service, ServiceBuilder, service_fn};
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! let vendor = service_fn(|_: Call| async { Ok::<_, tollgate::Error>(Response::new(Body::from(r#"{"result":{}}"#))) });
+//! let vendor = service_fn(|_: Call| async { Ok::<_, tollgate::Error>(Response::new(Body::from(r#"{"result":{"response":"Hi"}}"#))) });
 //! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
 //! let mut settings = identify::Settings::default();
 //! (settings.account, settings.has_token) = (Some("023e".into()), true);
@@ -37,7 +38,7 @@
 //!     .layer(cache::CacheLayer::new(cache::Settings::default()))
 //!     .service(vendor);
 //!
-//! let ask = || Request::post("/run/@cf/meta/llama-3.2-1b-instruct").body(Body::from(r#"{"prompt": "Hello"}"#)).unwrap();
+//! let ask = || Request::post("/run/@cf/meta/llama-3.2-1b-instruct").body(Body::from(r#"{"prompt": "Hello", "seed": 1}"#)).unwrap();
 //! assert_eq!(stack.call(ask()).await.unwrap().headers()["cf-aig-cache-status"], "MISS");
 //! assert_eq!(stack.call(ask()).await.unwrap().headers()["cf-aig-cache-status"], "HIT");
 //! # });
@@ -75,6 +76,7 @@ use self::store::{Entry, Kind, Store};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
+use crate::catalogue::Task;
 use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS};
 use crate::receipt::{CacheStatus, Ending, Outcome};
 use crate::reply::{Asked, Reader};
@@ -92,7 +94,8 @@ pub struct Settings {
     pub max_bytes: u64,
     /// The largest answer that is kept, in bytes.
     pub max_entry_bytes: usize,
-    /// Keep also answers to calls with a `temperature` over 0 and no `seed`.
+    /// Keep and share also answers that another call would get another of: texts without a `seed` whose `temperature` is not
+    /// 0, pictures without a `seed`.
     pub sampled: bool,
 }
 
@@ -419,16 +422,28 @@ impl Settings {
         let options = &call.options;
         let asked = options.cache_ttl.or(options.cache_key.is_some().then_some(NAMED_TTL));
         let ttl = asked.unwrap_or_else(|| self.models.get(&call.model.id).copied().unwrap_or(self.ttl));
-        let wants_another = call.ask.temperature.is_some_and(|t| t > 0.0) && !call.ask.seeded;
         if options.skip_cache || call.ask.batch {
             return Plan::Bypass;
         }
         if ttl.is_zero() {
             return if asked.is_some() { Plan::Bypass } else { Plan::Off };
         }
-        if wants_another && !self.sampled && asked.is_none() {
+        if is_sampled(call) && !self.sampled && asked.is_none() {
             return Plan::Bypass;
         }
         Plan::Use(ttl)
     }
+}
+
+/// Whether the vendor draws lots for the answer, so that the same call has another one the next time.
+fn is_sampled(call: &Call) -> bool {
+    let ask = &call.ask;
+    // -0 is 0.
+    let is_greedy = ask.temperature == Some(0.0);
+    let by_its_task = match call.model.task {
+        Task::TextToImage => true,
+        Task::TextGeneration | Task::ImageToText | Task::Summarization | Task::Unknown => !is_greedy,
+        _ => ask.temperature.is_some() && !is_greedy,
+    };
+    by_its_task && !ask.seeded
 }

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
-use crate::body::{Body, BoxError};
 use super::outcome::ended;
+use crate::body::{Body, BoxError};
 use crate::payload::Copying;
 use crate::receipt::{Outcome, Receipt};
 
