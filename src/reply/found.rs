@@ -19,6 +19,9 @@ pub(super) struct Found {
     root: Scope,
     wrap: Scope,
     choice: Scope,
+    /// Of the choices that are over.
+    choice_error: Option<Box<[u8]>>,
+    has_failed_choice: bool,
     /// The sum of a batch's items.
     pub(super) items: Option<Counts>,
     /// Of a batch's item, while it comes.
@@ -97,11 +100,15 @@ impl Found {
         [&self.wrap, &self.root, &self.choice]
     }
 
+    /// A list of choices begins, in the place of any before it.
+    pub(super) fn open_choices(&mut self) {
+        (self.choice, self.choice_error, self.has_failed_choice) = Default::default();
+        (self.has_choices, self.has_choice) = (true, false);
+    }
+
     /// Takes the JSON of a value that was looked for; of `length` bytes these are the first.
     pub(super) fn keep(&mut self, what: Kept, scope: ScopeName, json: &[u8], length: usize) {
         let is_whole = json.len() == length;
-        // A choice comes after another, and a good one does not mend a failed one.
-        let adds = scope == ScopeName::Choice;
         match what {
             Kept::Usage => self.scope(scope).usage = is_whole.then(|| Counts::read(json)).flatten(),
             Kept::Metrics => self.scope(scope).metrics = is_whole.then(|| Counts::read(json)).flatten(),
@@ -111,16 +118,13 @@ impl Found {
                 *sound = told.or(*sound);
             }
             Kept::Speech => self.speech_ms = Some(speech_ms(json, length)),
-            Kept::Error => replace(&mut self.scope(scope).error, error(json), adds),
-            Kept::Errors => replace(&mut self.scope(scope).errors, error(json), adds),
+            Kept::Error => self.scope(scope).error = error(json),
+            Kept::Errors => self.scope(scope).errors = error(json),
             Kept::Success => self.is_no_success = json == b"false",
             Kept::Type => self.event = EventType::of(&text(json)),
             Kept::Status => self.scope(scope).status = Status::of(&text(json)),
             Kept::Object => self.scope(scope).is_response = json == b"\"response\"",
-            Kept::FinishReason => {
-                let scope = self.scope(scope);
-                scope.has_finished_in_error = json == b"\"error\"" || adds && scope.has_finished_in_error;
-            }
+            Kept::FinishReason => self.scope(scope).has_finished_in_error = json == b"\"error\"",
             Kept::Code => self.code = serde_json::from_slice(json).unwrap_or_default(),
             Kept::Message => self.message = serde_json::from_slice(json).unwrap_or_default(),
             Kept::ItemType => self.item.is_thought = json == b"\"reasoning\"",
@@ -134,6 +138,12 @@ impl Found {
             Place::Item => {
                 let item = std::mem::take(&mut self.item);
                 self.scope(scope).is_output_usable |= item.is_usable && !item.is_thought;
+            }
+            // Another choice comes, and a good one does not mend a failed one.
+            Place::Choice { .. } => {
+                let choice = &mut self.choice;
+                self.choice_error = self.choice_error.take().or_else(|| choice.error.take());
+                self.has_failed_choice |= std::mem::take(&mut choice.has_finished_in_error);
             }
             Place::BatchItem => {
                 if let Some(counts) = self.item_usage.take() {
@@ -167,13 +177,14 @@ impl Found {
     /// The error that it tells of.
     pub(super) fn error(&self, event: EventType) -> Option<VendorError> {
         const STATUS: StatusCode = StatusCode::OK;
-        let told = [&self.root.errors, &self.root.error, &self.wrap.error, &self.choice.error];
+        let told = [&self.root.errors, &self.root.error, &self.wrap.error, &self.choice_error];
         if let Some(json) = told.into_iter().flatten().next() {
             // An error that is too long to be kept has a code that is not known.
             let told = serde_json::from_slice(json).unwrap_or_default();
             return Some(VendorError::of(STATUS, &told));
         }
         let has_failed = self.is_no_success
+            || self.has_failed_choice
             || matches!(event, EventType::Error | EventType::ResponseFailed)
             || self.scopes().iter().any(|scope| scope.status == Status::Failed || scope.has_finished_in_error);
         if has_failed {
@@ -218,13 +229,6 @@ impl Status {
             b"incomplete" | b"cancelled" => Self::Incomplete,
             _ => Self::Other,
         }
-    }
-}
-
-/// The last one counts, or where these are of several objects, each that is there.
-fn replace(place: &mut Option<Box<[u8]>>, told: Option<Box<[u8]>>, adds: bool) {
-    if told.is_some() || !adds {
-        *place = told;
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) enum Key {
     Thought,
     /// `tool_calls`, `function_call`.
     Tools,
+    /// `name`: of a tool that is called, or of a figure.
+    Name,
     /// Bookkeeping: never what was asked for.
     Label,
     Other,
@@ -88,8 +90,8 @@ impl Key {
             | b"role"
             | b"request_id"
             | b"logprobs"
-            | b"name"
             | b"mode" => Self::Label,
+            b"name" => Self::Name,
             _ => Self::Other,
         }
     }

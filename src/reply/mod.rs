@@ -43,6 +43,8 @@ pub(crate) struct Reader {
     is_begun: bool,
     /// More has been said than that an answer begins.
     has_told: bool,
+    /// Text has been written that a client can read.
+    has_written: bool,
     /// Something has been said that a client may use.
     is_usable: bool,
     /// It has come to its own end.
@@ -100,6 +102,7 @@ impl Reader {
             tally: Tally::default(),
             is_begun: false,
             has_told: false,
+            has_written: false,
             is_usable: false,
             is_ended: false,
             is_over: false,
@@ -192,7 +195,7 @@ impl Reader {
 
     /// A model has written something, which costs.
     pub(crate) fn has_run(&self) -> bool {
-        self.tally.text_bytes > 0 || self.is_usable || self.tally.output_tokens > 0
+        self.has_written || self.is_usable || self.tally.output_tokens > 0
     }
 
     /// Whether more has been said than that an answer begins, so that it may be handed on.
@@ -274,6 +277,7 @@ impl Reader {
             let event = if found.event == EventType::None { named } else { found.event };
             self.count(&found);
             self.has_told |= found.tells(event);
+            self.has_written |= found.text_bytes > 0;
             self.is_usable |= found.is_usable(event);
             self.note(event, &found);
         } else {

@@ -169,8 +169,7 @@ impl Reading {
                 Value::new(if kind == Kind::Object { Place::Wrap } else { Place::Aside }, ScopeName::Wrap)
             }
             Key::Choices => {
-                *found.scope(ScopeName::Choice) = Default::default();
-                (found.has_choices, found.has_choice) = (true, false);
+                found.open_choices();
                 Value::new(Place::Choices.of_list(kind), ScopeName::Choice)
             }
             Key::Output => {
@@ -188,9 +187,14 @@ impl Reading {
                 Value::new(Place::Answer, scope)
             }
             Key::Delta | Key::Written => Value::new(Place::Answer, scope),
-            Key::Label | Key::Thought | Key::Type | Key::Status | Key::Object | Key::FinishReason | Key::Success => {
-                aside
-            }
+            Key::Label
+            | Key::Name
+            | Key::Thought
+            | Key::Type
+            | Key::Status
+            | Key::Object
+            | Key::FinishReason
+            | Key::Success => aside,
             // A response gives back all that the request asked for.
             _ if self.unwraps_response => aside,
             _ => Value::new(Place::Answer, scope),

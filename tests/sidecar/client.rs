@@ -79,7 +79,7 @@ async fn options_reach_cache_and_receipt() {
         ai.with(options)
     };
     let tagged = with(&|options| options.metadata = metadata.clone());
-    let inputs = json!({"prompt": "Hello"});
+    let inputs = json!({"prompt": "Hello", "temperature": 0});
     assert_eq!(*tagged.run(LLAMA, &inputs).await.unwrap().receipt.metadata, *metadata);
     assert_eq!(ai.run(LLAMA, &inputs).await.unwrap().receipt.cache, CacheStatus::Hit);
     let fresh = with(&|options| options.skip_cache = true);
