@@ -71,13 +71,17 @@ pub mod catalogue;
 #[cfg(feature = "sidecar")]
 pub mod cli;
 pub mod client;
+pub mod departure;
 mod error;
 pub mod estimate;
 pub mod gateway;
 mod headers;
 pub mod layers;
+pub mod memory;
 pub mod neurons;
+pub mod pace;
 pub mod payload;
+pub mod peer;
 pub mod readers;
 pub mod receipt;
 mod reply;

@@ -63,6 +63,8 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
         model_in_body: None,
         receipt,
         allowance: None,
+        departure: None,
+        deadline: None,
     }
 }
 

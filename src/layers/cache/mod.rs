@@ -49,6 +49,7 @@ mod flight;
 mod items;
 mod key;
 mod partial;
+mod record;
 mod snapshot;
 mod store;
 #[cfg(test)]
@@ -72,12 +73,14 @@ use tower::{Layer, Service, ServiceExt};
 use self::flight::{Flight, Landed};
 use self::key::{Key, Scope, Taken};
 use self::partial::Unkept;
+use self::record::Record;
 use self::store::{Entry, Kind, Store};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
 use crate::catalogue::Task;
 use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS};
+use crate::memory::Memory;
 use crate::receipt::{CacheStatus, Ending, Outcome};
 use crate::reply::{Asked, Reader};
 use crate::vendor_error::{Meaning, VendorError};
@@ -112,6 +115,8 @@ pub struct Cache<S> {
 
 struct Shared {
     settings: Settings,
+    /// For answers on their way.
+    memory: Memory,
     store: Store,
     flights: DashMap<Key, Weak<Flight>, Taken>,
     /// How many flights have brought something to keep.
@@ -156,8 +161,15 @@ impl Default for Settings {
 impl CacheLayer {
     /// An empty cache.
     pub fn new(settings: Settings) -> Self {
+        Self::with_memory(settings, Memory::default())
+    }
+
+    /// The same where answers on their way into it take part of a memory that is bounded. Where that is full, they are not
+    /// kept.
+    pub fn with_memory(settings: Settings, memory: Memory) -> Self {
         let store = Store::new(settings.max_bytes);
-        Self(Arc::new(Shared { settings, store, flights: DashMap::with_hasher(Taken), landings: AtomicU64::new(0) }))
+        let (flights, landings) = (DashMap::with_hasher(Taken), AtomicU64::new(0));
+        Self(Arc::new(Shared { settings, memory, store, flights, landings }))
     }
 
     /// Forgets one model's answers, or all of them.
@@ -325,7 +337,8 @@ where
     let max_bytes = shared.settings.max_entry_bytes;
     let form = Asked::by(call);
     let guard = Landing { shared: shared.clone(), key };
-    Flight::new(calling, payer, max_bytes, move |landed| {
+    let record = Record::new(max_bytes, shared.memory.clone());
+    Flight::new(calling, payer, record, move |landed| {
         let Landing { key, .. } = &guard;
         if landed.model == asked && landed.body.len() <= max_bytes && is_answer(landed, form) {
             let entry = Entry {

@@ -217,7 +217,7 @@ mod tests {
             || vendors(429, r#"{"errors":[{"code":3040}]}"#),
             || vendors(408, r#"{"errors":[{"code":3007}]}"#),
             || vendors(504, "<html>"),
-            || Err(Error::Timeout { after: Duration::from_secs(1), setting: "test" }),
+            || Err(Error::Timeout { after: Duration::from_secs(1), setting: "test", was_sent: true }),
             || Err(budget()),
         ];
         for failure in failures {

@@ -58,35 +58,42 @@ use tower::{Layer, Service};
 
 use self::bill::HeadWord;
 use self::body::{Metered, Resumed};
-use self::opening::Opening;
+use self::opening::{Opening, PATIENCE};
 use super::{Reply, ReplyFuture};
 use crate::Error;
-use crate::body::Body;
+use crate::body::{Body, TooLong};
 use crate::call::Call;
+use crate::departure::Departure;
 use crate::headers::{
     CF_AI_NEURONS, CF_AI_REQ_ID, CF_AIG_CACHE_STATUS, CF_RAY, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS,
 };
+use crate::memory::Memory;
 use crate::neurons::Neurons;
 use crate::receipt::{Attempt, Ending, Estimate};
 use crate::reply::{Asked, MOST_NEURONS, Reader};
 use crate::vendor_error::VendorError;
 
 /// Applies [`Meter`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct MeterLayer {}
+pub struct MeterLayer {
+    /// What the replies that are taken in may fill, with all else that counts there. Where it is full, a reply that is over
+    /// [`SMALL_BYTES`] passes piece by piece.
+    pub memory: Memory,
+}
 
 /// Reads the reply of each attempt: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct Meter<S> {
     inner: S,
+    memory: Memory,
 }
 
 impl<S> Layer<S> for MeterLayer {
     type Service = Meter<S>;
 
     fn layer(&self, inner: S) -> Meter<S> {
-        Meter { inner }
+        Meter { inner, memory: self.memory.clone() }
     }
 }
 
@@ -105,20 +112,22 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Call) -> ReplyFuture {
+    fn call(&mut self, mut call: Call) -> ReplyFuture {
         let sent = Instant::now();
         call.receipt.note(|facts| {
             facts.model = call.model.clone();
             facts.ending = Ending::Open;
             facts.estimate.get_or_insert_with(|| Estimate::of(&call));
         });
-        let asked = call.clone();
+        let departure = Departure::default();
+        call.departure = Some(departure.clone());
+        let (asked, memory) = (call.clone(), self.memory.clone());
         let reply = self.inner.call(call);
         Box::pin(async move {
-            let sent = Sent { call: &asked, at: sent, is_noted: false };
+            let sent = Sent { call: &asked, at: sent, departure, is_noted: false };
             let reply = reply.await;
             let read = match reply {
-                Ok(reply) => read(reply, &asked).await,
+                Ok(reply) => read(reply, &asked, &memory).await,
                 Err(error) => Err(error),
             };
             sent.note(&read);
@@ -127,10 +136,11 @@ where
     }
 }
 
-/// An attempt on its way. Dropped before it is noted, it was given up by the caller, and may have run.
+/// An attempt on its way. Dropped before it is noted, it was given up by the caller, and may have run if it had left.
 struct Sent<'a> {
     call: &'a Call,
     at: Instant,
+    departure: Departure,
     is_noted: bool,
 }
 
@@ -145,7 +155,7 @@ impl Sent<'_> {
 impl Drop for Sent<'_> {
     fn drop(&mut self) {
         if !self.is_noted {
-            note_attempt(self.call, None, self.at, true);
+            note_attempt(self.call, None, self.at, self.departure.may_have_left());
         }
     }
 }
@@ -171,7 +181,7 @@ fn vendor_id(headers: &HeaderMap) -> Option<String> {
     id.to_str().ok().map(|id| id.chars().take(128).collect())
 }
 
-async fn read(reply: Reply, call: &Call) -> Result<Reply, Error> {
+async fn read(reply: Reply, call: &Call, memory: &Memory) -> Result<Reply, Error> {
     let (head, body) = reply.into_parts();
     if !head.status.is_success() {
         return read_error(head, body).await;
@@ -182,11 +192,12 @@ async fn read(reply: Reply, call: &Call) -> Result<Reply, Error> {
     if form.is_opaque() {
         return Ok(read_opaque(head, body, &reader, word, call));
     }
-    let opening = Opening::of_answer(body, &mut reader, form.is_stream()).await.map_err(|why| broken(&why))?;
+    let patience = form.is_stream().then_some(PATIENCE);
+    let opening = Opening::of_answer(body, &mut reader, patience, memory).await.map_err(|why| broken(&why))?;
     let error = reader.error();
     let mut reply = if opening.is_whole && !reader.is_events() {
         bill::settle(call, &reader, word);
-        let mut reply = Reply::from_parts(head, Body::from(opening.bytes()));
+        let mut reply = Reply::from_parts(head, Body::from(opening.into_bytes()));
         write_cost(&mut reply, call);
         reply
     } else {
@@ -230,6 +241,9 @@ async fn read_error(head: response::Parts, body: Body) -> Result<Reply, Error> {
 
 /// The reply broke off before any of it was handed on: for the caller there was none.
 fn broken(why: &crate::body::BoxError) -> Error {
+    if let Some(TooLong { limit, setting, .. }) = why.downcast_ref() {
+        return Error::Timeout { after: *limit, setting, was_sent: true };
+    }
     Error::Unreachable { host: "upstream".into(), why: format!("the reply broke off: {why}"), was_sent: true }
 }
 

@@ -10,6 +10,7 @@ use http_body::Body as _;
 use tokio::time::{Instant, timeout_at};
 
 use crate::body::{Body, BoxError};
+use crate::memory::{Memory, SMALL_BYTES, Share};
 use crate::receipt::Ending;
 use crate::reply::Reader;
 
@@ -20,6 +21,8 @@ pub(super) struct Opening {
     pub(super) rest: Body,
     /// The beginning is all there is.
     pub(super) is_whole: bool,
+    /// Of the memory for what is held back, where it is much.
+    share: Option<Share>,
 }
 
 /// A JSON reply up to this size is taken in before it is handed on.
@@ -27,7 +30,7 @@ const WHOLE_BYTES: usize = 256 * 1024;
 /// How far an opening stream is searched for its first word, and an error's body for its code.
 const OPENING_BYTES: usize = 64 * 1024;
 /// How long a stream's head, and what came without a word of an answer, may be held back.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Opening {
     /// Takes in the body of an error, as far as its code may stand.
@@ -35,25 +38,30 @@ impl Opening {
         let (mut begun, mut length) = (VecDeque::new(), 0);
         while length <= OPENING_BYTES {
             let Some(bytes) = next(&mut body).await? else {
-                return Ok(Self { begun, rest: Body::empty(), is_whole: true });
+                return Ok(Self { begun, rest: Body::empty(), is_whole: true, share: None });
             };
             length += bytes.len();
             begun.push_back(bytes);
         }
-        Ok(Self { begun, rest: body, is_whole: false })
+        Ok(Self { begun, rest: body, is_whole: false, share: None })
     }
 
-    /// Takes in a body and reads it, as long as the reply may still be another one: a document to its end, a stream until it
-    /// has said something, or has failed. A stream is held back for [`PATIENCE`] at most.
-    pub(super) async fn of_answer(mut body: Body, reader: &mut Reader, is_stream: bool) -> Result<Self, BoxError> {
-        let until = is_stream.then(|| Instant::now() + PATIENCE);
-        let (mut begun, mut length) = (VecDeque::new(), 0);
+    /// Takes in a body and reads it, as long as the reply may still be another one and there is memory to hold it: a document to
+    /// its end, a stream until it has said something or has failed, for `patience` at most.
+    pub(super) async fn of_answer(
+        mut body: Body,
+        reader: &mut Reader,
+        patience: Option<Duration>,
+        memory: &Memory,
+    ) -> Result<Self, BoxError> {
+        let until = patience.map(|patience| Instant::now() + patience);
+        let (mut begun, mut length, mut share) = (VecDeque::new(), 0, None);
         loop {
             let taken = match until {
                 None => next(&mut body).await?,
                 Some(until) => match timeout_at(until, next(&mut body)).await {
                     Ok(taken) => taken?,
-                    Err(_) => return Ok(Self { begun, rest: body, is_whole: false }),
+                    Err(_) => return Ok(Self { begun, rest: body, is_whole: false, share }),
                 },
             };
             let is_whole = taken.is_none() || body.is_end_stream();
@@ -64,11 +72,24 @@ impl Opening {
             }
             if is_whole {
                 reader.finish();
-                return Ok(Self { begun, rest: Body::empty(), is_whole });
+                return Ok(Self { begun, rest: Body::empty(), is_whole, share });
             }
-            if !wants_more(reader, length) {
-                return Ok(Self { begun, rest: body, is_whole });
+            if length > SMALL_BYTES as usize && share.is_none() {
+                share = memory.try_take(WHOLE_BYTES as u64);
             }
+            let has_room = length <= SMALL_BYTES as usize || share.is_some();
+            if !has_room || !wants_more(reader, length) {
+                return Ok(Self { begun, rest: body, is_whole, share });
+            }
+        }
+    }
+
+    /// All of a body that is whole.
+    pub(super) fn into_bytes(self) -> Bytes {
+        let bytes = self.bytes();
+        match self.share {
+            Some(share) => share.hold(bytes),
+            None => bytes,
         }
     }
 

@@ -1,6 +1,5 @@
 //! What must hold, on the paused clock, against an upstream that enforces a sliding window of its own.
 
-use http::StatusCode;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
@@ -9,6 +8,8 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
+
+use http::StatusCode;
 
 use super::*;
 use crate::catalogue::{Catalogue, Model, Task};

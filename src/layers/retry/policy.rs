@@ -1,5 +1,7 @@
 //! What a retry can mend: the [meaning](Meaning) of the vendor's errors, and the gate's own.
 
+use std::time::Duration;
+
 use crate::Error;
 use crate::vendor_error::{Meaning, VendorError};
 
@@ -25,12 +27,15 @@ pub enum Verdict {
     UsedUp,
 }
 
+/// Who has waited this long for nothing is told so, instead of waiting as long again.
+const LONG: Duration = Duration::from_secs(60);
+
 /// The verdict on a failure.
 pub fn verdict(failure: Failure<'_>) -> Verdict {
     match failure {
         Failure::Vendor(error) => on_vendor(error),
         Failure::Gate(Error::Unreachable { .. }) => Verdict::Retry("unreachable"),
-        Failure::Gate(Error::Timeout { .. }) => Verdict::Retry("timeout"),
+        Failure::Gate(Error::Timeout { after, .. }) if *after < LONG => Verdict::Retry("timeout"),
         Failure::Gate(_) => Verdict::Never,
     }
 }
@@ -119,7 +124,9 @@ mod tests {
             Verdict::Retry("unreachable")
         );
         let after = std::time::Duration::from_secs(1);
-        assert_eq!(of(Error::Timeout { after, setting: "" }), Verdict::Retry("timeout"));
+        assert_eq!(of(Error::Timeout { after, setting: "", was_sent: true }), Verdict::Retry("timeout"));
+        let late = Error::Timeout { after: crate::upstream::FIRST_BYTE_TIMEOUT, setting: "", was_sent: true };
+        assert_eq!(of(late), Verdict::Never, "not 250 s once more");
         assert_eq!(of(Error::RateLimited { what: String::new(), retry_after: after, limit: None }), Verdict::Never);
         assert_eq!(of(Error::Malformed(String::new())), Verdict::Never);
     }
