@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::canonical;
 use crate::call::Call;
+use crate::headers::GATEWAY_ID;
 
 /// A digest of everything an answer depends on, so that no two inputs meet by chance; without the [`Secret`], nor by intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +61,13 @@ impl Scope {
     pub(super) fn of(call: &Call, secret: Secret) -> Self {
         let mut digest = secret.digest();
         digest.add(call.account.as_bytes());
-        digest.add(header(call, "cf-aig-gateway-id"));
+        digest.add(header(call, GATEWAY_ID.as_str()));
         digest.add(call.endpoint.label().as_bytes());
         digest.add(call.model.id.as_bytes());
         match &call.key {
             Some(key) => digest.add(key.as_bytes()),
             None => {
-                for name in [header::AUTHORIZATION.as_str(), "cf-aig-authorization"] {
+                for name in [header::AUTHORIZATION.as_str(), "cf-aig-authorization", "x-auth-email", "x-auth-key"] {
                     digest.add(header(call, name));
                 }
             }

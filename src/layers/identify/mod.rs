@@ -5,7 +5,8 @@
 //! that no layer below parses it again. It opens the call's [receipt](crate::receipt), and it is where errors become
 //! replies, in the form of the route: Cloudflare's envelope on native routes, OpenAI's error object on `/v1` ones.
 //!
-//! What is not inference but lies under an account goes to a second service as it came, unread.
+//! What is not inference but lies under an account goes to a second service, unread: see [`PassThrough`] for what of it leaves
+//! with the gate's own token.
 //!
 //! # What it does not do
 //! It does not check that a model exists or that a body fits its schema: the vendor knows best, and says so.
@@ -35,15 +36,19 @@
 //! # });
 //! ```
 
+mod complaints;
 mod form;
 mod intake;
 mod json;
 mod keepalive;
 pub mod keys;
 mod media;
+mod model;
 mod options;
 mod outcome;
 mod paced;
+mod pass;
+mod path;
 mod reply;
 mod route;
 mod span;
@@ -57,24 +62,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{PathAndQuery, Uri};
 use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
+pub(crate) use self::complaints::Complaints;
 use self::intake::read_body;
 use self::json::Reading;
-use self::keys::{Client, Keys};
+use self::keys::Keys;
 use self::media::MediaKind;
-use self::options::Wishes;
+use self::options::CallerOptions;
 use self::outcome::outcome;
 use self::paced::Paced;
+pub use self::pass::{PassThrough, PassThroughError};
+use self::pass::{Payer, is_authorized};
+use self::path::CanonicalPath;
 pub use self::reply::ReplyBody;
-use self::route::{Route, Target};
+use self::route::{Other, Route, Target};
 use super::Reply;
 use crate::Error;
 use crate::body::{Body, BoxError};
-use crate::call::{Ask, Call, Deadline, Endpoint, Head, Options};
+use crate::call::{Ask, Call, Credentials, Deadline, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Task};
 use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
 use crate::memory::Memory;
@@ -88,8 +98,11 @@ use crate::receipt::{CallId, ReadBy, Readers, Receipt};
 pub struct Settings {
     /// The models.
     pub catalogue: Arc<Catalogue>,
-    /// The account of the short routes.
+    /// The account of the short routes, and the only one that the gate's own token is for.
     pub account: Option<Arc<str>>,
+    /// Further accounts that paths may name, each with limits and a free allocation of its own, and with clients' tokens. All
+    /// that are not listed share one; where the gate has an account and a token they are refused.
+    pub accounts: Vec<Arc<str>>,
     /// The largest body that is read, in bytes.
     pub max_body: u64,
     /// How slowly a client may send its body.
@@ -103,12 +116,21 @@ pub struct Settings {
     pub keepalive: Option<Duration>,
     /// The gate has a token of its own, so that a client needs none.
     pub has_token: bool,
+    /// What leaves with that token besides calls.
+    pub pass_through: Vec<PassThrough>,
+    /// A budget can refuse calls, so that nothing may pass uncounted. [`stack`](crate::gateway::stack) sets it.
+    pub has_budgets: bool,
+    /// Calls leave through an AI Gateway of the config's, whatever gateway a request names. [`stack`](crate::gateway::stack)
+    /// sets it.
+    pub has_gateway: bool,
     /// Clients' own keys. With any, a client needs one, and its Authorization is not the vendor's.
     pub keys: Keys,
     /// Which bodies are kept on the receipt, for its readers.
     pub payloads: Payloads,
     /// Who reads the receipts.
     pub readers: Readers,
+    /// What the log is told of headers.
+    pub(crate) complaints: Arc<Complaints>,
 }
 
 /// Applies [`Identify`].
@@ -145,16 +167,28 @@ impl Default for Settings {
         Self {
             catalogue: Arc::default(),
             account: None,
+            accounts: Vec::new(),
             max_body: 32 << 20,
             body_pace: Pace::new(Duration::from_secs(30), 16 * 1024),
             memory: Memory::default(),
             body_queue: Duration::from_secs(10),
             keepalive: None,
             has_token: false,
+            pass_through: PassThrough::usual(),
+            has_budgets: false,
+            has_gateway: false,
             keys: Keys::default(),
             payloads: Payloads::default(),
             readers: Arc::new([]),
+            complaints: Arc::default(),
         }
+    }
+}
+
+impl Settings {
+    /// What may run a model must not pass uncounted.
+    fn must_count(&self) -> bool {
+        self.has_token || self.has_budgets || !self.keys.is_empty()
     }
 }
 
@@ -222,7 +256,11 @@ where
         B::Error: Into<BoxError>,
     {
         let (mut head, body) = request.into_parts();
-        match Route::of(head.uri.path()) {
+        let path = match CanonicalPath::read(head.uri.path()) {
+            Ok(path) => path,
+            Err(error) => return refuse(error, is_native(head.uri.path())),
+        };
+        match Route::of(path.decoded()) {
             Route::Call(target) => {
                 let Self { settings, inner, .. } = self;
                 let arrived = Arrived {
@@ -234,31 +272,56 @@ where
                 };
                 answer_call(settings, inner, arrived, body).await
             }
-            Route::Through => {
-                let native = is_native(head.uri.path());
-                match self
-                    .settings
-                    .keys
-                    .admit(&mut head.headers)
-                    .and_then(|client| client.map_or(Ok(()), Client::take_turn))
-                {
-                    Ok(()) => pass(self.through, head, Paced::new(body, self.settings.body_pace)).await,
-                    Err(error) => refuse(&error, native),
+            Route::Other(other) => {
+                let native = is_native(path.decoded());
+                match admit(&self.settings, &mut head.headers, &head.method, &path, &other) {
+                    Ok(credentials) => {
+                        let encoded = (path.encoded() != head.uri.path()).then(|| path.encoded().to_owned());
+                        head.extensions.insert(credentials);
+                        pass(self.through, head, encoded, native, Paced::new(body, self.settings.body_pace)).await
+                    }
+                    Err(error) => refuse(error, native),
                 }
             }
-            Route::Unknown => refuse(&unknown_path(head.uri.path()), is_native(head.uri.path())),
+            Route::Unknown => refuse(unknown_path(path.decoded()), is_native(path.decoded())),
         }
     }
 }
 
-async fn pass<P, B>(mut through: P, head: http::request::Parts, body: Paced<B>) -> Response<ReplyBody>
+/// Whether what is no call may pass, and with whose authorisation.
+fn admit(
+    settings: &Settings,
+    headers: &mut HeaderMap,
+    method: &Method,
+    path: &CanonicalPath<'_>,
+    other: &Other<'_>,
+) -> Result<Credentials, Error> {
+    if let Some(client) = settings.keys.admit(headers)? {
+        client.take_turn()?;
+    }
+    pass::credentials(settings, method, path, other, headers)
+}
+
+/// `encoded` is the path's canonical form, where it came in another.
+async fn pass<P, B>(
+    mut through: P,
+    mut head: http::request::Parts,
+    encoded: Option<String>,
+    native: bool,
+    body: Paced<B>,
+) -> Response<ReplyBody>
 where
     P: Service<Request<Body>, Response = Reply, Error = Error>,
     B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let native = is_native(head.uri.path());
+    if let Some(path) = encoded {
+        match with_path(&head.uri, &path) {
+            Ok(uri) => head.uri = uri,
+            Err(error) => return refuse(Error::Malformed(format!("the path makes no URL: {error}")), native),
+        }
+    }
     let request = Request::from_parts(head, Body::stream(body));
     let reply = match poll_fn(|cx| through.poll_ready(cx)).await {
         Ok(()) => through.call(request).await,
@@ -266,8 +329,15 @@ where
     };
     match reply {
         Ok(reply) => reply.map(ReplyBody::unmetered),
-        Err(error) => refuse(&error, native),
+        Err(error) => refuse(error, native),
     }
+}
+
+fn with_path(uri: &Uri, path: &str) -> Result<Uri, http::Error> {
+    let mut parts = uri.clone().into_parts();
+    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    parts.path_and_query = Some(PathAndQuery::try_from(format!("{path}{query}"))?);
+    Ok(Uri::from_parts(parts)?)
 }
 
 async fn answer_call<S, B>(settings: Arc<Settings>, inner: S, arrived: Arrived<'_>, body: B) -> Response<ReplyBody>
@@ -328,20 +398,22 @@ where
     if arrived.method != Method::POST {
         return Err(Error::Method(arrived.method));
     }
-    let account = account(settings, &arrived.target)?;
-    if !settings.has_token && !headers.contains_key(header::AUTHORIZATION) {
+    let payer = Payer::of(settings, arrived.target.account)?;
+    let has_token = settings.has_token && payer.credentials == Credentials::Gate;
+    if !has_token && !is_authorized(headers) {
         return Err(Error::Unauthorized(
-            "no token: send `Authorization: Bearer <Workers AI API token>`, or give the gate its own in \
-             [upstream] api_token_env"
+            "no token: send `Authorization: Bearer <Workers AI API token>` (or X-Auth-Email with X-Auth-Key), or give the \
+             gate its own in [upstream] api_token_env"
                 .into(),
         ));
     }
-    let options = Wishes::read(headers)?.map(|wishes| noted(wishes, receipt));
+    let options =
+        CallerOptions::read(headers, settings.has_gateway, &settings.complaints).map(|all| noted(all, receipt));
     let body = read_body(settings, headers, body).await?;
     keep_request(&settings.payloads, headers, &body, receipt);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let reading = read(&body, content_type, arrived.target.endpoint)?;
-    let mut call = make_call(settings, account, arrived, body, reading, receipt)?;
+    let mut call = make_call(settings, payer, arrived, body, reading, receipt)?;
     if let Some(options) = options.filter(|options| *options != Options::default()) {
         call.deadline = options.request_timeout.and_then(Deadline::after);
         call.options = Arc::new(options);
@@ -351,20 +423,6 @@ where
         (call.key, call.models) = (Some(client.name()), client.models());
     }
     Ok(call)
-}
-
-fn account(settings: &Settings, target: &Target<'_>) -> Result<Arc<str>, Error> {
-    match (target.account, &settings.account) {
-        // The usual account is shared, not copied.
-        (Some(named), Some(ours)) if *named == **ours => Ok(ours.clone()),
-        (Some(named), _) => Ok(named.into()),
-        (None, Some(ours)) => Ok(ours.clone()),
-        (None, None) => Err(Error::NotFound(
-            "the short routes need the gate's own account: set [upstream] account_id or CLOUDFLARE_ACCOUNT_ID, or use \
-             /client/v4/accounts/{account}/ai/…"
-                .into(),
-        )),
-    }
 }
 
 /// What a body of this form asks for, for an estimate without a call.
@@ -396,7 +454,7 @@ fn malformed(error: &serde_json::Error) -> Error {
 
 fn make_call(
     settings: &Settings,
-    account: Arc<str>,
+    payer: Payer,
     arrived: Arrived<'_>,
     mut body: Bytes,
     reading: Reading,
@@ -405,34 +463,31 @@ fn make_call(
     let Arrived { target, method, query, mut headers, .. } = arrived;
     let Reading { mut ask, stream, model: named } = reading;
     let (name, mut model_in_body) = match (target.model, named) {
-        (Some(name), _) => (name.into_owned(), None),
+        (Some(name), _) => (name.to_owned(), None),
         (None, Some((name, place))) => (name, Some(place)),
         (None, None) => return Err(Error::ModelMissing(NO_MODEL)),
     };
-    if name.is_empty() || name.len() > 256 || name.contains(['\r', '\n', '?', '#', ' ']) || name.contains("..") {
-        return Err(Error::ModelMissing(NO_MODEL));
-    }
-    let mut id = name.as_str();
-    // `compat` writes the provider in front. Upstream gets the model's own name.
-    if let (Some(bare), Some(place)) = (id.strip_prefix("workers-ai/"), &model_in_body) {
-        id = bare;
-        let quoted = format!("\"{bare}\"");
-        let spliced = [&body[..place.start], quoted.as_bytes(), &body[place.end..]].concat();
-        model_in_body = Some(place.start..place.start + quoted.len());
-        body = spliced.into();
-    }
+    let id = model::canonical(&name)?;
     let model = settings.catalogue.find(id, guess(target.endpoint, &ask));
+    // Upstream gets the name that is priced and counted here.
+    if let Some(place) = model_in_body.as_mut().filter(|_| *model.id != *name) {
+        let quoted = format!("\"{}\"", model.id);
+        body = [&body[..place.start], quoted.as_bytes(), &body[place.end..]].concat().into();
+        place.end = place.start + quoted.len();
+    }
     ask.batch |= query.is_some_and(|query| query.contains("queueRequest=true"));
     let stream = stream && !ask.batch;
     receipt.identify(|facts| {
-        facts.account = account.clone();
+        facts.account = payer.account.clone();
         facts.asked = model.clone();
         facts.model = model.clone();
         facts.stream = stream;
     });
     strip_hop_by_hop(&mut headers);
     Ok(Call {
-        account,
+        account: payer.account,
+        is_unlisted: payer.is_unlisted,
+        credentials: payer.credentials,
         key: None,
         models: None,
         model,
@@ -459,8 +514,8 @@ fn guess(endpoint: Endpoint, ask: &Ask) -> Task {
 }
 
 /// What is known of a call before its body is here stands on its receipt also if that body is no good.
-fn noted(wishes: Wishes, receipt: &Receipt) -> Options {
-    let Wishes { options, metadata, event_id, collect } = wishes;
+fn noted(all: CallerOptions, receipt: &Receipt) -> Options {
+    let CallerOptions { options, metadata, event_id, collect } = all;
     receipt.note(|facts| {
         facts.metadata = metadata.into();
         facts.event_id = event_id.map(Into::into);
@@ -519,13 +574,15 @@ fn write_id(headers: &mut HeaderMap, id: CallId) {
     }
 }
 
-fn refuse(error: &Error, native: bool) -> Response<ReplyBody> {
-    error.response(native).map(ReplyBody::unmetered)
+fn refuse(error: Error, native: bool) -> Response<ReplyBody> {
+    let mut reply = error.response(native).map(ReplyBody::unmetered);
+    reply.extensions_mut().insert(error);
+    reply
 }
 
 /// Whether errors on this path have the vendor's form, where no endpoint is known.
-fn is_native(path: &str) -> bool {
-    !path.starts_with("/v1/")
+pub(crate) fn is_native(path: &str) -> bool {
+    !path.get(..4).is_some_and(|begin| begin.eq_ignore_ascii_case("/v1/"))
 }
 
 fn unknown_path(path: &str) -> Error {

@@ -51,6 +51,13 @@ impl ReplyBody {
     }
 }
 
+impl Default for ReplyBody {
+    /// An empty one, of no call.
+    fn default() -> Self {
+        Self::unmetered(Body::empty())
+    }
+}
+
 impl http_body::Body for ReplyBody {
     type Data = Bytes;
     type Error = BoxError;
