@@ -85,6 +85,7 @@ pub mod payload;
 pub mod peer;
 pub mod readers;
 pub mod receipt;
+mod reply;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
 #[cfg(feature = "sidecar")]
