@@ -75,6 +75,7 @@ mod error;
 pub mod estimate;
 pub mod gateway;
 mod headers;
+mod json;
 pub mod layers;
 pub mod neurons;
 pub mod payload;

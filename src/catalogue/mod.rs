@@ -1,6 +1,8 @@
 //! The models Workers AI hosts: task, rate limit, prices.
 //!
-//! The catalogue is data. A table is built in (`models.json`: pricing page of 2026-08-28, limits page of 2026-09-17), and
+//! The catalogue is data. A table is built in (`models.json`: pricing page of 2026-08-28 with the changes up to 2026-10-09,
+//! limits page of 2026-09-17; windows, defaults and maxima from the vendor's schemas of 2026-10, and from the model's own
+//! configuration where there is no schema: the two fp8-fast Llamas' windows, flux-2's largest picture), and
 //! entries given to [`Catalogue::with`] override or add models, so that a new model needs no new code. What the vendor lists
 //! is laid between the two by [`Catalogue::update`], while calls go on: a call keeps the model it was identified with.
 //!
@@ -20,7 +22,7 @@ use parking_lot::Mutex;
 
 pub use learned::Learned;
 pub use live::Change;
-pub use model::{Entry, ImageEntry, Limit, Model, Slot, Task};
+pub use model::{Entry, ImageEntry, ImageLimits, Limit, Model, Slot, StepsField, Task};
 pub use price::{Prices, Unit};
 pub use tokens::{Text, TokenRatio};
 
@@ -191,8 +193,8 @@ mod tests {
     #[test]
     fn the_table_reads() {
         let table: BTreeMap<String, Entry> = serde_json::from_str(TABLE).unwrap();
-        assert_eq!(table.len(), 78);
-        assert_eq!(table.values().filter(|m| m.prices.as_ref().is_some_and(|p| !p.is_empty())).count(), 67);
+        assert_eq!(table.len(), 81);
+        assert_eq!(table.values().filter(|m| m.prices.as_ref().is_some_and(|p| !p.is_empty())).count(), 68);
         assert!(table.values().all(|m| m.task.is_some() && m.requests_per_minute.is_some()));
     }
 

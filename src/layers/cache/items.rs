@@ -101,7 +101,10 @@ impl<'a> Items<'a> {
             Endpoint::Run => "text",
             _ => return None,
         };
-        let Object(fields) = serde_json::from_slice(&call.body).ok()?;
+        let Object(fields) = serde_json::from_slice(call.plain_body()).ok()?;
+        if has_twins(&fields) {
+            return None;
+        }
         let (_, list) = fields.iter().find(|(name, _)| *name == field)?;
         let texts: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
         let are_texts = texts.iter().all(|text| text.get().starts_with('"'));
@@ -188,6 +191,13 @@ impl<'a> Items<'a> {
         let model = read.and_then(|read| read.model).or(asked).map_or("null", RawValue::get);
         format!("{{\"object\":\"list\",\"data\":[{}],\"model\":{model}{usage}}}", data.join(",")).into()
     }
+}
+
+/// Whether a key comes more than once: the vendor reads the last one.
+fn has_twins(fields: &[(&str, &RawValue)]) -> bool {
+    let mut names: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 impl Vectors<'_> {

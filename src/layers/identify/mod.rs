@@ -35,6 +35,8 @@
 //! # });
 //! ```
 
+mod count;
+mod encoding;
 mod form;
 mod intake;
 mod json;
@@ -44,6 +46,7 @@ mod options;
 mod outcome;
 mod reply;
 mod route;
+mod scope;
 mod span;
 
 use std::convert::Infallible;
@@ -60,6 +63,7 @@ use http_body::Body as HttpBody;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
+use self::encoding::Content;
 use self::intake::read_body;
 use self::json::Reading;
 use self::keys::{Client, Keys};
@@ -68,12 +72,14 @@ use self::options::Wishes;
 use self::outcome::outcome;
 pub use self::reply::ReplyBody;
 use self::route::{Route, Target};
+use self::scope::Totals;
 use super::Reply;
 use crate::Error;
 use crate::body::{Body, BoxError};
-use crate::call::{Ask, Call, Endpoint, Head, Options};
-use crate::catalogue::{Catalogue, Task};
+use crate::call::{self, Ask, Call, Endpoint, Head, Options};
+use crate::catalogue::{Catalogue, Model, Task};
 use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
+use crate::json::Broken;
 use crate::payload::{Copying, Payload, Payloads};
 use crate::receipt::{CallId, ReadBy, Readers, Receipt};
 
@@ -315,13 +321,25 @@ where
     let body = read_body(settings, headers, body).await?;
     keep_request(&settings.payloads, headers, &body, receipt);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let reading = read(&body, content_type, arrived.target.endpoint)?;
-    let mut call = make_call(settings, account, arrived, body, reading, receipt)?;
+    let endpoint = arrived.target.endpoint;
+    let (decoded, reading) = match encoding::decode(headers, &body, settings.max_body)? {
+        Content::Plain => (None, read(&body, content_type, endpoint)),
+        Content::Decoded(plain) => {
+            let reading = read(&plain, content_type, endpoint);
+            (Some(plain), reading)
+        }
+        Content::Broken(why) if arrived.target.model.is_none() => return Err(Error::Malformed(why)),
+        Content::Broken(_) => (None, unread(&body)),
+    };
+    let mut call = make_call(settings, account, arrived, body, decoded, reading, receipt)?;
     if let Some(options) = options.filter(|options| *options != Options::default()) {
         call.options = Arc::new(options);
     }
     if let Some(client) = client {
         client.may_ask(&call.model.id)?;
+        if let Some(model) = &call.named_beside {
+            client.may_ask(&model.id)?;
+        }
         (call.key, call.models) = (Some(client.name()), client.models());
     }
     Ok(call)
@@ -343,60 +361,87 @@ fn account(settings: &Settings, target: &Target<'_>) -> Result<Arc<str>, Error> 
 
 /// What a body of this form asks for, for an estimate without a call.
 pub fn measure(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Ask, Error> {
-    read(body, content_type, endpoint).map(|reading| reading.ask)
+    let reading = read(body, content_type, endpoint);
+    match reading.broken {
+        Some(broken) => Err(malformed(&broken, body)),
+        None => Ok(reading.ask),
+    }
 }
 
-fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Reading, Error> {
-    let looks_json = || body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    if !endpoint.is_native() || is_json(content_type) || looks_json() {
-        return Reading::json(body).map_err(|error| malformed(&error));
+fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Reading {
+    let begins = |with: &str| content_type.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
+    if endpoint.is_native() && begins("multipart/form-data") {
+        return form::read(body, content_type);
     }
-    if content_type.starts_with("multipart/form-data") {
-        return Ok(form::read(body, content_type));
+    let is_media = begins("image/") || begins("audio/") || begins("video/");
+    let is_json = is_json(content_type);
+    if !endpoint.is_native() || !is_media && (is_json || looks_json(body)) {
+        let mut reading = Reading::json(body, endpoint);
+        if reading.broken.is_some() && endpoint.is_native() && !is_json {
+            // It only looked like JSON, as samples of a sound may.
+            raw(&mut reading.ask, body);
+        }
+        return reading;
     }
+    let mut reading = unread(body);
+    raw(&mut reading.ask, body);
+    reading
+}
+
+fn looks_json(body: &[u8]) -> bool {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+}
+
+/// A picture or a sound, whichever the model takes: each kind of model is priced by its own measure.
+fn raw(ask: &mut Ask, body: &[u8]) {
+    if imagesize::image_type(body).is_ok() {
+        media::add(ask, MediaKind::Picture, body, body.len() as u64);
+    }
+    media::add(ask, MediaKind::Sound, body, body.len() as u64);
+}
+
+/// A body of which nothing is known but its length.
+fn unread(body: &[u8]) -> Reading {
     let mut reading = Reading::default();
-    let kind = if content_type.starts_with("image/") || imagesize::image_type(body).is_ok() {
-        MediaKind::Picture
-    } else {
-        MediaKind::Sound
-    };
-    media::add(&mut reading.ask, kind, body, body.len() as u64);
-    Ok(reading)
+    reading.set(Totals::UNREAD);
+    let reach = &mut reading.ask.reach;
+    // Bytes that are no UTF-8 become characters of three bytes.
+    (reach.is_unread, reach.other_text_bytes) = (true, 3 * body.len() as u64);
+    reading
 }
 
-fn malformed(error: &serde_json::Error) -> Error {
-    Error::Malformed(format!("the body is not the JSON object that this route takes: {error}"))
+fn malformed(broken: &Broken, body: &[u8]) -> Error {
+    Error::Malformed(format!("the body is not the JSON object that this route takes: {}", broken.told(body)))
 }
 
+#[allow(clippy::too_many_arguments)]
 fn make_call(
     settings: &Settings,
     account: Arc<str>,
     arrived: Arrived<'_>,
-    mut body: Bytes,
+    body: Bytes,
+    decoded: Option<Bytes>,
     reading: Reading,
     receipt: &Receipt,
 ) -> Result<Call, Error> {
     let Arrived { target, method, query, mut headers, .. } = arrived;
-    let Reading { mut ask, stream, model: named } = reading;
-    let (name, mut model_in_body) = match (target.model, named) {
-        (Some(name), _) => (name.into_owned(), None),
-        (None, Some((name, place))) => (name, Some(place)),
-        (None, None) => return Err(Error::ModelMissing(NO_MODEL)),
+    let Reading { mut ask, stream, model: named, broken } = reading;
+    let (name, named_in_body, named_beside) = match (target.model, named, broken) {
+        (Some(name), named, _) => (name.into_owned(), None, named),
+        (None, _, Some(broken)) => return Err(malformed(&broken, decoded.as_ref().unwrap_or(&body))),
+        (None, Some((name, place)), None) => (name, Some(place), None),
+        (None, None, None) => return Err(Error::ModelMissing(NO_MODEL)),
     };
     if name.is_empty() || name.len() > 256 || name.contains(['\r', '\n', '?', '#', ' ']) || name.contains("..") {
         return Err(Error::ModelMissing(NO_MODEL));
     }
-    let mut id = name.as_str();
     // `compat` writes the provider in front. Upstream gets the model's own name.
-    if let (Some(bare), Some(place)) = (id.strip_prefix("workers-ai/"), &model_in_body) {
-        id = bare;
-        let quoted = format!("\"{bare}\"");
-        let spliced = [&body[..place.start], quoted.as_bytes(), &body[place.end..]].concat();
-        model_in_body = Some(place.start..place.start + quoted.len());
-        body = spliced.into();
-    }
+    let bare = name.strip_prefix("workers-ai/").filter(|_| named_in_body.is_some());
+    let id = bare.unwrap_or(&name);
     let model = settings.catalogue.find(id, guess(target.endpoint, &ask));
-    ask.batch |= query.is_some_and(|query| query.contains("queueRequest=true"));
+    let named_beside = named_beside.and_then(|(name, _)| beside(&settings.catalogue, &model, &name));
+    ask.batch |= query.is_some_and(asks_for_queue);
     let stream = stream && !ask.batch;
     receipt.identify(|facts| {
         facts.account = account.clone();
@@ -405,7 +450,7 @@ fn make_call(
         facts.stream = stream;
     });
     strip_hop_by_hop(&mut headers);
-    Ok(Call {
+    let mut call = Call {
         account,
         key: None,
         models: None,
@@ -416,16 +461,42 @@ fn make_call(
         options: Arc::default(),
         head: Arc::new(Head { method, query: query.map(str::to_owned), headers }),
         body,
-        model_in_body,
+        decoded,
+        model_in_body: named_in_body,
+        named_beside,
         receipt: receipt.clone(),
         allowance: None,
-    })
+    };
+    if let (Some(bare), Some(place)) = (bare, call.model_in_body.clone()) {
+        let quoted = serde_json::Value::from(bare).to_string();
+        call.replace_body(call::spliced(call.plain_body(), &place, &quoted));
+        call.model_in_body = Some(place.start..place.start + quoted.len());
+    }
+    Ok(call)
+}
+
+/// The listed model that a body names beside the path's, by its whole name or as a sibling of it: `clef` beside
+/// `@cf/cloudflare/clef-flash`.
+fn beside(catalogue: &Catalogue, model: &Model, name: &str) -> Option<Arc<Model>> {
+    let name = name.strip_prefix("workers-ai/").unwrap_or(name);
+    let sibling = || catalogue.get(&format!("{}/{name}", model.id.rsplit_once('/')?.0));
+    catalogue.get(name).or_else(sibling).filter(|beside| beside.id != model.id)
+}
+
+/// `queueRequest=true`, as a parameter of its own; of several each says so.
+fn asks_for_queue(query: &str) -> bool {
+    let decoded = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+    let mut values = query.split('&').filter_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decoded(name) == "queueRequest").then(|| decoded(value) == "true")
+    });
+    values.next().is_some_and(|first| first && values.all(|next| next))
 }
 
 /// What a model in no table does, from what it was sent.
 fn guess(endpoint: Endpoint, ask: &Ask) -> Task {
     match endpoint.guess() {
-        Task::Unknown if ask.audio_ms > 0 => Task::SpeechRecognition,
+        Task::Unknown if ask.audio_ms > 0 && ask.input_images.is_empty() => Task::SpeechRecognition,
         guess => guess,
     }
 }

@@ -70,7 +70,7 @@ pub(super) enum Reading {
 impl Metered {
     pub(super) fn new(inner: Resumed, reading: Reading, head: HeadWord, mut call: Call) -> Self {
         // A stream may last for minutes; the request has done its work, and its headers hold the buffer they came in.
-        call.body = Bytes::new();
+        (call.body, call.decoded) = (Bytes::new(), None);
         call.head = Arc::default();
         Self { inner, reading, tally: Tally::default(), head, call: Some(call) }
     }
