@@ -8,6 +8,7 @@
 //!
 //! A model that is in no table is still served: see [`Catalogue::find`].
 
+mod batches;
 mod learned;
 mod live;
 mod model;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+pub use batches::Batches;
 pub use learned::Learned;
 pub use live::Change;
 pub use model::{Entry, ImageEntry, ImageLimits, Limit, Model, Slot, StepsField, Task};
@@ -124,7 +126,9 @@ impl Catalogue {
         }
         self.warn_once(id);
         let entry = Entry { task: Some(guess), ..Entry::default() };
-        Arc::new(Model { tokens: self.nameless(guess).tokens.clone(), ..entry.model(id, Slot::OTHER) })
+        let nameless = self.nameless(guess);
+        let (tokens, batches) = (nameless.tokens.clone(), nameless.batches.clone());
+        Arc::new(Model { tokens, batches, ..entry.model(id, Slot::OTHER) })
     }
 
     /// The stand-in for a call whose model is not known, such as one that named none.

@@ -9,6 +9,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use super::batches::Batches;
 use super::learned::Learned;
 use super::price::Prices;
 use super::tokens::TokenRatio;
@@ -56,6 +57,8 @@ pub struct Model {
     pub tokens: TokenRatio,
     /// What the vendor reports over what its prices come to, learned in the same way.
     pub learned: Learned,
+    /// Its batches that were paid.
+    pub batches: Batches,
 }
 
 /// A model's place in tables that keep something for each model: listed models have one each, all others share one.
@@ -257,7 +260,8 @@ impl Model {
     pub(super) fn revised(&self, entry: Entry) -> Self {
         let model = entry.model(&self.id, self.slot);
         let learned = if model.prices == self.prices { self.learned.clone() } else { Learned::default() };
-        Self { id: self.id.clone(), tokens: self.tokens.clone(), learned, ..model }
+        let (tokens, batches) = (self.tokens.clone(), self.batches.clone());
+        Self { id: self.id.clone(), tokens, learned, batches, ..model }
     }
 }
 
@@ -392,6 +396,7 @@ impl Entry {
             slot,
             tokens: TokenRatio::default(),
             learned: Learned::default(),
+            batches: Batches::default(),
         }
     }
 }

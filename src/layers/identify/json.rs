@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::count::Count;
 use super::form;
 use super::media::{self, MediaKind};
-use super::scope::{Limit, Measure, Scope, Totals};
+use super::scope::{Form, Limit, Measure, Scope, Totals};
 use crate::call::{Ask, Endpoint};
 use crate::catalogue::Text;
 use crate::json::{Broken, Kind, Quoted, Walk};
@@ -141,7 +141,9 @@ impl<'b> Reader<'_, 'b> {
 
     /// An object of fields: the body, or one in it that wraps a model's inputs.
     fn object(&mut self, scope: &mut Scope, wrappers: u8) -> Result<(), Broken> {
-        scope.is_responses |= self.endpoint == Endpoint::Responses;
+        if self.endpoint == Endpoint::Responses {
+            scope.form = Form::Responses;
+        }
         self.walk.open();
         let mut is_first = true;
         while let Some(key) = self.walk.key(&mut is_first)? {
@@ -236,7 +238,9 @@ impl<'b> Reader<'_, 'b> {
             return Ok(());
         }
         (scope.asks, scope.asks_more_than_a_poll) = (true, true);
-        scope.is_responses |= self.endpoint.is_native();
+        if self.endpoint.is_native() {
+            scope.form = Form::Either;
+        }
         self.words()
     }
 

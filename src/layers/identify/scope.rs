@@ -22,6 +22,18 @@ pub(super) enum Measure {
     NumSteps,
 }
 
+/// Which limits on an answer are read, and whether a model's default is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The native form, and OpenAI's chat.
+    #[default]
+    Chat,
+    /// OpenAI's Responses, in which no model has a default.
+    Responses,
+    /// Natively it may be either: it has an `input` that is no object.
+    Either,
+}
+
 /// The counts of one object, taken in field by field.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
@@ -31,8 +43,7 @@ pub(super) struct Scope {
     best_of: Given,
     /// Rejected ones may be billed beside the answer's tokens.
     pub(super) prediction_bytes: u64,
-    /// It has the form of OpenAI's Responses, in which no model has a default.
-    pub(super) is_responses: bool,
+    pub(super) form: Form,
     /// It asks for something by fields of its own, rather than by an object or a list within it.
     pub(super) asks: bool,
     /// It has a field beside a model's name, a `request_id` and an `input`.
@@ -96,16 +107,19 @@ impl Scope {
         let limited = tokens.saturating_add(self.prediction_bytes).saturating_mul(answers);
         let reach = OutputReach { answers, limited_tokens: limited, ..OutputReach::NONE };
         let [max, completion, output, _] = self.limits;
-        if self.limits.iter().any(|given| given.is_boundless) {
-            return OutputReach { open: answers, ..reach };
-        }
-        match self.is_responses {
-            true if output.is_sure() => reach,
-            true => OutputReach { open: answers, ..reach },
-            false if max.is_sure() => reach,
-            false if completion.is_sure() && !max.is_given() => OutputReach { by_completion_limit: answers, ..reach },
-            false => OutputReach { by_default: answers, ..reach },
-        }
+        let open = OutputReach { open: answers, ..reach };
+        let in_chat = match () {
+            () if max.is_sure() => reach,
+            () if completion.is_sure() && !max.is_given() => OutputReach { by_completion_limit: answers, ..reach },
+            () => OutputReach { by_default: answers, ..reach },
+        };
+        let in_responses = if output.is_sure() { reach } else { open };
+        let plain = match self.form {
+            Form::Chat => in_chat,
+            Form::Responses => in_responses,
+            Form::Either => in_chat.or(in_responses),
+        };
+        if self.limits.iter().any(|given| given.is_boundless) { plain.or(open) } else { plain }
     }
 
     fn number_of_answers(&self) -> u64 {

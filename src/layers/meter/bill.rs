@@ -4,6 +4,7 @@ use super::tally::Tally;
 use crate::call::{Call, CustomCost};
 use crate::catalogue::{Model, Unit};
 use crate::estimate;
+use crate::json::Fields;
 use crate::neurons::Neurons;
 use crate::receipt::{Cost, Source};
 use crate::usage::Usage;
@@ -22,7 +23,10 @@ const HEAD_PRECISION: u64 = 10_000;
 
 /// Writes what the call used and cost on its receipt, and learns from it. `whole` replies alone teach about output.
 pub(super) fn settle(call: &Call, tally: &Tally, head: HeadWord, whole: bool) {
-    if call.ask.is_poll() {
+    if let Some(batch) = call.ask.poll_of.as_ref().filter(|_| call.ask.is_poll())
+        && !(tally.has_tokens && call.model.batches.pay(batch))
+    {
+        // Its answers are to come, or were paid when it was queued.
         return;
     }
     let (usage, guessed) = usage(call, tally);
@@ -33,6 +37,17 @@ pub(super) fn settle(call: &Call, tally: &Tally, head: HeadWord, whole: bool) {
         facts.usage = usage;
         facts.cost = cost;
     });
+}
+
+/// A batch that was queued is paid: what fetches its answers costs nothing.
+pub(super) fn note_queued(call: &Call, reply: &[u8]) {
+    let inner = Fields::of(reply).and_then(|fields| {
+        let result = fields.last("result").and_then(|place| Fields::at(reply, place.start));
+        result.and_then(|result| result.last("request_id")).or(fields.last("request_id"))
+    });
+    if let Some(id) = inner.and_then(|place| serde_json::from_slice::<String>(&reply[place]).ok()) {
+        call.model.batches.pay(&id);
+    }
 }
 
 /// What was used, and whether its tokens are only a guess.
@@ -58,7 +73,7 @@ fn usage(call: &Call, tally: &Tally) -> (Usage, bool) {
 
 /// A batch whose answers are to come, and will not be counted again.
 fn is_queued(call: &Call, tally: &Tally) -> bool {
-    call.ask.batch && !tally.has_tokens
+    call.ask.batch && !call.ask.is_poll() && !tally.has_tokens
 }
 
 fn prices_tokens(model: &Model) -> bool {

@@ -242,6 +242,9 @@ async fn read_json(head: response::Parts, body: Body, word: HeadWord, call: &Cal
     taken.begun.iter().for_each(|bytes| scanner.push(bytes));
     tally.add(scanner.finish());
     bill::settle(call, &tally, word, true);
+    if call.ask.batch && !call.ask.is_poll() {
+        bill::note_queued(call, &taken.whole());
+    }
     let mut reply = Reply::from_parts(head, taken.into_body());
     write_cost(&mut reply, call);
     Ok(reply)
