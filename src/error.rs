@@ -51,7 +51,9 @@ pub enum Error {
         max_bytes: u64,
     },
     /// The body has a content encoding that is not known.
-    #[error("the content encoding {0:?} is not known; send the body as gzip, deflate, br or zstd, or without an encoding")]
+    #[error(
+        "the content encoding {0:?} is not known; send the body as gzip, deflate, br or zstd, or without an encoding"
+    )]
     Encoding(String),
     /// The client stopped sending before the body was whole.
     #[error("the request's body ended early: {0}")]
@@ -220,7 +222,7 @@ impl Error {
             Self::RateLimited { .. } => Outcome::RateLimited,
             Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => {
                 Outcome::BudgetExceeded
-            },
+            }
             Self::Unreachable { .. } | Self::Unavailable(_) => Outcome::UpstreamError,
             Self::Timeout { .. } => Outcome::Timeout,
             _ => Outcome::ClientError,

@@ -182,7 +182,8 @@ fn input_tokens(ask: &Ask, model: &Model) -> Option<u64> {
     let tokens = picture_tokens(ask, model).map(|pictures| text.saturating_add(pictures));
     // Other models read each text by itself, in a window of its own.
     let shares_window = matches!(model.task, Task::TextGeneration | Task::ImageToText | Task::Unknown);
-    let window = model.context.filter(|_| shares_window).map(|context| u64::from(context).saturating_mul(requests(ask)));
+    let window =
+        model.context.filter(|_| shares_window).map(|context| u64::from(context).saturating_mul(requests(ask)));
     match (tokens, window) {
         (Some(tokens), Some(window)) => Some(tokens.min(window)),
         (tokens, window) => tokens.or(window),
@@ -199,7 +200,9 @@ fn picture_tokens(ask: &Ask, model: &Model) -> Option<u64> {
     match model.picture_tokens.map(u64::from) {
         Some(most) => Some(most.saturating_mul((ask.input_images.len() as u64).max(u64::from(reach.unsized_pictures)))),
         None if reads_media && reach.unsized_pictures > 0 => None,
-        None => Some(ask.input_images.iter().map(|size| PICTURE_TOKENS.max(size.area().div_ceil(PIXELS_A_TOKEN))).sum()),
+        None => {
+            Some(ask.input_images.iter().map(|size| PICTURE_TOKENS.max(size.area().div_ceil(PIXELS_A_TOKEN))).sum())
+        }
     }
 }
 
@@ -282,5 +285,8 @@ fn largest_image(ask: &Ask, model: &Model) -> ImageUsage {
         StepsField::Either if reach.steps.given == 0 && !reach.steps.or_default => steps(reach.num_steps),
         StepsField::Either => steps(reach.steps).max(steps(reach.num_steps)),
     };
-    ImageUsage { size: Size { width: side(reach.width, default.size.width), height: side(reach.height, default.size.height) }, steps }
+    ImageUsage {
+        size: Size { width: side(reach.width, default.size.width), height: side(reach.height, default.size.height) },
+        steps,
+    }
 }

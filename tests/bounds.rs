@@ -118,7 +118,9 @@ fn quote(text: &str, spelling: u64, out: &mut String) {
         match char {
             '"' | '\\' => out.extend(['\\', char]),
             '\n' => out.push_str("\\n"),
-            char if char.is_ascii() && spelling >> (n % 48) & 5 == 5 => out.push_str(&format!("\\u{:04x}", char as u32)),
+            char if char.is_ascii() && spelling >> (n % 48) & 5 == 5 => {
+                out.push_str(&format!("\\u{:04x}", char as u32))
+            }
             char => out.push(char),
         }
     }
@@ -133,7 +135,13 @@ fn js_number(text: &str) -> f64 {
         return u32::from_str_radix(digits, 16).map_or(f64::NAN, f64::from);
     }
     let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte));
-    if text.is_empty() { 0.0 } else if is_decimal { text.parse().unwrap_or(f64::NAN) } else { f64::NAN }
+    if text.is_empty() {
+        0.0
+    } else if is_decimal {
+        text.parse().unwrap_or(f64::NAN)
+    } else {
+        f64::NAN
+    }
 }
 
 fn js_parse_int(text: &str) -> f64 {
@@ -141,7 +149,12 @@ fn js_parse_int(text: &str) -> f64 {
     if text.starts_with("0x") {
         return js_number(text);
     }
-    let digits: String = text.chars().enumerate().take_while(|(n, c)| c.is_ascii_digit() || *n == 0 && *c == '-').map(|(_, c)| c).collect();
+    let digits: String = text
+        .chars()
+        .enumerate()
+        .take_while(|(n, c)| c.is_ascii_digit() || *n == 0 && *c == '-')
+        .map(|(_, c)| c)
+        .collect();
     digits.parse().unwrap_or(f64::NAN)
 }
 
@@ -164,7 +177,8 @@ fn counted(value: Option<&Js>, coercion: Coercion) -> Counted {
     let Some(value) = value.filter(|value| !matches!(value, Js::Literal("null"))) else { return Counted::Default };
     // More than any safe integer is more than any window.
     let is_size = |number: &f64| (0.0..=9_007_199_254_740_991.0).contains(number);
-    let by_size = |number: f64| Some(number).filter(is_size).map_or(Counted::Boundless, |size| Counted::Of(size.ceil() as u128));
+    let by_size =
+        |number: f64| Some(number).filter(is_size).map_or(Counted::Boundless, |size| Counted::Of(size.ceil() as u128));
     match coercion {
         Coercion::Strict => match value {
             Js::Literal(literal) if !matches!(*literal, "true" | "false") => {
@@ -188,7 +202,9 @@ fn text_cost(model: &Model, inputs: &Js, form: Form, coercion: Coercion) -> Opti
     let names: &[&str] = match form {
         Form::Responses => &["max_output_tokens"],
         // gpt-oss has OpenAI's own schema on that route.
-        _ if model.max_tokens_default.is_some() && !(form == Form::Chat && model.default_on_run_only) => &["max_tokens"],
+        _ if model.max_tokens_default.is_some() && !(form == Form::Chat && model.default_on_run_only) => {
+            &["max_tokens"]
+        }
         _ => &["max_tokens", "max_completion_tokens"],
     };
     let window = model.context.map(u128::from);
@@ -201,7 +217,8 @@ fn text_cost(model: &Model, inputs: &Js, form: Form, coercion: Coercion) -> Opti
     if limits.contains(&Counted::Refused) {
         return Some(0);
     }
-    let given = limits.iter().filter_map(|limit| if let Counted::Of(tokens) = limit { Some(*tokens) } else { None }).max();
+    let given =
+        limits.iter().filter_map(|limit| if let Counted::Of(tokens) = limit { Some(*tokens) } else { None }).max();
     let tokens = match given {
         _ if limits.contains(&Counted::Boundless) => window?,
         Some(tokens) => tokens,
@@ -258,8 +275,24 @@ fn dearest(model: &Model, body: &Js, endpoint: Endpoint) -> Option<u128> {
 // === generated bodies ===
 
 const COUNTS: [&str; 18] = [
-    "1", "7", "300", "5000", "0", "-1", "-0", "50.9", "1e3", "1E+2", "1e21", "9007199254740993", "true", "false", "null", "4096.0",
-    "2147483648", "16",
+    "1",
+    "7",
+    "300",
+    "5000",
+    "0",
+    "-1",
+    "-0",
+    "50.9",
+    "1e3",
+    "1E+2",
+    "1e21",
+    "9007199254740993",
+    "true",
+    "false",
+    "null",
+    "4096.0",
+    "2147483648",
+    "16",
 ];
 
 fn counts() -> impl Strategy<Value = Js> {
@@ -286,13 +319,17 @@ fn texts() -> impl Strategy<Value = Js> {
 fn messages() -> impl Strategy<Value = Js> {
     let content = prop_oneof![
         texts(),
-        texts().prop_map(|text| Js::List(vec![Js::Object(vec![("type".into(), Js::Text("text".into())), ("text".into(), text)])])),
+        texts().prop_map(|text| Js::List(vec![Js::Object(vec![
+            ("type".into(), Js::Text("text".into())),
+            ("text".into(), text)
+        ])])),
         texts().prop_map(|text| {
             // Deeper than a parser with a stack of its own goes.
             (0..200).fold(text, |inner, _| Js::List(vec![inner]))
         }),
     ];
-    let message = content.prop_map(|content| Js::Object(vec![("role".into(), Js::Text("user".into())), ("content".into(), content)]));
+    let message = content
+        .prop_map(|content| Js::Object(vec![("role".into(), Js::Text("user".into())), ("content".into(), content)]));
     prop::collection::vec(message, 0..4).prop_map(Js::List)
 }
 

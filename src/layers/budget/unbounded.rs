@@ -33,7 +33,8 @@ pub(super) fn error(call: &Call, rule: &Rule, settings: &Settings) -> Error {
         "or set [reservations] unpriced to \"allow\", or to what such a call is to reserve, such as \"50 neurons\"";
     let mend = match unbounded(call) {
         Some(Unbounded::Answer) => {
-            let clamp = if settings.clamp_max_tokens { "" } else { ", or set clamp_max_tokens = true in [reservations]" };
+            let clamp =
+                if settings.clamp_max_tokens { "" } else { ", or set clamp_max_tokens = true in [reservations]" };
             format!(
                 "give max_tokens as a positive whole number{clamp}, or add `context` or `max_output_tokens` to {entry}, {otherwise}"
             )
@@ -70,7 +71,9 @@ impl TryFrom<String> for Unpriced {
             "allow" => Ok(Self::Allow),
             amount => match amount.parse::<Amount>() {
                 Ok(Amount(neurons)) => Ok(Self::AtMost(neurons)),
-                Err(_) => Err(format!("`{text}` is neither `refuse` nor `allow` nor a sum of money, such as `50 neurons`")),
+                Err(_) => {
+                    Err(format!("`{text}` is neither `refuse` nor `allow` nor a sum of money, such as `50 neurons`"))
+                }
             },
         }
     }

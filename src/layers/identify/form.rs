@@ -140,7 +140,8 @@ fn add(reading: &mut Reading, scope: &mut Scope, part: &[u8]) -> bool {
         "max_length" => Some(Limit::MaxLength),
         _ => None,
     };
-    let is_file = parameter(disposition, "filename").is_some() || disposition.to_ascii_lowercase().contains("filename*");
+    let is_file =
+        parameter(disposition, "filename").is_some() || disposition.to_ascii_lowercase().contains("filename*");
     let content_type = header(&head, "content-type").unwrap_or("");
     match (&*name, measure, limit) {
         (_, Some(measure), _) => {
@@ -283,7 +284,9 @@ mod tests {
             assert_eq!(ask.reach.image.steps.given, 30, "{what}");
             assert!(ask.text.bytes() >= 3, "{what}: {:?}", ask.text);
         }
-        for content_type in ["Multipart/Form-Data; Boundary=b", "multipart/form-data; charset=\"; boundary=x\"; BOUNDARY=\"b\""] {
+        for content_type in
+            ["Multipart/Form-Data; Boundary=b", "multipart/form-data; charset=\"; boundary=x\"; BOUNDARY=\"b\""]
+        {
             assert_eq!(read(plain.as_bytes(), content_type).ask.image.steps, Some(30), "{content_type}");
         }
     }

@@ -388,3 +388,114 @@ impl Ask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::catalogue::{Catalogue, Task};
+    use crate::neurons::Neurons;
+    use crate::receipt::Estimate;
+
+    fn read(body: &str) -> Reading {
+        Reading::json(body.as_bytes(), Endpoint::Run)
+    }
+
+    fn upper(body: &str) -> Neurons {
+        let model = Catalogue::default().find("@cf/meta/llama-3.2-1b-instruct", Task::TextGeneration);
+        Estimate::new(&read(body).ask, &model).upper.unwrap()
+    }
+
+    #[test]
+    fn no_form_of_asking_for_more_makes_the_bound_smaller() {
+        // A token written costs 18,252 micro-neurons.
+        let thousand = Neurons::from_micro(18_252_000);
+        for (body, tokens) in [
+            (r#"{"prompt":"x","max_tokens":1000,"max_completion_tokens":1}"#, 1),
+            (r#"{"prompt":"x","max_tokens":1000,"max_tokens":1}"#, 1),
+            (r#"{"prompt":"x","max_tokens":"1e3"}"#, 1),
+            (r#"{"prompt":"x","max_tokens":1000,"n":5}"#, 5),
+            (r#"{"requests":[{"prompt":"x","max_tokens":1000},{"prompt":"y","max_tokens":9},{"prompt":"z"}]}"#, 1),
+            (r#"{"requests":[{"prompt":"x","n":2,"max_tokens":1000},{"prompt":"y","max_tokens":1000}]}"#, 3),
+        ] {
+            let bound = upper(body);
+            assert!(bound.micro() > thousand.micro() * tokens, "{bound} for {body}");
+        }
+        assert_eq!(upper(r#"{"prompt":"x","max_tokens":0}"#), upper(r#"{"prompt":"x"}"#));
+    }
+
+    #[test]
+    fn of_twins_the_vendor_reads_the_last() {
+        let reading = read(r#"{"model":"a","stream":true,"mod\u0065l":"b","stream":false,"input":{"model":"c"}}"#);
+        assert_eq!((reading.model, reading.stream), (Some(("b".into(), 40..43)), false));
+        assert_eq!(read(r#"{"model":"a","model":null}"#).model, None);
+    }
+
+    #[test]
+    fn what_is_said_is_measured_however_it_is_escaped() {
+        let text = |body| read(body).ask.text;
+        let plain = text(r#"{"messages":[{"role":"user","content":"Grüße, 世界 \ud83c\udf09"}]}"#);
+        assert_eq!(plain.bytes(), "Grüße, 世界 🌉".len() as u64);
+        assert_eq!(plain, text(r#"{"messages":[{"role":"user","content":"Gr\u00fc\u00dfe\u002c \u4e16界 🌉"}]}"#));
+        assert_eq!(read(r#"{"text":["é\u0301","\ud83d"]}"#).ask.characters, 3);
+    }
+
+    const NAMES: [&str; 18] = [
+        "model",
+        "stream",
+        "max_tokens",
+        "temperature",
+        "seed",
+        "width",
+        "steps",
+        "messages",
+        "text",
+        "tools",
+        "input",
+        "requests",
+        "image",
+        "audio",
+        "role",
+        "content",
+        "multipart",
+        "mod\\u0065l",
+    ];
+
+    /// JSON of the fields that are read, with any kind of value in each, as text.
+    fn bodies() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            "-?[1-9][0-9]{0,24}(\\.[0-9]{1,3})?(e[+-]?[0-9]{1,3})?",
+            "[a-z ]{0,8}|data:[a-z/;,]{0,12}|NaN|-1|1e999|é\u{10ffff}".prop_map(|text| format!("\"{text}\"")),
+            Just("true".to_owned()),
+            Just("null".to_owned()),
+            Just(r#""\ud83d\ude00 \" \\""#.to_owned()),
+        ];
+        let field = |value: String, name: &str| format!("\"{name}\":{value}");
+        leaf.prop_recursive(6, 60, 5, move |inner| {
+            let named =
+                (inner.clone(), prop::sample::select(&NAMES[..])).prop_map(move |(value, name)| field(value, name));
+            prop_oneof![
+                prop::collection::vec(inner, 0..5).prop_map(|items| format!("[{}]", items.join(","))),
+                prop::collection::vec(named, 0..6).prop_map(|fields| format!("{{{}}}", fields.join(" , "))),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_object_is_read_and_a_model_stands_where_it_says(body in bodies(), cut in 0usize..400) {
+            let _ = Reading::json(&body.as_bytes()[..cut.min(body.len())], Endpoint::Run);
+            let reading = read(&body);
+            prop_assert_eq!(reading.broken.is_none(), body.starts_with('{'));
+            if let Some((name, place)) = reading.model {
+                prop_assert_eq!(serde_json::from_str::<String>(&body[place]).unwrap(), name);
+            }
+        }
+
+        #[test]
+        fn no_bytes_break_it(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Reading::json(&bytes, Endpoint::Run);
+        }
+    }
+}

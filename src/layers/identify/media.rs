@@ -193,7 +193,11 @@ pub(super) fn add_text(ask: &mut Ask, kind: MediaKind, text: &[u8]) {
         return;
     }
     let Some(url) = strip_scheme(text) else {
-        return if is_link(text) || kind == MediaKind::Other { add_unsized(ask, kind) } else { add_base64(ask, kind, text) };
+        return if is_link(text) || kind == MediaKind::Other {
+            add_unsized(ask, kind)
+        } else {
+            add_base64(ask, kind, text)
+        };
     };
     let (media_type, data) = url.split_at(memchr::memchr(b',', url).unwrap_or(url.len()));
     let kind = kind.of_type(media_type);
