@@ -14,6 +14,8 @@ use http_body_util::BodyExt;
 use tollgate::body::Body;
 use tollgate::gateway::Gateway;
 use tollgate::layers::budget::{self, Period, Rule, Unpriced};
+use tollgate::layers::identify;
+use tollgate::layers::identify::keys::{Key, Keys, sha256};
 use tollgate::neurons::Neurons;
 use tollgate::receipt::{Facts, Reader};
 use tollgate::upstream::Around;
@@ -367,6 +369,32 @@ async fn a_poll_costs_nothing_unless_it_brings_what_was_not_paid() {
     // Another's batch is paid when its answers come, and once.
     let paid: Vec<_> = costs.0.lock().unwrap().iter().map(|cost| !cost.is_zero()).collect();
     assert_eq!(paid, [true, false, false, true, false]);
+}
+
+#[tokio::test]
+async fn a_key_for_one_model_is_none_for_another_that_the_body_names() {
+    let flash = "@cf/cloudflare/clef-flash";
+    let mut key = Key::new("k", sha256("secret"));
+    key.models = vec![flash.into(), LLAMA.into()];
+    let mut door = identify::Settings::default();
+    door.keys = Keys::new(&[key]).unwrap();
+    let vendor = service_fn(|_: Request<Body>| async {
+        Ok::<_, std::io::Error>(Response::new(http_body_util::Full::<Bytes>::from("{}")))
+    });
+    let gate = Gateway::builder().account("023e").token("t").base_url("http://127.0.0.1:1").door(door);
+    let gate = gate.build_around(Around::new(vendor)).unwrap();
+    let run = format!("/run/{flash}");
+    for (path, body, status) in [
+        (&*run, r#"{"state":"x"}"#.to_owned(), 200),
+        (&run, r#"{"model":"clef-flash","state":"x"}"#.to_owned(), 200),
+        (&run, r#"{"model":"clef","state":"x"}"#.to_owned(), 403),
+        (&run, r#"{"m\u006fdel":"@cf/cloudflare/clef","state":"x"}"#.to_owned(), 403),
+        ("/v1/chat/completions", format!(r#"{{"model":"{KIMI}","model":"{LLAMA}"}}"#), 200),
+        ("/v1/chat/completions", format!(r#"{{"model":"{LLAMA}","model":"{KIMI}"}}"#), 403),
+    ] {
+        let request = Request::post(path).header(header::AUTHORIZATION, "Bearer secret").body(Body::from(body.clone()));
+        assert_eq!(gate.clone().oneshot(request.unwrap()).await.unwrap().status(), status, "{body}");
+    }
 }
 
 /// What each call cost.
