@@ -41,7 +41,7 @@ fn main() {
     let archive = Archive::open(&path).unwrap();
     for group in [Group::Day, Group::Model, Group::Key] {
         let began = Instant::now();
-        let usage = archive.usage(0, u64::MAX >> 1, group).unwrap();
+        let usage = archive.usage(0, u64::MAX >> 1, &[group], &jiff::tz::TimeZone::UTC).unwrap();
         println!("usage of all by {group:?}: {:?}, {} lines", began.elapsed(), usage.len());
     }
     let filter = |change: &dyn Fn(&mut Filter)| {

@@ -10,8 +10,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method};
 use serde::Serialize;
+use tokio::time::Instant;
 
+use crate::Error;
 use crate::catalogue::{Model, Task, Text};
+use crate::departure::Departure;
 use crate::receipt::Receipt;
 use crate::usage::Size;
 
@@ -49,6 +52,20 @@ pub struct Call {
     pub receipt: Receipt,
     /// Who answers for what it costs, where anyone does.
     pub allowance: Option<Arc<dyn Allowance>>,
+    /// Tells whether this attempt's request has gone out, where anyone asks: see [`departure`](crate::departure).
+    pub departure: Option<Departure>,
+    /// Until when its client wants the reply to begin, whatever it waits for and however often it is tried.
+    pub deadline: Option<Deadline>,
+}
+
+/// When a client's patience ends (`cf-aig-request-timeout`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Deadline {
+    /// Then.
+    pub at: Instant,
+    /// How long it was when the call was made.
+    pub after: Duration,
 }
 
 /// Answers for what a call costs: a budget's reservation.
@@ -285,6 +302,20 @@ pub(crate) fn spliced(body: &[u8], place: &Range<usize>, text: &str) -> Bytes {
     spliced.extend_from_slice(text.as_bytes());
     spliced.extend_from_slice(&body[place.end..]);
     spliced.freeze()
+}
+
+// === impl Deadline ===
+
+impl Deadline {
+    /// So long from now; `None` where that is beyond what a clock can tell.
+    pub fn after(after: Duration) -> Option<Self> {
+        Some(Self { at: Instant::now().checked_add(after)?, after })
+    }
+
+    /// What is told where it has passed. `was_sent`: an attempt had gone out.
+    pub fn passed(self, was_sent: bool) -> Error {
+        Error::Timeout { after: self.after, setting: "cf-aig-request-timeout", was_sent }
+    }
 }
 
 // === impl Ask ===

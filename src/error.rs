@@ -126,6 +126,16 @@ pub enum Error {
         after: Duration,
         /// What sets that.
         setting: &'static str,
+        /// The request had gone out: it may have run, and may have cost.
+        was_sent: bool,
+    },
+    /// The gate has no room for the call now.
+    #[error("{what}; retry after {:.1} s", .retry_after.as_secs_f64())]
+    Overloaded {
+        /// What is full, and what sets that.
+        what: String,
+        /// When there may be room again.
+        retry_after: Duration,
     },
     /// The leader of a shared flight ended without an answer, or the gate is stopping.
     #[error("{0}")]
@@ -150,13 +160,13 @@ impl Error {
             | Self::FreeNeuronsUsedUp { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded { .. } | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// The request had gone out when this happened: upstream may have run it, and nobody will say what it cost.
     pub fn may_have_cost(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::Unreachable { was_sent: true, .. })
+        matches!(self, Self::Timeout { was_sent: true, .. } | Self::Unreachable { was_sent: true, .. })
     }
 
     /// A name for programs, the same for good.
@@ -178,6 +188,7 @@ impl Error {
             Self::FreeNeuronsUsedUp { .. } => "free_neurons_used_up",
             Self::Unreachable { .. } => "upstream_unreachable",
             Self::Timeout { .. } => "upstream_timeout",
+            Self::Overloaded { .. } => "overloaded",
             Self::Unavailable(_) => "unavailable",
         }
     }
@@ -193,7 +204,7 @@ impl Error {
             Self::Forbidden(_) => 5018,
             Self::RateLimited { .. } | Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } => 3021,
             Self::FreeNeuronsUsedUp { .. } => 3036,
-            Self::Unreachable { .. } | Self::Unavailable(_) => 3040,
+            Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) => 3040,
             Self::Timeout { .. } => 3007,
         }
     }
@@ -201,7 +212,9 @@ impl Error {
     /// When the same call may succeed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after, .. } | Self::FreeNeuronsUsedUp { retry_after } => Some(*retry_after),
+            Self::RateLimited { retry_after, .. }
+            | Self::FreeNeuronsUsedUp { retry_after }
+            | Self::Overloaded { retry_after, .. } => Some(*retry_after),
             Self::BudgetExceeded { retry_after, .. } => *retry_after,
             _ => None,
         }
@@ -210,7 +223,7 @@ impl Error {
     /// Whether a client should try the same call again by itself; `None` leaves it to the status.
     fn should_retry(&self) -> Option<bool> {
         match self {
-            Self::RateLimited { .. } => Some(true),
+            Self::RateLimited { .. } | Self::Overloaded { .. } => Some(true),
             Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => Some(false),
             _ => None,
         }
@@ -223,7 +236,7 @@ impl Error {
             Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => {
                 Outcome::BudgetExceeded
             }
-            Self::Unreachable { .. } | Self::Unavailable(_) => Outcome::UpstreamError,
+            Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) => Outcome::UpstreamError,
             Self::Timeout { .. } => Outcome::Timeout,
             _ => Outcome::ClientError,
         }
@@ -261,7 +274,7 @@ impl Error {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000)));
             headers.insert("retry-after-ms", HeaderValue::from(millis));
         }
-        if matches!(self, Self::BodyTooLarge { .. } | Self::BodyIncomplete(_)) {
+        if matches!(self, Self::BodyTooLarge { .. } | Self::BodyIncomplete(_) | Self::Overloaded { .. }) {
             // What was not read of the body stands in the way of the next request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -72,20 +72,25 @@ pub mod catalogue;
 #[cfg(feature = "sidecar")]
 pub mod cli;
 pub mod client;
+pub mod departure;
 mod error;
 pub mod estimate;
 pub mod gateway;
 mod headers;
 mod json;
 pub mod layers;
+pub mod memory;
 pub mod neurons;
+pub mod pace;
 pub mod payload;
+pub mod peer;
 pub mod readers;
 pub mod receipt;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
 #[cfg(feature = "sidecar")]
 pub mod simulator;
+mod sse;
 pub mod upstream;
 pub mod usage;
 pub mod vendor;

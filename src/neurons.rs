@@ -74,6 +74,13 @@ impl Neurons {
         decimal(u64::try_from((pico + 500) / 1000).unwrap_or(u64::MAX), 9)
     }
 
+    /// In US dollars with twelve decimals, which are all there are: `0.001900800000`. For sheets that are added up.
+    pub fn usd_exact(self) -> String {
+        let pico = u128::from(self.0) * u128::from(PICO_USD_PER_MICRO);
+        const WHOLE: u128 = 1_000_000_000_000;
+        format!("{}.{:012}", pico / WHOLE, pico % WHOLE)
+    }
+
     /// True for no neurons at all.
     pub const fn is_zero(self) -> bool {
         self.0 == 0
@@ -158,6 +165,8 @@ mod tests {
         assert_eq!(Neurons::from_whole(1_000_000_000).usd_decimal(), "11000.000000000");
         assert_eq!(Neurons::ZERO.usd_decimal(), "0.000000000");
         assert_eq!(Neurons::MAX.decimal(), "18446744073709.551615");
+        assert_eq!(Neurons::from_micro(1).usd_exact(), "0.000000000011");
+        assert_eq!(Neurons::MAX.usd_exact(), "202914184.810805067765");
     }
 
     proptest::proptest! {

@@ -399,7 +399,13 @@ fn bound(model: &Model, bytes: &[u8], endpoint: Endpoint) -> Option<Neurons> {
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("TOLLGATE_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(2_000);
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 10_000, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_global_rejects: cases * 4,
+        max_shrink_iters: 10_000,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {

@@ -10,6 +10,7 @@ mod keys;
 mod logs;
 mod models;
 mod reconcile;
+mod report;
 mod serve;
 mod settings;
 mod usage;
@@ -40,6 +41,8 @@ enum Command {
     Keys(keys::Keys),
     /// Sum up what was used, from the records
     Usage(usage::Usage),
+    /// Make a page of what was spent, by who is charged: for a month's end
+    Report(report::Report),
     /// Show the latest calls, from the records
     Logs(logs::Logs),
     /// Hold the records against the vendor's own books; exit 1 where they differ
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Estimate(command) => command.run(),
         Command::Keys(command) => command.run(),
         Command::Usage(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::Logs(command) => command.run(),
         Command::Reconcile(command) => command.run(),
         Command::Demo(command) => command.run(),

@@ -4,12 +4,13 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::settings::{MODELS, Settings, variables};
 use super::{Failure, print};
 use crate::sidecar::config::{BaseUrl, Log, LogFormat};
-use crate::sidecar::{Sidecar, StartError};
+use crate::sidecar::{Sidecar, StartError, machine};
 
 #[derive(Args, Debug)]
 pub(super) struct Serve {
@@ -42,11 +43,13 @@ impl Serve {
         }
         config.catalogue.path.get_or_insert_with(|| MODELS.into());
         start_log(&config.log)?;
+        machine::raise_open_files();
+        let hangups = ignore_hangups().map_err(|error| Failure::Failed(error.to_string()))?;
         let sidecar = Sidecar::start(config, &variables, Vec::new()).map_err(failure)?;
         let (listen, admin) = (sidecar.listen(), sidecar.admin());
         tracing::info!(%listen, %admin, "serving");
         print(&format!("listening on http://{listen}, admin on http://{admin}\n"))?;
-        wait_for_a_signal().map_err(|error| Failure::Failed(error.to_string()))?;
+        wait_for_a_signal(hangups).map_err(|error| Failure::Failed(error.to_string()))?;
         tracing::info!("stopping: no new calls, running ones may end");
         sidecar.join().map_err(|error| Failure::Failed(error.to_string()))
     }
@@ -73,8 +76,29 @@ pub(super) fn start_log(log: &Log) -> Result<(), Failure> {
     started.map_err(|error| Failure::Failed(error.to_string()))
 }
 
-fn wait_for_a_signal() -> std::io::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(signalled())
+/// A terminal that closes, or a `kill -HUP` that is meant to reload, does not end the gate. From here on, not only once it
+/// serves.
+fn ignore_hangups() -> std::io::Result<(Runtime, Signal)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let hangups = {
+        let _here = runtime.enter();
+        signal(SignalKind::hangup())?
+    };
+    Ok((runtime, hangups))
+}
+
+fn wait_for_a_signal((runtime, mut hangups): (Runtime, Signal)) -> std::io::Result<()> {
+    runtime.block_on(async {
+        let mut stopping = std::pin::pin!(signalled());
+        loop {
+            tokio::select! {
+                stopped = &mut stopping => return stopped,
+                _ = hangups.recv() => {
+                    tracing::warn!("SIGHUP is ignored: the config is read at start alone; restart the gate to change it");
+                }
+            }
+        }
+    })
 }
 
 /// SIGTERM, or Ctrl-C.

@@ -139,7 +139,7 @@ impl Chunks {
         if data == b"[DONE]" {
             return;
         }
-        if let Some(error) = VendorError::find(http::StatusCode::OK, data) {
+        if let Some(error) = VendorError::in_event(data) {
             return self.end(Some(Failure::broken(error.message, None)));
         }
         match serde_json::from_slice::<Event>(data) {

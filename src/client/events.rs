@@ -1,50 +1,43 @@
-//! A stream of server-sent events, taken apart into the data of each.
+//! A stream of server-sent events, as the data of each.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
+
+use crate::sse;
 
 /// The bytes that are here and not taken yet.
 #[derive(Debug, Default)]
-pub(super) struct Events(BytesMut);
+pub(super) struct Events(sse::Events);
 
-/// A line that is longer is no event of a model's.
-pub(super) const MAX_LINE_BYTES: usize = 16 << 20;
+/// An event that is longer is none of a model's.
+pub(super) const MAX_EVENT_BYTES: usize = 16 << 20;
 
 impl Events {
-    /// Takes more in; false where a line has become too long.
+    /// Takes more in; false where an event has become too long.
     pub(super) fn push(&mut self, bytes: &Bytes) -> bool {
-        self.0.extend_from_slice(bytes);
-        self.0.len() <= MAX_LINE_BYTES
+        self.0.push(bytes);
+        self.0.len() <= MAX_EVENT_BYTES
     }
 
-    /// The data of the next line that has some.
+    /// The data of the next event that has some.
     pub(super) fn next(&mut self) -> Option<Bytes> {
-        while let Some(length) = memchr::memchr(b'\n', &self.0) {
-            let line = self.0.split_to(length + 1).freeze();
-            if let Some(data) = data(line) {
-                return Some(data);
-            }
-        }
-        None
+        std::iter::from_fn(|| self.0.next()).find_map(|event| data(&event))
     }
 
     /// All that is here, where it is no event stream.
     pub(super) fn all(&mut self) -> Option<Bytes> {
-        Some(self.0.split().freeze()).filter(|bytes| !bytes.is_empty())
+        self.0.rest().map(|rest| rest.raw)
     }
 
-    /// What stands behind the last line's end, when no more comes.
+    /// The data of what stands behind the last whole event, when no more comes.
     pub(super) fn rest(&mut self) -> Option<Bytes> {
-        data(self.0.split().freeze())
+        self.0.rest().and_then(|event| data(&event))
     }
 }
 
-fn data(mut line: Bytes) -> Option<Bytes> {
-    if !line.starts_with(b"data:") {
-        return None;
-    }
-    line.advance(b"data:".len());
-    let data = line.trim_ascii();
-    (!data.is_empty()).then(|| line.slice_ref(data))
+fn data(event: &sse::Event) -> Option<Bytes> {
+    let data = event.data()?;
+    let data = data.trim_ascii();
+    (!data.is_empty()).then(|| Bytes::copy_from_slice(data))
 }
 
 #[cfg(test)]

@@ -140,6 +140,8 @@ impl<C> std::fmt::Debug for Gateway<C> {
 pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Stack<C> {
     let upstream = Upstream::new(client, target);
     let catalogue = settings.identify.catalogue.clone();
+    let mut meter = MeterLayer::default();
+    meter.memory = settings.identify.memory.clone();
     ServiceBuilder::new()
         .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
         .layer(settings.compat)
@@ -148,7 +150,7 @@ pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Stack<C
         .layer(settings.budget)
         .layer(settings.retry)
         .layer(settings.rate_limit)
-        .layer(MeterLayer::default())
+        .layer(meter)
         .into_inner()
         .layer(upstream)
 }

@@ -65,6 +65,8 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
         named_beside: None,
         receipt,
         allowance: None,
+        departure: None,
+        deadline: None,
     }
 }
 
@@ -104,7 +106,7 @@ pub(crate) fn ok(body: &'static str) -> Reply {
 /// The vendor's no, as the meter hands it on.
 pub(crate) fn refusal(status: u16, code: Option<u32>) -> Reply {
     let status = StatusCode::from_u16(status).unwrap();
-    let error = VendorError { status, code, message: String::new() };
+    let error = VendorError::new(status, code, "");
     let mut reply = Response::new(Body::from("{}"));
     *reply.status_mut() = status;
     reply.extensions_mut().insert(error);

@@ -15,6 +15,7 @@ use super::books::CatalogueSettings;
 use super::guard::Secret;
 use super::limits::{Limits, Retry};
 use super::spending::{Account, Records, Reservations};
+use super::timeouts::Timeouts;
 use crate::catalogue::Entry;
 use crate::layers::budget::Rule;
 use crate::layers::cache;
@@ -37,11 +38,17 @@ pub struct Config {
     pub workers: usize,
     /// The largest request body.
     pub max_body: ByteSize,
-    /// Connections that are open at once; more wait to be accepted.
+    /// What all large bodies (over 64 KiB) may take in memory together: requests, replies that are taken in, and answers on
+    /// their way into the cache. An eighth of what the machine or its control group has, where it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_body_memory: Option<ByteSize>,
+    /// Connections that are open at once. Where more come, those without a call make room. Held to what the limit of open
+    /// files allows.
     pub max_connections: usize,
-    /// How long a client may pause within its request's head or body.
-    #[serde(with = "super::duration")]
-    pub client_timeout: Duration,
+    /// Connections that one address may have open at once (in IPv6 one /64); 0 sets no bound.
+    pub max_connections_per_address: usize,
+    /// How long the gate waits for a client.
+    pub timeouts: Timeouts,
     /// How long running calls may go on after SIGTERM.
     #[serde(with = "super::duration")]
     pub shutdown_timeout: Duration,
@@ -117,12 +124,16 @@ pub struct Upstream {
     /// How long until a connection stands.
     #[serde(with = "super::duration")]
     pub connect_timeout: Duration,
-    /// How long until a reply's head is here.
+    /// How long until a reply's head is here, and then until a stream's first event. The vendor gives up after 240 s, and by
+    /// default we wait longer than that.
     #[serde(with = "super::duration")]
     pub first_byte_timeout: Duration,
     /// How long between two pieces of a reply.
     #[serde(with = "super::duration")]
     pub idle_timeout: Duration,
+    /// How long until the end of a reply that is no stream of events, and a second more for each KiB of it.
+    #[serde(with = "super::duration")]
+    pub body_timeout: Duration,
 }
 
 /// A URL that calls can go to.
@@ -137,6 +148,10 @@ pub struct BaseUrl(String);
 pub struct Compat {
     /// Turn the native chunk that closes some `/v1` streams into OpenAI's form, which strict clients need.
     pub openai_streams: bool,
+    /// Send a comment to the client of a stream that has waited so long for its turn or its first token, and then again;
+    /// `0s` sends none. The reply's status is 200 once a comment has left, and an error comes as an event.
+    #[serde(with = "super::duration")]
+    pub keepalive: Duration,
 }
 
 /// `[cache]`
@@ -181,8 +196,19 @@ pub struct ConfigError {
     pub what: String,
 }
 
-const TABLES: [&str; 10] =
-    ["log", "upstream", "limits", "retry", "compat", "cache", "account", "reservations", "records", "catalogue"];
+const TABLES: [&str; 11] = [
+    "log",
+    "timeouts",
+    "upstream",
+    "limits",
+    "retry",
+    "compat",
+    "cache",
+    "account",
+    "reservations",
+    "records",
+    "catalogue",
+];
 const PREFIX: &str = "TOLLGATE_";
 
 // === impl Config ===
@@ -195,8 +221,10 @@ impl Default for Config {
             admin_token: None,
             workers: 0,
             max_body: ByteSize::mib(32),
+            max_body_memory: None,
             max_connections: 10_000,
-            client_timeout: Duration::from_secs(30),
+            max_connections_per_address: 0,
+            timeouts: Timeouts::default(),
             shutdown_timeout: Duration::from_secs(30),
             log: Log::default(),
             upstream: Upstream::default(),
@@ -257,8 +285,9 @@ impl Default for Upstream {
             gateway: String::new(),
             gateway_token_env: "CF_AIG_TOKEN".into(),
             connect_timeout: Duration::from_secs(5),
-            first_byte_timeout: Duration::from_secs(120),
-            idle_timeout: Duration::from_secs(60),
+            first_byte_timeout: upstream::FIRST_BYTE_TIMEOUT,
+            idle_timeout: upstream::IDLE_TIMEOUT,
+            body_timeout: upstream::BODY_TIMEOUT,
         }
     }
 }
@@ -313,6 +342,7 @@ impl Config {
         target.gateway = gateway;
         target.first_byte_timeout = upstream.first_byte_timeout;
         target.idle_timeout = upstream.idle_timeout;
+        target.body_timeout = upstream.body_timeout;
         Ok(target)
     }
 

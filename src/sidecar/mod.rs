@@ -11,8 +11,10 @@ pub mod guard;
 pub mod limits;
 mod listen;
 mod logs;
-mod page;
+pub mod machine;
+pub(crate) mod page;
 pub mod spending;
+pub mod timeouts;
 mod warm;
 
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +31,8 @@ use self::admin::Admin;
 use self::books::Reading;
 use self::config::{Config, ConfigError, Variables};
 use self::guard::Guard;
-use self::listen::Serving;
+use self::listen::{Addresses, Limits, Serving};
+use self::machine::Descriptors;
 use self::page::Page;
 use self::spending::Spending;
 use self::warm::Warm;
@@ -40,6 +44,8 @@ use crate::layers::compat::CompatLayer;
 use crate::layers::identify;
 use crate::layers::rate_limit::RateLimitLayer;
 use crate::layers::retry::RetryLayer;
+use crate::memory::Memory;
+use crate::pace::Pace;
 use crate::readers::log::CallLog;
 use crate::readers::metrics::{Metrics, MetricsError};
 use crate::readers::recent::Recent;
@@ -96,6 +102,8 @@ struct Plan {
     spending: Arc<Spending>,
     reading: Arc<Reading>,
     serving: Serving,
+    /// Upstream connections at once, on one worker.
+    max_upstream: usize,
 }
 
 /// What goes on beside the admin port, on its thread.
@@ -163,8 +171,9 @@ impl Sidecar {
             let guard = Guard::new(plan.config.admin_token.as_ref(), sidecar.admin);
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
             let background = Background { earlier, reading, metrics };
+            let serving = plan.admin_serving();
             sidecar.admin_thread =
-                Some(spawn("admin".into(), move || serve_admin(listener, admin, guard, background, stop))?);
+                Some(spawn("admin".into(), move || serve_admin(listener, admin, guard, background, serving, stop))?);
         }
         Ok(sidecar)
     }
@@ -223,6 +232,7 @@ impl Plan {
         workers: usize,
     ) -> Result<Self, ConfigError> {
         let target = config.target(variables)?;
+        let memory = body_memory(&config);
         let entries: BTreeMap<_, _> = config.models.clone();
         let catalogue = Arc::new(Catalogue::with(&entries));
         let spending = Arc::new(Spending::open(&config, &catalogue, target.has_token())?);
@@ -233,15 +243,21 @@ impl Plan {
             catalogue,
             account: config.account(variables).map(Into::into),
             max_body: config.max_body.as_u64(),
-            body_timeout: config.client_timeout,
+            body_pace: Pace::new(config.timeouts.body, config.timeouts.body_min_rate.as_u64()),
+            memory: memory.clone(),
+            body_queue: config.timeouts.body_queue,
+            keepalive: Some(config.compat.keepalive).filter(|every| !every.is_zero()),
             has_token: target.has_token(),
             keys: spending.keys.clone(),
             payloads: config.records.payloads(),
             readers: readers.into(),
         };
+        let descriptors = Descriptors::of(machine::open_files());
         let serving = Serving {
-            max_connections: config.max_connections.div_ceil(workers).max(1),
-            head_timeout: config.client_timeout,
+            max_connections: max_connections(&config, descriptors).div_ceil(workers).max(1),
+            addresses: Addresses::new(config.max_connections_per_address),
+            limits: limits(&config),
+            tells_peer: false,
             shutdown_timeout: config.shutdown_timeout,
         };
         let mut compat = CompatLayer::default();
@@ -249,22 +265,70 @@ impl Plan {
         let stack = gateway::Settings {
             identify: door,
             compat,
-            cache: CacheLayer::new(config.cache.settings()),
+            cache: CacheLayer::with_memory(config.cache.settings(), memory),
             budget: BudgetLayer::new(spending.budgets.clone()),
             retry: RetryLayer::new(config.retry.settings()),
             rate_limit: RateLimitLayer::new(config.limits.settings()),
         };
-        Ok(Self { config, target, stack, spending, reading, serving })
+        let max_upstream = (descriptors.upstream / workers).max(1);
+        Ok(Self { config, target, stack, spending, reading, serving, max_upstream })
+    }
+
+    /// The admin port has places of its own, which no client can take.
+    fn admin_serving(&self) -> Serving {
+        let descriptors = Descriptors::of(machine::open_files());
+        Serving {
+            max_connections: descriptors.admin,
+            addresses: Addresses::new(0),
+            tells_peer: true,
+            shutdown_timeout: Duration::ZERO,
+            ..self.serving.clone()
+        }
     }
 
     fn work(&self, listener: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {
         runtime()?.block_on(async {
-            let pool = Pool::new(self.config.upstream.connect_timeout);
+            let pool = Pool::new(self.config.upstream.connect_timeout).with_max_connections(self.max_upstream);
             let stack = gateway::stack(pool, self.target.clone(), self.stack.clone());
             listen::serve(listener, stack, self.serving.clone(), stop).await
         })
     }
 }
+
+/// What was asked for, as far as descriptors go round: a client's connection needs one, and its call another.
+fn max_connections(config: &Config, descriptors: Descriptors) -> usize {
+    if config.max_connections > descriptors.clients {
+        tracing::warn!(
+            asked = config.max_connections,
+            held_to = descriptors.clients,
+            open_files = machine::open_files(),
+            "max_connections is held to what the limit of open files allows (ulimit -n, LimitNOFILE)"
+        );
+    }
+    config.max_connections.min(descriptors.clients)
+}
+
+fn limits(config: &Config) -> Limits {
+    let timeouts = &config.timeouts;
+    Limits {
+        handshake: timeouts.handshake,
+        header: timeouts.header,
+        idle: timeouts.idle,
+        call: timeouts.call,
+        send: Pace::new(timeouts.send, timeouts.send_min_rate.as_u64()),
+    }
+}
+
+/// The bound of all large bodies together.
+fn body_memory(config: &Config) -> Memory {
+    let own = config.max_body_memory.map(|bytes| bytes.as_u64());
+    let share = || machine::memory_bytes().map(|bytes| bytes / 8).unwrap_or(DEFAULT_BODY_MEMORY);
+    // A single body of the largest size has to fit, whatever the machine has.
+    Memory::new(own.unwrap_or_else(share).max(config.max_body.as_u64()))
+}
+
+/// Where the machine does not tell how much memory it has, in bytes.
+const DEFAULT_BODY_MEMORY: u64 = 512 << 20;
 
 fn workers(config: &Config) -> usize {
     match config.workers {
@@ -282,13 +346,12 @@ fn serve_admin(
     admin: Admin,
     guard: Guard,
     background: Background,
+    serving: Serving,
     stop: CancellationToken,
 ) -> io::Result<()> {
     runtime()?.block_on(async {
         tokio::spawn(admin.page.clone().watch(background.earlier));
         background.reading.start(&background.metrics);
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let serving = axum::serve(listener, admin::router(admin, guard)).into_future();
-        stop.run_until_cancelled(serving).await.unwrap_or(Ok(()))
+        listen::serve(listener, admin::router(admin, guard), serving, stop).await
     })
 }

@@ -23,8 +23,9 @@
 //! ```
 //!
 //! # What it does not do
-//! It cannot know of every error whether the request had gone out. It believes so, and a call that may have run is charged
-//! what was reserved for it, unless the error or one of its causes says that no connection stood.
+//! It cannot know of every error whether the request had gone out. It believes so where the service has read the request's
+//! body, and a call that may have run is charged what was reserved for it, unless the error or one of its causes says that no
+//! connection stood. A service that reads the body before it has a connection makes calls cost that never left.
 
 use std::error::Error as StdError;
 use std::io::{self, ErrorKind};
@@ -68,13 +69,16 @@ where
 
     fn call(&mut self, request: Request<Body>) -> ReplyFuture {
         let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
+        request.body().note_handed_over();
+        let departure = request.body().departure().cloned();
         let reply = self.0.call(request);
         Box::pin(async move {
             match reply.await {
                 Ok(reply) => Ok(reply.map(Body::stream)),
                 Err(error) => {
                     let error = error.into();
-                    let was_sent = !is_before_sending(&*error);
+                    let has_left = departure.is_none_or(|departure| departure.may_have_left());
+                    let was_sent = has_left && !is_before_sending(&*error);
                     Err(unreachable(host, error, was_sent))
                 }
             }

@@ -67,14 +67,17 @@ impl Service<Request<Body>> for Client {
         let client = self.0.clone();
         Box::pin(async move {
             let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
+            request.body().note_handed_over();
+            let departure = request.body().departure().cloned();
             let request = reqwest::Request::try_from(request.map(sendable));
             let reply = match request {
                 Ok(request) => client.execute(request).await,
                 Err(error) => Err(error),
             };
             let reply = reply.map_err(|error| {
-                // A request that could not be made, or for which no connection stood, has not gone out.
-                let was_sent = !error.is_connect() && !error.is_builder();
+                // A request that could not be made, for which no connection stood, or that nobody read has not gone out.
+                let has_left = departure.is_none_or(|departure| departure.may_have_left());
+                let was_sent = has_left && !error.is_connect() && !error.is_builder();
                 Error::Unreachable { host, why: causes(&error), was_sent }
             })?;
             Ok(Response::from(reply).map(|body| Body::stream(body.map_err(Into::<crate::body::BoxError>::into))))

@@ -30,6 +30,7 @@ use tower::Service;
 use crate::Error;
 use crate::body::Body;
 use crate::call::{Call, Endpoint};
+use crate::departure::Departure;
 use crate::headers::strip_hop_by_hop;
 use crate::layers::{Reply, ReplyFuture};
 
@@ -49,11 +50,20 @@ pub struct Target {
     token: Option<HeaderValue>,
     /// The AI Gateway's own token. Never shown.
     gateway_token: Option<HeaderValue>,
-    /// How long until the reply's head is here.
+    /// How long until the reply's head is here, and then until a stream's first event.
     pub first_byte_timeout: Duration,
     /// How long between two pieces of a reply's body.
     pub idle_timeout: Duration,
+    /// How long until the end of a body that is no stream of events, and a second more for each KiB of it.
+    pub body_timeout: Duration,
 }
+
+/// Longer than the vendor's own ceiling, after which it answers with 3046 (errors page, 2026-09-17: 240 s).
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(250);
+/// A stream that has begun does not pause for so long.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Beyond the vendor's ceiling, nothing but what is on its way already can come.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The vendor's own host.
 pub const API: &str = "https://api.cloudflare.com";
@@ -90,8 +100,9 @@ impl Default for Target {
             gateway: None,
             token: None,
             gateway_token: None,
-            first_byte_timeout: Duration::from_secs(120),
-            idle_timeout: Duration::from_secs(60),
+            first_byte_timeout: FIRST_BYTE_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            body_timeout: BODY_TIMEOUT,
         }
     }
 }
@@ -263,7 +274,8 @@ where
             Ok(uri) => uri,
             Err(error) => return refuse(Error::Malformed(format!("the model or the query makes no URL: {error}"))),
         };
-        let mut request = Request::new(Body::from(call.body.clone()));
+        let departure = call.departure.clone().unwrap_or_default();
+        let mut request = Request::new(Body::outgoing(call.body.clone(), departure.clone()));
         *request.method_mut() = call.head.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = self.target.headers(&call);
@@ -271,7 +283,7 @@ where
         // The request's body is all that upstream needs of the call.
         drop(call);
         let reply = self.client.call(request);
-        Box::pin(async move { within_time(&target, reply).await })
+        Box::pin(async move { within_time(&target, reply, &departure).await })
     }
 }
 
@@ -310,7 +322,7 @@ where
         *request.headers_mut() = headers;
         let target = self.target.clone();
         let reply = self.client.call(request);
-        Box::pin(async move { within_time(&target, reply).await })
+        Box::pin(async move { within_time(&target, reply, &Departure::default()).await })
     }
 }
 
@@ -331,12 +343,19 @@ fn refuse(error: Error) -> ReplyFuture {
     Box::pin(std::future::ready(Err(error)))
 }
 
-async fn within_time(target: &Target, reply: impl Future<Output = Result<Reply, Error>>) -> Result<Reply, Error> {
+async fn within_time(
+    target: &Target,
+    reply: impl Future<Output = Result<Reply, Error>>,
+    departure: &Departure,
+) -> Result<Reply, Error> {
     let after = target.first_byte_timeout;
     let reply = tokio::time::timeout(after, reply).await;
-    let mut reply = reply.map_err(|_| Error::Timeout { after, setting: "[upstream] first_byte_timeout" })??;
+    let late =
+        |_| Error::Timeout { after, setting: "[upstream] first_byte_timeout", was_sent: departure.may_have_left() };
+    let mut reply = reply.map_err(late)??;
     strip_hop_by_hop(reply.headers_mut());
-    Ok(reply.map(|body| idle::limit(body, target.idle_timeout)))
+    let patience = idle::Patience::of(target, reply.headers());
+    Ok(reply.map(|body| idle::limit(body, patience)))
 }
 
 #[cfg(test)]

@@ -21,11 +21,13 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
 
 use super::client::causes;
 use crate::Error;
 use crate::body::Body;
+use crate::departure::Departure;
 use crate::layers::{Reply, ReplyFuture};
 
 /// Connections to one upstream. Cloning shares them.
@@ -34,6 +36,8 @@ pub struct Pool {
     connector: HttpsConnector<HttpConnector>,
     connect_timeout: Duration,
     idle: Arc<Mutex<VecDeque<Idle>>>,
+    /// Connections that may still be made.
+    room: Arc<Semaphore>,
 }
 
 struct Idle {
@@ -61,7 +65,14 @@ impl Pool {
         tcp.enforce_http(false);
         let connector =
             HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(tcp);
-        Self { connector, connect_timeout, idle: Arc::default() }
+        let room = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Self { connector, connect_timeout, idle: Arc::default(), room }
+    }
+
+    /// So many connections at once. A call that needs one more waits for it as long as for a connection.
+    pub fn with_max_connections(mut self, max: usize) -> Self {
+        self.room = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        self
     }
 
     /// The connection used last is the likeliest to be alive. One whose reply was read just now may not be ready yet.
@@ -89,6 +100,8 @@ impl Pool {
 
     async fn connect(&self, uri: &Uri) -> Result<SendRequest<Body>, Error> {
         let unreachable = |why: String| Error::Unreachable { host: host(uri), why, was_sent: false };
+        let place = tokio::time::timeout(self.connect_timeout, self.room.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(full(self.connect_timeout)) };
         let connecting = self.connector.clone().oneshot(uri.clone());
         let stream = match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(Ok(stream)) => stream,
@@ -99,31 +112,35 @@ impl Pool {
         tokio::spawn(async move {
             // How a connection ends is told by the call that was on it.
             let _ = connection.await;
+            drop(place);
         });
         Ok(sender)
     }
 
     async fn send(self, mut request: Request<Body>) -> Result<Reply, Error> {
         let uri = request.uri().clone();
+        let departure = request.body().departure().cloned();
         // HTTP/1.1 names the host in a header and only the path in its first line.
         if let Some(host) = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
             request.headers_mut().insert(header::HOST, host);
         }
         *request.uri_mut() = uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
         while let Some(mut sender) = self.take() {
+            request.body().note_handed_over();
             match sender.try_send_request(request).await {
                 Ok(reply) => return Ok(self.keep(reply, sender)),
                 // Closed by the other side just now, before any of it was sent: the next connection, then.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(broken(&uri, &error.into_error())),
+                    None => return Err(broken(&uri, &error.into_error(), departure.as_ref())),
                 },
             }
         }
         let mut sender = self.connect(&uri).await?;
+        request.body().note_handed_over();
         match sender.send_request(request).await {
             Ok(reply) => Ok(self.keep(reply, sender)),
-            Err(error) => Err(broken(&uri, &error)),
+            Err(error) => Err(broken(&uri, &error, departure.as_ref())),
         }
     }
 
@@ -178,8 +195,17 @@ fn host(uri: &Uri) -> String {
     uri.authority().map_or_else(String::new, ToString::to_string)
 }
 
-fn broken(uri: &Uri, error: &hyper::Error) -> Error {
-    Error::Unreachable { host: host(uri), why: causes(error), was_sent: true }
+fn full(waited: Duration) -> Error {
+    let what = format!(
+        "as many connections to upstream are busy as the limit of open files allows, and none was free within {waited:?} \
+         (ulimit -n, LimitNOFILE)"
+    );
+    Error::Overloaded { what, retry_after: Duration::from_secs(1) }
+}
+
+fn broken(uri: &Uri, error: &hyper::Error, departure: Option<&Departure>) -> Error {
+    let was_sent = departure.is_none_or(Departure::may_have_left);
+    Error::Unreachable { host: host(uri), why: causes(error), was_sent }
 }
 
 impl Service<Request<Body>> for Pool {

@@ -63,7 +63,7 @@ fn check_shows_what_is_in_force() {
     let file = config("workers = 3\n");
     let (code, stdout, _) = run(&["check", "--config", file.path().to_str().unwrap()], "");
     assert_eq!(code, 0);
-    assert!(stdout.contains("workers = 3") && stdout.contains("first_byte_timeout = \"2m\""), "{stdout}");
+    assert!(stdout.contains("workers = 3") && stdout.contains("first_byte_timeout = \"4m 10s\""), "{stdout}");
 }
 
 #[test]

@@ -83,7 +83,10 @@ async fn a_header_flood_is_431_and_garbage_is_400() {
 
 #[tokio::test]
 async fn a_slow_client_is_let_go() {
-    let gate = Gate::with(vendor(), |config| config.client_timeout = Duration::from_millis(100));
+    let gate = Gate::with(vendor(), |config| {
+        config.timeouts.body = Duration::from_millis(100);
+        config.timeouts.header = Duration::from_millis(100);
+    });
     let head =
         format!("POST /run/{LLAMA} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t\r\ncontent-length: 100\r\n\r\n{{");
     let mut stream = TcpStream::connect(gate.sidecar.listen()).await.unwrap();

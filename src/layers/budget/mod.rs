@@ -63,6 +63,8 @@ mod account;
 mod bucket;
 mod budgets;
 mod clamp;
+#[cfg(test)]
+mod departure_tests;
 mod free;
 mod ledger;
 mod pace;

@@ -9,7 +9,7 @@ use super::bucket::{self, Bucket};
 use super::window::Millis;
 use crate::call::{Allowance, Call};
 use crate::neurons::Neurons;
-use crate::receipt::{Facts, Source};
+use crate::receipt::{Cost, Facts, Source};
 
 /// What is reserved for a call. It is settled once, and at the latest when the call's receipt is sealed.
 pub struct Reservation {
@@ -70,9 +70,20 @@ impl Reservation {
         if facts.model.id != self.model || facts.cost.source == Source::None {
             return lost;
         }
-        // Nobody knows how far upstream went on for a client who has left.
-        let cost = facts.cost.neurons;
-        lost + if facts.cost.is_partial { cost.max(self.needed) } else { cost }
+        lost + self.bounded(&facts.cost)
+    }
+}
+
+impl Reservation {
+    /// Nobody knows how far upstream went on for a client who has left: that is charged what was reserved. What the gate
+    /// reckons by itself is at most that, whatever it has learned; the vendor's own figure counts as it is.
+    fn bounded(&self, cost: &Cost) -> Neurons {
+        match cost.source {
+            Source::Reported if cost.is_partial => cost.neurons.max(self.needed),
+            _ if cost.is_partial => self.needed,
+            Source::Estimated => cost.neurons.min(self.needed),
+            Source::None | Source::Computed | Source::Reported => cost.neurons,
+        }
     }
 }
 

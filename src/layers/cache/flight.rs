@@ -12,6 +12,7 @@ use http::response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::record::{Piece, Record};
 use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::layers::{Reply, ReplyFuture};
@@ -28,10 +29,8 @@ pub(super) struct Flight {
 
 struct State {
     phase: Phase,
-    /// What came so far, less what was let go of its beginning.
-    recorded: Vec<u8>,
-    let_go: u64,
-    max_bytes: usize,
+    /// What came so far.
+    record: Record,
     /// The receipt that the call is paid on, until it is over.
     payer: Option<Receipt>,
     cost: Neurons,
@@ -112,24 +111,17 @@ impl Flight {
     pub(super) fn new(
         call: ReplyFuture,
         payer: Receipt,
-        max_bytes: usize,
+        record: Record,
         keep: impl Fn(&Landed) + Send + Sync + 'static,
     ) -> Self {
-        let state = State {
-            phase: Phase::Calling(call),
-            recorded: Vec::new(),
-            let_go: 0,
-            max_bytes,
-            payer: Some(payer),
-            cost: Neurons::ZERO,
-        };
+        let state = State { phase: Phase::Calling(call), record, payer: Some(payer), cost: Neurons::ZERO };
         Self { state: Mutex::new(state), waiting: Arc::default(), keep: Box::new(keep) }
     }
 
     /// Whether there is still a beginning to read from.
     pub(super) fn can_be_joined(&self) -> bool {
         let state = self.state.lock();
-        state.let_go == 0
+        state.record.is_whole()
             && match &state.phase {
                 Phase::Calling(_) | Phase::Open(..) => true,
                 Phase::Over(head, Ending::Whole(_)) => head.status.is_success(),
@@ -197,13 +189,10 @@ impl Flight {
     /// The piece that stands at `at`.
     fn poll_piece(&self, at: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Lost>>> {
         let mut state = self.state.lock();
-        if at < state.let_go {
-            return Poll::Ready(Some(Err(Lost::Behind)));
-        }
-        let begun = (at - state.let_go) as usize;
-        if begun < state.recorded.len() {
-            let end = state.recorded.len().min(begun + PIECE_BYTES);
-            return Poll::Ready(Some(Ok(Bytes::copy_from_slice(&state.recorded[begun..end]))));
+        match state.record.piece(at, PIECE_BYTES) {
+            Piece::Gone => return Poll::Ready(Some(Err(Lost::Behind))),
+            Piece::Here(bytes) => return Poll::Ready(Some(Ok(Bytes::copy_from_slice(bytes)))),
+            Piece::ToCome => {}
         }
         let (head, body) = match &mut state.phase {
             Phase::Open(head, body) => (head.clone(), body),
@@ -218,7 +207,7 @@ impl Flight {
         let (piece, paid) = match polled {
             Some(Ok(frame)) => {
                 let bytes = frame.into_data().unwrap_or_default();
-                state.record(&bytes);
+                state.record.push(&bytes);
                 let paid = if is_last { self.land(&mut state, head) } else { None };
                 (Some(Ok(bytes)), paid)
             }
@@ -238,17 +227,15 @@ impl Flight {
     /// Whether nothing comes after `at`, and what it cost.
     fn is_over(&self, at: u64) -> Option<Neurons> {
         let state = self.state.lock();
-        let is_read = at == state.let_go + state.recorded.len() as u64;
+        let is_read = at == state.record.end();
         (is_read && matches!(state.phase, Phase::Over(_, Ending::Whole(_) | Ending::Passed))).then_some(state.cost)
     }
 
     fn land(&self, state: &mut State, head: Arc<response::Parts>) -> Option<Receipt> {
         // The body's drop settles the call's cost, so it goes before the reply is kept with it.
         state.phase = Phase::Over(head.clone(), Ending::Passed);
-        if state.let_go > 0 {
-            return state.paid(|_, _| {});
-        }
-        let body = Bytes::copy_from_slice(&state.recorded);
+        let Some(whole) = state.record.whole() else { return state.paid(|_, _| {}) };
+        let body = Bytes::copy_from_slice(whole);
         state.paid(|cost, model| (self.keep)(&Landed { head, body, cost, model }))
     }
 }
@@ -270,16 +257,6 @@ impl State {
         self.cost = cost;
         keep(cost, model);
         Some(payer)
-    }
-
-    fn record(&mut self, bytes: &Bytes) {
-        self.recorded.extend_from_slice(bytes);
-        if self.recorded.len() > self.max_bytes {
-            // Too much to keep: only as much stays as the slower ones may be behind.
-            let gone = self.recorded.len() - self.max_bytes / 2;
-            self.recorded.drain(..gone);
-            self.let_go += gone as u64;
-        }
     }
 }
 

@@ -48,6 +48,7 @@ mod flight;
 mod items;
 mod key;
 mod partial;
+mod record;
 mod snapshot;
 mod store;
 #[cfg(test)]
@@ -71,13 +72,15 @@ use tower::{Layer, Service, ServiceExt};
 use self::flight::{Flight, Landed};
 use self::key::{Key, Scope, Taken};
 use self::partial::Made;
+use self::record::Record;
 use self::store::{Entry, Kind, Store};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
 use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS, is_json};
+use crate::memory::Memory;
 use crate::receipt::{CacheStatus, Outcome};
-use crate::vendor_error::VendorError;
+use crate::vendor_error::{Meaning, VendorError};
 
 /// What is kept, for how long, and how much of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +111,8 @@ pub struct Cache<S> {
 
 struct Shared {
     settings: Settings,
+    /// For answers on their way.
+    memory: Memory,
     store: Store,
     flights: DashMap<Key, Weak<Flight>, Taken>,
     /// How many flights have brought something to keep.
@@ -152,8 +157,15 @@ impl Default for Settings {
 impl CacheLayer {
     /// An empty cache.
     pub fn new(settings: Settings) -> Self {
+        Self::with_memory(settings, Memory::default())
+    }
+
+    /// The same where answers on their way into it take part of a memory that is bounded. Where that is full, they are not
+    /// kept.
+    pub fn with_memory(settings: Settings, memory: Memory) -> Self {
         let store = Store::new(settings.max_bytes);
-        Self(Arc::new(Shared { settings, store, flights: DashMap::with_hasher(Taken), landings: AtomicU64::new(0) }))
+        let (flights, landings) = (DashMap::with_hasher(Taken), AtomicU64::new(0));
+        Self(Arc::new(Shared { settings, memory, store, flights, landings }))
     }
 
     /// Forgets one model's answers, or all of them.
@@ -260,10 +272,9 @@ fn is_passing(head: &Result<Arc<response::Parts>, Error>) -> bool {
     match head {
         Err(_) => true,
         Ok(head) => {
-            let status = head.status;
-            status.is_server_error()
-                || matches!(status.as_u16(), 408 | 425 | 429)
-                || status.is_success() && head.extensions.get::<VendorError>().is_some()
+            let told = head.extensions.get::<VendorError>().map(|error| error.meaning);
+            let meaning = told.or_else(|| (!head.status.is_success()).then(|| Meaning::of_status(head.status)));
+            meaning.is_some_and(Meaning::is_passing)
         }
     }
 }
@@ -321,7 +332,8 @@ where
     let calling: ReplyFuture = Box::pin(async move { partial::call(&items.store, inner, sent, scope, ttl).await });
     let max_bytes = shared.settings.max_entry_bytes;
     let guard = Landing { shared: shared.clone(), key };
-    Flight::new(calling, payer, max_bytes, move |landed| {
+    let record = Record::new(max_bytes, shared.memory.clone());
+    Flight::new(calling, payer, record, move |landed| {
         let Landing { key, .. } = &guard;
         if landed.model == asked && landed.body.len() <= max_bytes && is_answer(landed) {
             let entry = Entry {
@@ -366,7 +378,7 @@ fn is_answer(landed: &Landed) -> bool {
             let tail = landed.body.trim_ascii_end();
             tail.ends_with(b"[DONE]") || memchr::memmem::find(tail, b"response.completed").is_some()
         }
-        json if is_json(json) => VendorError::find(head.status, &landed.body).is_none(),
+        json if is_json(json) => VendorError::in_event(&landed.body).is_none(),
         _ => !landed.body.is_empty(),
     }
 }

@@ -121,3 +121,55 @@ fn texts(headers: &[(HeaderName, HeaderValue)]) -> Vec<(String, String)> {
 fn header((name, value): (String, String)) -> Option<(HeaderName, HeaderValue)> {
     Some((name.parse().ok()?, value.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn places() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/kept")
+    }
+
+    /// A reply and a vector, `bytes` long each, which are kept for centuries.
+    fn entries(bytes: usize) -> [(Key, Entry); 2] {
+        let header = (http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let reply = Kind::Reply([header].into());
+        let vector = Kind::Vector(Some(Bytes::from_static(b"\"cls\"")));
+        [(1, reply), (2, vector)].map(|(key, kind)| {
+            let entry = Entry {
+                model: "@cf/a/b".into(),
+                kind,
+                body: vec![b'0' + key; bytes].into(),
+                cost: Neurons::from_whole(u64::from(key)),
+                kept_at: SystemTime::now(),
+                ttl: Duration::from_secs(500 * 366 * 24 * 3600),
+            };
+            (Key([key; 32]), entry)
+        })
+    }
+
+    #[test]
+    #[ignore = "writes into tests/data"]
+    fn write_the_files_of_this_version() {
+        let place = places().join(env!("CARGO_PKG_VERSION"));
+        std::fs::create_dir_all(&place).unwrap();
+        let store = Store::new(1 << 20);
+        entries(100).into_iter().for_each(|(key, entry)| store.keep(key, entry));
+        save(&store, &place.join("cache")).unwrap();
+    }
+
+    #[test]
+    fn the_cache_of_every_earlier_version_is_read() {
+        for version in std::fs::read_dir(places()).unwrap() {
+            let version = version.unwrap().path();
+            let store = Store::new(1 << 20);
+            assert_eq!(load(&store, &version.join("cache")).unwrap(), 2, "{version:?}");
+            for (key, entry) in entries(100) {
+                let kept = store.get(&key).unwrap();
+                assert_eq!((&kept.body, kept.cost), (&entry.body, entry.cost), "{version:?}");
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Asks the next model of a chain where the one asked for cannot answer.
 //!
 //! A model's chain is its [`fallback`](crate::catalogue::Model::fallback) in the catalogue. The next model gets the same
-//! input when this one is gone (410), out of capacity (3040) or too slow (3007, a gateway's timeout, or ours) after all its
+//! input when this one is gone (410), out of capacity or too slow (by the vendor's word, a gateway's, or ours) after all its
 //! retries, or when [a budget](crate::Error::BudgetExceeded) has no room for it. Models that the client's key is not for are
 //! passed over. `cf-aig-step` on the reply and the receipt
 //! tell which one answered: 0 is the one asked for. Each model pays for itself: the receipt prices the one that answered.
@@ -58,7 +58,7 @@ use super::{Relayed, Reply};
 use crate::Error;
 use crate::call::Call;
 use crate::catalogue::Catalogue;
-use crate::vendor_error::VendorError;
+use crate::vendor_error::{Meaning, VendorError};
 
 /// Applies [`Fallback`].
 #[derive(Clone, Debug)]
@@ -155,10 +155,10 @@ fn another_may_serve(reply: &Result<Reply, Error>) -> bool {
     match reply {
         Err(Error::Timeout { .. } | Error::BudgetExceeded { .. } | Error::CostUnbounded { .. }) => true,
         Err(_) => false,
-        Ok(reply) => reply.extensions().get::<VendorError>().is_some_and(|error| match error.code {
-            Some(3040 | 3007) => true,
-            Some(3046) => false,
-            _ => matches!(error.status.as_u16(), 408 | 410 | 504 | 524),
+        Ok(reply) => reply.extensions().get::<VendorError>().is_some_and(|error| {
+            let meaning = error.meaning;
+            !error.has_run
+                && matches!(meaning, Meaning::Gone | Meaning::OutOfCapacity | Meaning::TimedOut | Meaning::Aborted)
         }),
     }
 }
@@ -217,7 +217,7 @@ mod tests {
             || vendors(429, r#"{"errors":[{"code":3040}]}"#),
             || vendors(408, r#"{"errors":[{"code":3007}]}"#),
             || vendors(504, "<html>"),
-            || Err(Error::Timeout { after: Duration::from_secs(1), setting: "test" }),
+            || Err(Error::Timeout { after: Duration::from_secs(1), setting: "test", was_sent: true }),
             || Err(budget()),
         ];
         for failure in failures {

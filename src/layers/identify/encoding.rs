@@ -1,9 +1,14 @@
 //! A request's body without its content encoding, for measuring: it goes upstream as it came.
 
+use std::io;
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 
+use super::{Settings, intake};
 use crate::Error;
+use crate::memory::SMALL_BYTES;
 
 /// A body as it can be measured.
 pub(super) enum Content {
@@ -15,8 +20,11 @@ pub(super) enum Content {
     Broken(String),
 }
 
-/// Takes off the encodings that the headers name, as long as what comes out is at most `max_bytes` long.
-pub(super) fn decode(headers: &HeaderMap, body: &Bytes, max_bytes: u64) -> Result<Content, Error> {
+/// Few bodies become more than so many times as long; those that do are decoded once more.
+const USUAL_RATIO: u64 = 16;
+
+/// Takes off the encodings that the headers name, as long as what comes out is at most [`Settings::max_body`] long.
+pub(super) fn decode(settings: &Settings, headers: &HeaderMap, body: &Bytes) -> Result<Content, Error> {
     let values = headers.get_all(header::CONTENT_ENCODING).iter();
     let names: Vec<_> = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).collect();
     let mut decoded: Option<Bytes> = None;
@@ -26,14 +34,31 @@ pub(super) fn decode(headers: &HeaderMap, body: &Bytes, max_bytes: u64) -> Resul
         if matches!(&*name, "" | "identity") {
             continue;
         }
-        match decoders::decode(&name, decoded.as_ref().unwrap_or(body), max_bytes) {
-            Some(Ok(bytes)) if bytes.len() as u64 > max_bytes => return Err(Error::DecodedTooLarge { max_bytes }),
-            Some(Ok(bytes)) => decoded = Some(Bytes::from(bytes)),
-            Some(Err(why)) => return Ok(Content::Broken(format!("the body is not in the encoding {name:?}: {why}"))),
-            None => return Err(Error::Encoding(name.chars().take(40).collect())),
+        match take_off(settings, &name, decoded.as_ref().unwrap_or(body))? {
+            Ok(bytes) => decoded = Some(bytes),
+            Err(why) => return Ok(Content::Broken(format!("the body is not in the encoding {name:?}: {why}"))),
         }
     }
     Ok(decoded.map_or(Content::Plain, Content::Decoded))
+}
+
+/// One encoding less, in a share of the memory for bodies.
+fn take_off(settings: &Settings, name: &str, body: &Bytes) -> Result<io::Result<Bytes>, Error> {
+    let Settings { max_body, memory, .. } = settings;
+    let usual = (body.len() as u64 * USUAL_RATIO + SMALL_BYTES).min(*max_body);
+    for limit in [usual, *max_body] {
+        let mut share = memory.try_take(limit).ok_or_else(|| intake::overloaded(settings, limit, Duration::ZERO))?;
+        match decoders::decode(name, body, limit) {
+            None => return Err(Error::Encoding(name.chars().take(40).collect())),
+            Some(Ok(bytes)) if bytes.len() as u64 > limit => {}
+            Some(Ok(bytes)) => {
+                share.shrink(bytes.len() as u64);
+                return Ok(Ok(share.hold(bytes.into())));
+            }
+            Some(Err(error)) => return Ok(Err(error)),
+        }
+    }
+    Err(Error::DecodedTooLarge { max_bytes: *max_body })
 }
 
 #[cfg(feature = "encodings")]
@@ -87,7 +112,7 @@ mod tests {
     fn named(encoding: &'static str, body: Vec<u8>, max_bytes: u64) -> Result<Content, Error> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-        decode(&headers, &body.into(), max_bytes)
+        decode(&Settings { max_body: max_bytes, ..Settings::default() }, &headers, &body.into())
     }
 
     #[test]

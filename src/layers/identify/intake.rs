@@ -2,14 +2,18 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap};
 use http_body::Body as HttpBody;
+use tokio::time::Instant;
 
 use super::Settings;
 use crate::Error;
 use crate::body::BoxError;
+use crate::memory::{SMALL_BYTES, Share};
+use crate::pace::{Pace, Progress};
 
 /// The whole body, at most [`Settings::max_body`] of it.
 pub(super) async fn read_body<B>(settings: &Settings, headers: &HeaderMap, body: B) -> Result<Bytes, Error>
@@ -23,14 +27,26 @@ where
         return Err(too_large());
     }
     let mut body = pin!(body);
+    let mut progress = Progress::begin();
+    let mut room = Room { settings, announced, granted: SMALL_BYTES, share: None };
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut length = 0;
-    while let Some(frame) = next_frame(settings, body.as_mut()).await? {
+    while let Some(frame) = next_frame(settings.body_pace, &progress, body.as_mut()).await? {
         let Ok(mut data) = frame.into_data() else { continue };
-        length += data.remaining() as u64;
+        let piece = data.remaining() as u64;
+        length += piece;
         if length > settings.max_body {
             return Err(too_large());
+        }
+        progress.moved(piece);
+        if length > room.granted {
+            let asked = Instant::now();
+            room.grow(length).await?;
+            // A client that waits for our memory is not slow.
+            progress.excuse(asked.elapsed());
+            let so_far = first.as_ref().map_or(0, Bytes::len).max(rest.len());
+            rest.reserve((room.granted as usize).saturating_sub(so_far));
         }
         let data = data.copy_to_bytes(data.remaining());
         match &first {
@@ -44,10 +60,15 @@ where
             }
         }
     }
-    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+    let whole = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
+    Ok(room.hold(whole))
 }
 
-async fn next_frame<B>(settings: &Settings, mut body: Pin<&mut B>) -> Result<Option<http_body::Frame<B::Data>>, Error>
+async fn next_frame<B>(
+    pace: Pace,
+    progress: &Progress,
+    mut body: Pin<&mut B>,
+) -> Result<Option<http_body::Frame<B::Data>>, Error>
 where
     B: HttpBody,
     B::Error: Into<BoxError>,
@@ -56,13 +77,76 @@ where
         return Ok(None);
     }
     let next = poll_fn(|cx| body.as_mut().poll_frame(cx));
-    match tokio::time::timeout(settings.body_timeout, next).await {
+    match tokio::time::timeout_at(pace.deadline(progress), next).await {
         Ok(None) => Ok(None),
         Ok(Some(Ok(frame))) => Ok(Some(frame)),
         Ok(Some(Err(error))) => Err(Error::BodyIncomplete(error.into().to_string())),
-        Err(_) => {
-            let seconds = settings.body_timeout.as_secs_f64();
-            Err(Error::BodyIncomplete(format!("nothing came for {seconds} s")))
-        }
+        Err(_) => Err(Error::BodyIncomplete(too_slow(pace, progress))),
     }
 }
+
+/// What a client is told that is too slow.
+pub(super) fn too_slow(pace: Pace, progress: &Progress) -> String {
+    let Pace { pause, min_rate, .. } = pace;
+    if progress.has_paused(pause) {
+        return format!("nothing came for {} s ([timeouts] body)", pause.as_secs_f64());
+    }
+    let (bytes, seconds) = (progress.bytes(), progress.begun().elapsed().as_secs_f64());
+    format!("{bytes} bytes came in {seconds:.1} s; the least is {min_rate} bytes a second ([timeouts] body_min_rate)")
+}
+
+/// The part of the [memory](crate::memory) that a body has.
+struct Room<'a> {
+    settings: &'a Settings,
+    announced: Option<u64>,
+    granted: u64,
+    share: Option<Share>,
+}
+
+/// A body that does not say how long it is gets this much first, in bytes, and then as much as a body may have.
+const FIRST_STEP_BYTES: u64 = 1 << 20;
+
+impl Room<'_> {
+    /// Makes the body's part large enough for `length` bytes. A body gets all that it has announced at once: two that wait
+    /// for each other's second half would both wait in vain.
+    async fn grow(&mut self, length: u64) -> Result<(), Error> {
+        let Settings { memory, body_queue, max_body, .. } = self.settings;
+        let wanted = match self.announced {
+            Some(announced) => announced.max(length),
+            None if length <= FIRST_STEP_BYTES => FIRST_STEP_BYTES.min(*max_body),
+            None => *max_body,
+        };
+        let taken = if self.share.is_some() { self.granted } else { 0 };
+        let share = memory.take(wanted - taken, *body_queue).await;
+        let share = share.ok_or_else(|| overloaded(self.settings, wanted, *body_queue))?;
+        match &mut self.share {
+            Some(held) => held.merge(share),
+            none => *none = Some(share),
+        }
+        self.granted = wanted;
+        Ok(())
+    }
+
+    /// The body keeps its part until nobody holds it any more.
+    fn hold(self, body: Bytes) -> Bytes {
+        let Some(mut share) = self.share else { return body };
+        share.shrink(body.len() as u64);
+        share.hold(body)
+    }
+}
+
+/// There was no memory for a body of so many bytes, however long it waited.
+pub(super) fn overloaded(settings: &Settings, wanted: u64, waited: Duration) -> Error {
+    Error::Overloaded {
+        what: format!(
+            "the bodies that are being handled fill the {} bytes that they may (max_body_memory), and this one, of {wanted} \
+             bytes, had no turn within {} s ([timeouts] body_queue)",
+            settings.memory.max_bytes(),
+            waited.as_secs_f64()
+        ),
+        retry_after: RETRY_AFTER,
+    }
+}
+
+/// Bodies come and go in seconds.
+const RETRY_AFTER: Duration = Duration::from_secs(2);

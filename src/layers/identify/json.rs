@@ -134,16 +134,18 @@ impl<'b> Reader<'_, 'b> {
             self.rest()?;
             return Err(broken);
         }
-        let mut scope = Scope::default();
+        let mut scope = self.scope();
         self.object(&mut scope, 0)?;
         Ok((scope.totals(), scope.asks_more_than_a_poll))
     }
 
+    fn scope(&self) -> Scope {
+        let form = if self.endpoint == Endpoint::Responses { Form::Responses } else { Form::Chat };
+        Scope::of(form)
+    }
+
     /// An object of fields: the body, or one in it that wraps a model's inputs.
     fn object(&mut self, scope: &mut Scope, wrappers: u8) -> Result<(), Broken> {
-        if self.endpoint == Endpoint::Responses {
-            scope.form = Form::Responses;
-        }
         self.walk.open();
         let mut is_first = true;
         while let Some(key) = self.walk.key(&mut is_first)? {
@@ -230,7 +232,7 @@ impl<'b> Reader<'_, 'b> {
     /// The model's inputs on `…/ai/run`, texts on `/v1/embeddings`, messages on `/v1/responses`.
     fn input(&mut self, scope: &mut Scope, wrappers: u8) -> Result<(), Broken> {
         if self.walk.peek()? == Kind::Object && wrappers < MAX_WRAPPERS {
-            let mut inner = Scope::default();
+            let mut inner = self.scope();
             self.object(&mut inner, wrappers + 1)?;
             scope.asks_more_than_a_poll |= inner.asks_more_than_a_poll;
             let totals = inner.totals();
@@ -253,7 +255,7 @@ impl<'b> Reader<'_, 'b> {
         self.walk.open();
         let (mut all, mut is_first) = (Totals::none(), true);
         while self.walk.element(&mut is_first)? {
-            let mut request = Scope::default();
+            let mut request = self.scope();
             if self.walk.peek()? == Kind::Object {
                 self.object(&mut request, wrappers + 1)?;
             } else {

@@ -40,10 +40,12 @@ mod encoding;
 mod form;
 mod intake;
 mod json;
+mod keepalive;
 pub mod keys;
 mod media;
 mod options;
 mod outcome;
+mod paced;
 mod reply;
 mod route;
 mod scope;
@@ -56,7 +58,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
@@ -70,16 +72,19 @@ use self::keys::{Client, Keys};
 use self::media::MediaKind;
 use self::options::Wishes;
 use self::outcome::outcome;
+use self::paced::Paced;
 pub use self::reply::ReplyBody;
 use self::route::{Route, Target};
 use self::scope::Totals;
 use super::Reply;
 use crate::Error;
 use crate::body::{Body, BoxError};
-use crate::call::{self, Ask, Call, Endpoint, Head, Options};
+use crate::call::{self, Ask, Call, Deadline, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Model, Task};
 use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
 use crate::json::Broken;
+use crate::memory::Memory;
+use crate::pace::Pace;
 use crate::payload::{Copying, Payload, Payloads};
 use crate::receipt::{CallId, ReadBy, Readers, Receipt};
 
@@ -93,8 +98,15 @@ pub struct Settings {
     pub account: Option<Arc<str>>,
     /// The largest body that is read, in bytes.
     pub max_body: u64,
-    /// How long a client may pause between two pieces of its body.
-    pub body_timeout: Duration,
+    /// How slowly a client may send its body.
+    pub body_pace: Pace,
+    /// What all large bodies together may take.
+    pub memory: Memory,
+    /// How long a large body waits for its part of that.
+    pub body_queue: Duration,
+    /// How long a call for a stream may stay without an answer before its client is sent a comment, and then another; the
+    /// reply's status is 200 from then on. `None` sends none.
+    pub keepalive: Option<Duration>,
     /// The gate has a token of its own, so that a client needs none.
     pub has_token: bool,
     /// Clients' own keys. With any, a client needs one, and its Authorization is not the vendor's.
@@ -140,7 +152,10 @@ impl Default for Settings {
             catalogue: Arc::default(),
             account: None,
             max_body: 32 << 20,
-            body_timeout: Duration::from_secs(30),
+            body_pace: Pace::new(Duration::from_secs(30), 16 * 1024),
+            memory: Memory::default(),
+            body_queue: Duration::from_secs(10),
+            keepalive: None,
             has_token: false,
             keys: Keys::default(),
             payloads: Payloads::default(),
@@ -202,7 +217,8 @@ where
 
 impl<S, P> Identify<S, P>
 where
-    S: Service<Call, Response = Reply, Error = Error>,
+    S: Service<Call, Response = Reply, Error = Error> + Send + 'static,
+    S::Future: Send,
     P: Service<Request<Body>, Response = Reply, Error = Error>,
 {
     async fn answer<B>(self, request: Request<B>) -> Response<ReplyBody>
@@ -222,7 +238,7 @@ where
                     headers: head.headers,
                     reader: head.extensions.remove(),
                 };
-                answer_call(&settings, inner, arrived, body).await
+                answer_call(settings, inner, arrived, body).await
             }
             Route::Through => {
                 let native = is_native(head.uri.path());
@@ -232,7 +248,7 @@ where
                     .admit(&mut head.headers)
                     .and_then(|client| client.map_or(Ok(()), Client::take_turn))
                 {
-                    Ok(()) => pass(self.through, head, body).await,
+                    Ok(()) => pass(self.through, head, Paced::new(body, self.settings.body_pace)).await,
                     Err(error) => refuse(&error, native),
                 }
             }
@@ -241,7 +257,7 @@ where
     }
 }
 
-async fn pass<P, B>(mut through: P, head: http::request::Parts, body: B) -> Response<ReplyBody>
+async fn pass<P, B>(mut through: P, head: http::request::Parts, body: Paced<B>) -> Response<ReplyBody>
 where
     P: Service<Request<Body>, Response = Reply, Error = Error>,
     B: HttpBody + Send + 'static,
@@ -249,9 +265,6 @@ where
     B::Error: Into<BoxError>,
 {
     let native = is_native(head.uri.path());
-    let body = http_body_util::BodyExt::map_frame(body, |frame| {
-        frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
-    });
     let request = Request::from_parts(head, Body::stream(body));
     let reply = match poll_fn(|cx| through.poll_ready(cx)).await {
         Ok(()) => through.call(request).await,
@@ -263,9 +276,10 @@ where
     }
 }
 
-async fn answer_call<S, B>(settings: &Settings, inner: S, arrived: Arrived<'_>, body: B) -> Response<ReplyBody>
+async fn answer_call<S, B>(settings: Arc<Settings>, inner: S, arrived: Arrived<'_>, body: B) -> Response<ReplyBody>
 where
-    S: Service<Call, Response = Reply, Error = Error>,
+    S: Service<Call, Response = Reply, Error = Error> + Send + 'static,
+    S::Future: Send,
     B: HttpBody,
     B::Error: Into<BoxError>,
 {
@@ -276,14 +290,18 @@ where
     };
     let receipt = Receipt::open(readers, settings.catalogue.nameless(endpoint.guess()));
     receipt.note(|facts| facts.endpoint = Some(endpoint));
-    let reply = match identify(settings, arrived, body, &receipt).await {
-        Ok(call) => {
-            let span = span::open(&call);
-            ask(inner, call).instrument(span).await
-        }
-        Err(error) => Err(error),
+    let call = match identify(&settings, arrived, body, &receipt).await {
+        Ok(call) => call,
+        Err(error) => return hand_over(Err(error), receipt, endpoint, &settings.payloads),
     };
-    hand_over(reply, receipt, endpoint, &settings.payloads)
+    let (span, keepalive) = (span::open(&call), settings.keepalive.filter(|_| call.stream));
+    let Some(every) = keepalive else {
+        let reply = ask(inner, call).instrument(span).await;
+        return hand_over(reply, receipt, endpoint, &settings.payloads);
+    };
+    let id = receipt.read(|facts| facts.id);
+    let answering = async move { hand_over(ask(inner, call).await, receipt, endpoint, &settings.payloads) };
+    keepalive::answer(Box::pin(answering.instrument(span)), every, endpoint, id).await
 }
 
 async fn ask<S>(mut inner: S, call: Call) -> Result<Reply, Error>
@@ -291,7 +309,14 @@ where
     S: Service<Call, Response = Reply, Error = Error>,
 {
     poll_fn(|cx| inner.poll_ready(cx)).await?;
-    inner.call(call).await
+    let Some(deadline) = call.deadline else { return inner.call(call).await };
+    let receipt = call.receipt.clone();
+    match tokio::time::timeout_at(deadline.at, inner.call(call)).await {
+        Ok(reply) => reply,
+        Err(_) => {
+            Err(deadline.passed(receipt.read(|facts| facts.attempts.iter().any(|attempt| attempt.may_have_cost))))
+        }
+    }
 }
 
 /// Makes the call: everything that can be wrong with a request is found here.
@@ -322,7 +347,7 @@ where
     keep_request(&settings.payloads, headers, &body, receipt);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let endpoint = arrived.target.endpoint;
-    let (decoded, reading) = match encoding::decode(headers, &body, settings.max_body)? {
+    let (decoded, reading) = match encoding::decode(settings, headers, &body)? {
         Content::Plain => (None, read(&body, content_type, endpoint)),
         Content::Decoded(plain) => {
             let reading = read(&plain, content_type, endpoint);
@@ -333,6 +358,7 @@ where
     };
     let mut call = make_call(settings, account, arrived, body, decoded, reading, receipt)?;
     if let Some(options) = options.filter(|options| *options != Options::default()) {
+        call.deadline = options.request_timeout.and_then(Deadline::after);
         call.options = Arc::new(options);
     }
     if let Some(client) = client {
@@ -466,6 +492,8 @@ fn make_call(
         named_beside,
         receipt: receipt.clone(),
         allowance: None,
+        departure: None,
+        deadline: None,
     };
     if let (Some(bare), Some(place)) = (bare, call.model_in_body.clone()) {
         let quoted = serde_json::Value::from(bare).to_string();

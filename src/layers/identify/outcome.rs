@@ -1,10 +1,8 @@
 //! How a call ends, from the reply that its client gets.
 
-use http::StatusCode;
-
 use crate::layers::Reply;
 use crate::receipt::{Outcome, Receipt};
-use crate::vendor_error::VendorError;
+use crate::vendor_error::{Meaning, VendorError};
 
 /// How a call ends whose reply is this one, if the client stays to the end.
 pub(super) fn outcome(reply: &Reply, receipt: &Receipt) -> Outcome {
@@ -12,26 +10,32 @@ pub(super) fn outcome(reply: &Reply, receipt: &Receipt) -> Outcome {
     if noted != Outcome::default() {
         return noted;
     }
-    if let Some(error) = reply.extensions().get::<VendorError>() {
-        return vendor_outcome(error);
-    }
-    if reply.status().is_success() { Outcome::Ok } else { status_outcome(reply.status()) }
-}
-
-fn vendor_outcome(error: &VendorError) -> Outcome {
-    match error.code {
-        Some(3036 | 4006) => Outcome::BudgetExceeded,
-        Some(3007 | 3046) => Outcome::Timeout,
-        _ if error.status.is_success() => Outcome::UpstreamError,
-        _ => status_outcome(error.status),
+    let status = reply.status();
+    match reply.extensions().get::<VendorError>() {
+        Some(error) if error.status.is_success() => of_failed(error.meaning),
+        Some(error) => of_refused(error.meaning),
+        None if status.is_success() => Outcome::Ok,
+        None => of_refused(Meaning::of_status(status)),
     }
 }
 
-fn status_outcome(status: StatusCode) -> Outcome {
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => Outcome::RateLimited,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Outcome::Timeout,
-        status if status.is_client_error() => Outcome::ClientError,
+/// How a call ends whose reply began well: the client has a success in hand that is none.
+pub(super) fn of_failed(meaning: Meaning) -> Outcome {
+    match meaning {
+        Meaning::FreeNeuronsUsedUp | Meaning::CreditsUsedUp => Outcome::BudgetExceeded,
+        Meaning::TimedOut | Meaning::RanTooLong => Outcome::Timeout,
         _ => Outcome::UpstreamError,
+    }
+}
+
+fn of_refused(meaning: Meaning) -> Outcome {
+    match meaning {
+        Meaning::OverRate | Meaning::OutOfCapacity => Outcome::RateLimited,
+        Meaning::FreeNeuronsUsedUp | Meaning::CreditsUsedUp => Outcome::BudgetExceeded,
+        Meaning::TimedOut | Meaning::RanTooLong | Meaning::Aborted => Outcome::Timeout,
+        Meaning::Failing | Meaning::CutOff | Meaning::Incomplete => Outcome::UpstreamError,
+        Meaning::Gone | Meaning::Unauthorized | Meaning::Forbidden | Meaning::Refused | Meaning::BadRequest => {
+            Outcome::ClientError
+        }
     }
 }

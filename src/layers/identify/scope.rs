@@ -66,6 +66,10 @@ const MOST_ANSWERS: u64 = 128;
 // === impl Scope ===
 
 impl Scope {
+    pub(super) fn of(form: Form) -> Self {
+        Self { form, ..Self::default() }
+    }
+
     pub(super) fn limit(&mut self, limit: Limit, count: Count) {
         self.asks = true;
         self.limits[limit as usize].add(count);

@@ -68,24 +68,31 @@ use self::scan::Scanner;
 use self::tally::Tally;
 use super::{Reply, ReplyFuture};
 use crate::Error;
-use crate::body::Body;
+use crate::body::{Body, TooLong};
 use crate::call::{Call, Endpoint};
+use crate::departure::Departure;
 use crate::headers::{
     CF_AI_NEURONS, CF_AI_REQ_ID, CF_AIG_CACHE_STATUS, CF_RAY, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS, is_json,
 };
+use crate::memory::{Memory, SMALL_BYTES};
 use crate::neurons::Neurons;
 use crate::receipt::{Attempt, Estimate};
 use crate::vendor_error::VendorError;
 
 /// Applies [`Meter`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct MeterLayer {}
+pub struct MeterLayer {
+    /// What the replies that are taken in may fill, with all else that counts there. Where it is full, a reply that is over
+    /// [`SMALL_BYTES`] passes piece by piece.
+    pub memory: Memory,
+}
 
 /// Reads the reply of each attempt: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct Meter<S> {
     inner: S,
+    memory: Memory,
 }
 
 /// A JSON reply up to this size is taken in before it is handed on.
@@ -97,7 +104,7 @@ impl<S> Layer<S> for MeterLayer {
     type Service = Meter<S>;
 
     fn layer(&self, inner: S) -> Meter<S> {
-        Meter { inner }
+        Meter { inner, memory: self.memory.clone() }
     }
 }
 
@@ -116,19 +123,21 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Call) -> ReplyFuture {
+    fn call(&mut self, mut call: Call) -> ReplyFuture {
         let sent = Instant::now();
         call.receipt.note(|facts| {
             facts.model = call.model.clone();
             facts.estimate.get_or_insert_with(|| Estimate::of(&call));
         });
-        let asked = call.clone();
+        let departure = Departure::default();
+        call.departure = Some(departure.clone());
+        let (asked, memory) = (call.clone(), self.memory.clone());
         let reply = self.inner.call(call);
         Box::pin(async move {
-            let sent = Sent { call: &asked, at: sent, is_noted: false };
+            let sent = Sent { call: &asked, at: sent, departure, is_noted: false };
             let reply = reply.await;
             let read = match reply {
-                Ok(reply) => read(reply, &asked).await,
+                Ok(reply) => read(reply, &asked, &memory).await,
                 Err(error) => Err(error),
             };
             sent.note(&read);
@@ -137,10 +146,11 @@ where
     }
 }
 
-/// An attempt on its way. Dropped before it is noted, it was given up by the caller, and may have run.
+/// An attempt on its way. Dropped before it is noted, it was given up by the caller, and may have run if it had left.
 struct Sent<'a> {
     call: &'a Call,
     at: Instant,
+    departure: Departure,
     is_noted: bool,
 }
 
@@ -155,7 +165,7 @@ impl Sent<'_> {
 impl Drop for Sent<'_> {
     fn drop(&mut self) {
         if !self.is_noted {
-            note_attempt(self.call, None, self.at, true);
+            note_attempt(self.call, None, self.at, self.departure.may_have_left());
         }
     }
 }
@@ -181,7 +191,7 @@ fn vendor_id(headers: &HeaderMap) -> Option<String> {
     id.to_str().ok().map(|id| id.chars().take(128).collect())
 }
 
-async fn read(reply: Reply, call: &Call) -> Result<Reply, Error> {
+async fn read(reply: Reply, call: &Call, memory: &Memory) -> Result<Reply, Error> {
     let (head, body) = reply.into_parts();
     if !head.status.is_success() {
         return read_error(head, body).await;
@@ -189,7 +199,7 @@ async fn read(reply: Reply, call: &Call) -> Result<Reply, Error> {
     let word = head_word(&head.headers);
     match content(&head.headers) {
         Content::Events => read_stream(head, body, word, call).await,
-        Content::Json => read_json(head, body, word, call).await,
+        Content::Json => read_json(head, body, word, call, memory).await,
         Content::Opaque => {
             // Nothing in the body tells more than the request did: a picture, a sound.
             bill::settle(call, &Tally::default(), word, false);
@@ -231,9 +241,24 @@ async fn read_error(head: response::Parts, body: Body) -> Result<Reply, Error> {
     Ok(reply)
 }
 
-async fn read_json(head: response::Parts, body: Body, word: HeadWord, call: &Call) -> Result<Reply, Error> {
+async fn read_json(
+    head: response::Parts,
+    body: Body,
+    word: HeadWord,
+    call: &Call,
+    memory: &Memory,
+) -> Result<Reply, Error> {
     let scanner = Scanner::new(call.endpoint == Endpoint::Responses);
-    let taken = take_in(body, |taken| taken > WHOLE_BYTES).await.map_err(|why| broken(&why))?;
+    let (mut length, mut share) = (0, None);
+    let has_room = |bytes: &Bytes| {
+        length += bytes.len();
+        if length > SMALL_BYTES as usize && share.is_none() {
+            share = memory.try_take(WHOLE_BYTES as u64);
+            return share.is_some();
+        }
+        length <= WHOLE_BYTES
+    };
+    let taken = take_in_while(body, has_room).await.map_err(|why| broken(&why))?;
     if !taken.is_whole {
         let body = Metered::new(taken.resumed(), Reading::Document(scanner), word, call.clone());
         return Ok(Reply::from_parts(head, Body::stream(body)));
@@ -242,10 +267,15 @@ async fn read_json(head: response::Parts, body: Body, word: HeadWord, call: &Cal
     taken.begun.iter().for_each(|bytes| scanner.push(bytes));
     tally.add(scanner.finish());
     bill::settle(call, &tally, word, true);
+    let whole = taken.whole();
     if call.ask.batch && !call.ask.is_poll() {
-        bill::note_queued(call, &taken.whole());
+        bill::note_queued(call, &whole);
     }
-    let mut reply = Reply::from_parts(head, taken.into_body());
+    let whole = match share {
+        Some(share) => share.hold(whole),
+        None => whole,
+    };
+    let mut reply = Reply::from_parts(head, Body::from(whole));
     write_cost(&mut reply, call);
     Ok(reply)
 }
@@ -253,7 +283,7 @@ async fn read_json(head: response::Parts, body: Body, word: HeadWord, call: &Cal
 async fn read_stream(head: response::Parts, body: Body, word: HeadWord, call: &Call) -> Result<Reply, Error> {
     let mut opening = Opening::default();
     let taken = take_in_while(body, |bytes| opening.push(bytes)).await.map_err(|why| broken(&why))?;
-    let error = opening.event().and_then(|event| VendorError::find(head.status, event));
+    let error = opening.event().and_then(|event| VendorError::in_event(event));
     let events = Events::new(call.endpoint == Endpoint::Responses);
     if let Some(error) = error {
         let mut reply = Reply::from_parts(head, Body::stream(taken.resumed()));
@@ -266,6 +296,9 @@ async fn read_stream(head: response::Parts, body: Body, word: HeadWord, call: &C
 
 /// The reply broke off before any of it was handed on: for the caller there was none.
 fn broken(why: &crate::body::BoxError) -> Error {
+    if let Some(TooLong { limit, setting, .. }) = why.downcast_ref() {
+        return Error::Timeout { after: *limit, setting, was_sent: true };
+    }
     Error::Unreachable { host: "upstream".into(), why: format!("the reply broke off: {why}"), was_sent: true }
 }
 

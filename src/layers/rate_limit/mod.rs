@@ -68,7 +68,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::StatusCode;
 use tower::{Layer, Service};
 
 use self::lane::{Answer, Permit, Refusal, Why};
@@ -80,7 +79,7 @@ use crate::Error;
 use crate::call::Call;
 use crate::catalogue::{Limit, Slot};
 use crate::receipt::Source;
-use crate::vendor_error::VendorError;
+use crate::vendor_error::{Meaning, VendorError};
 
 /// How calls are held to their limits. The limits themselves are the catalogue's, unless changed here.
 #[derive(Clone, Debug, PartialEq)]
@@ -289,7 +288,7 @@ impl Attempt {
     fn end(self, reply: Result<Reply, Error>) -> Result<Reply, Error> {
         let vendor_error = reply.as_ref().ok().and_then(|reply| reply.extensions().get::<VendorError>());
         if let (Some(error), Ok(reply)) = (vendor_error, &reply)
-            && is_over_rate(error)
+            && error.meaning == Meaning::OverRate
         {
             let retry_after = retry_after(reply.headers()).map(|after| after.min(LONGEST_HOLD));
             self.limits.refused_upstream(self.lane, retry_after);
@@ -308,14 +307,5 @@ impl Attempt {
             None => {}
         }
         reply
-    }
-}
-
-/// Upstream says that calls come too fast: not that it is full, and not that the day's neurons are gone.
-fn is_over_rate(error: &VendorError) -> bool {
-    match error.code {
-        Some(3021) => true,
-        Some(3036 | 4006 | 3040) => false,
-        _ => error.status == StatusCode::TOO_MANY_REQUESTS,
     }
 }

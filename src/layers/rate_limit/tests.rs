@@ -9,6 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
 
+use http::StatusCode;
+
 use super::*;
 use crate::catalogue::{Catalogue, Model, Task};
 use crate::layers::testing::{LLAMA, Sealed, Vendor, call_on, ok, refusal};

@@ -76,7 +76,7 @@ use self::budget::Budget;
 use self::policy::{Failure, Verdict, verdict};
 use super::{Reply, ReplyFuture};
 use crate::Error;
-use crate::call::Call;
+use crate::call::{Call, Deadline};
 use crate::catalogue::Slot;
 use crate::vendor_error::VendorError;
 
@@ -185,11 +185,11 @@ impl Shared {
     where
         S: Service<Call, Response = Reply, Error = Error>,
     {
-        let deadline = Deadline::of(&call);
+        let deadline = Patience::of(&call);
         let max_attempts = call.options.max_attempts.unwrap_or(self.settings.max_attempts);
         let mut attempt = 0;
         loop {
-            let reply = deadline.hold(inner.call(call.clone())).await;
+            let reply = deadline.hold(inner.call(call.clone()), &call).await;
             let Some(failure) = failure(&reply) else {
                 self.budget(&call).answered(attempt > 0);
                 self.allocation.works(&call.account);
@@ -219,7 +219,7 @@ impl Shared {
     }
 
     /// How long until the next attempt; `None` where it would be too long.
-    fn pause(&self, call: &Call, reply: &Result<Reply, Error>, n: u32, deadline: Deadline) -> Option<Duration> {
+    fn pause(&self, call: &Call, reply: &Result<Reply, Error>, n: u32, deadline: Patience) -> Option<Duration> {
         let options = &call.options;
         let default = self.settings.pause;
         let pause = Pause {
@@ -255,6 +255,12 @@ fn failure(reply: &Result<Reply, Error>) -> Option<Failure<'_>> {
     }
 }
 
+/// The attempt that was given up just now had gone out. What was tried again before is another attempt.
+fn may_have_cost(call: &Call) -> bool {
+    call.receipt
+        .read(|facts| facts.attempts.last().is_some_and(|attempt| attempt.may_have_cost && attempt.retried.is_none()))
+}
+
 /// What may have cost is paid for once more before it is tried once more.
 fn may_pay(call: &Call, reply: &Result<Reply, Error>) -> bool {
     let may_have_cost = reply.as_ref().is_err_and(|error| error.may_have_cost());
@@ -277,22 +283,22 @@ fn note_retry(call: &Call, why: &'static str, pause: Duration) {
 
 /// Until when the client wants a reply to begin.
 #[derive(Clone, Copy, Debug)]
-struct Deadline(Option<(Instant, Duration)>);
+struct Patience(Option<Deadline>);
 
-impl Deadline {
+impl Patience {
+    /// The call's, which began before it came here; or one from now on, where the call was not made at a door.
     fn of(call: &Call) -> Self {
-        // A time beyond what the clock can tell never comes.
-        Self(call.options.request_timeout.and_then(|after| Some((Instant::now().checked_add(after)?, after))))
+        Self(call.deadline.or_else(|| Deadline::after(call.options.request_timeout?)))
     }
 
     fn allows(self, pause: Duration) -> bool {
-        self.0.is_none_or(|(at, _)| Instant::now().checked_add(pause).is_some_and(|end| end < at))
+        self.0.is_none_or(|deadline| Instant::now().checked_add(pause).is_some_and(|end| end < deadline.at))
     }
 
     /// The reply, if it is here in time.
-    async fn hold(self, reply: impl Future<Output = Result<Reply, Error>>) -> Result<Reply, Error> {
-        let Some((at, after)) = self.0 else { return reply.await };
-        let late = Error::Timeout { after, setting: "cf-aig-request-timeout" };
-        timeout_at(at, reply).await.unwrap_or(Err(late))
+    async fn hold(self, reply: impl Future<Output = Result<Reply, Error>>, call: &Call) -> Result<Reply, Error> {
+        let Some(deadline) = self.0 else { return reply.await };
+        // The attempt ends with its future, so what is known of it is on the receipt by then.
+        timeout_at(deadline.at, reply).await.unwrap_or_else(|_| Err(deadline.passed(may_have_cost(call))))
     }
 }

@@ -1,7 +1,9 @@
-//! What a retry can mend: the vendor's error table (errors page, 2026-09-17, and the wire), by code, then by status.
+//! What a retry can mend: the [meaning](Meaning) of the vendor's errors, and the gate's own.
+
+use std::time::Duration;
 
 use crate::Error;
-use crate::vendor_error::VendorError;
+use crate::vendor_error::{Meaning, VendorError};
 
 /// How an attempt failed.
 #[derive(Clone, Copy, Debug)]
@@ -25,40 +27,40 @@ pub enum Verdict {
     UsedUp,
 }
 
-/// The verdict on a failure. Where the vendor gives a code, that decides: text alone has misled others, and so has a status.
+/// Who has waited this long for nothing is told so, instead of waiting as long again.
+const LONG: Duration = Duration::from_secs(60);
+
+/// The verdict on a failure.
 pub fn verdict(failure: Failure<'_>) -> Verdict {
     match failure {
-        Failure::Vendor(error) => error.code.and_then(by_code).unwrap_or_else(|| by_status(error.status.as_u16())),
+        Failure::Vendor(error) => on_vendor(error),
         Failure::Gate(Error::Unreachable { .. }) => Verdict::Retry("unreachable"),
-        Failure::Gate(Error::Timeout { .. }) => Verdict::Retry("timeout"),
+        Failure::Gate(Error::Timeout { after, .. }) if *after < LONG => Verdict::Retry("timeout"),
         Failure::Gate(_) => Verdict::Never,
     }
 }
 
-fn by_code(code: u32) -> Option<Verdict> {
-    Some(match code {
-        3036 | 4006 => Verdict::UsedUp,
-        3021 => Verdict::Retry("rate_limited"),
-        3040 => Verdict::Retry("out_of_capacity"),
-        3007 => Verdict::Retry("timeout"),
+fn on_vendor(error: &VendorError) -> Verdict {
+    match error.meaning {
+        // What was written is paid for, and would be paid for again.
+        _ if error.has_run => Verdict::Never,
+        Meaning::FreeNeuronsUsedUp => Verdict::UsedUp,
+        Meaning::OverRate => Verdict::Retry("rate_limited"),
+        Meaning::OutOfCapacity => Verdict::Retry("out_of_capacity"),
+        Meaning::TimedOut => Verdict::Retry("timeout"),
         // Our own client that leaves takes this layer's work with it, so this was someone else.
-        3008 => Verdict::Retry("aborted"),
-        // It ran for 240 s, and will again.
-        3046 => Verdict::Never,
-        3003 | 3006 | 3023 | 3030 | 3039 | 3041 | 3042 => Verdict::Never,
-        5004 | 5005 | 5006 | 5007 | 5012 | 5016 | 5018 | 5019 | 5035 | 7000 | 7003 | 10000 => Verdict::Never,
-        _ => return None,
-    })
-}
-
-fn by_status(status: u16) -> Verdict {
-    match status {
-        // A stream that opened well and began with an error.
-        200..=299 => Verdict::Retry("stream_error"),
-        408 => Verdict::Retry("timeout"),
-        429 => Verdict::Retry("rate_limited"),
-        500..=599 => Verdict::Retry("server_error"),
-        _ => Verdict::Never,
+        Meaning::Aborted => Verdict::Retry("aborted"),
+        Meaning::CutOff => Verdict::Retry("cut_off"),
+        Meaning::Failing if error.status.is_success() => Verdict::Retry("stream_error"),
+        Meaning::Failing => Verdict::Retry("server_error"),
+        Meaning::CreditsUsedUp
+        | Meaning::RanTooLong
+        | Meaning::Incomplete
+        | Meaning::Gone
+        | Meaning::Unauthorized
+        | Meaning::Forbidden
+        | Meaning::Refused
+        | Meaning::BadRequest => Verdict::Never,
     }
 }
 
@@ -70,7 +72,7 @@ mod tests {
 
     fn of(status: u16, code: Option<u32>) -> Verdict {
         let status = StatusCode::from_u16(status).unwrap();
-        verdict(Failure::Vendor(&VendorError { status, code, message: "quota exceeded, retry".into() }))
+        verdict(Failure::Vendor(&VendorError::new(status, code, "quota exceeded, retry")))
     }
 
     #[test]
@@ -106,7 +108,8 @@ mod tests {
             (500, Verdict::Retry("server_error")),
             (502, Verdict::Retry("server_error")),
             (503, Verdict::Retry("server_error")),
-            (524, Verdict::Retry("server_error")),
+            (504, Verdict::Retry("timeout")),
+            (524, Verdict::Retry("timeout")),
             (200, Verdict::Retry("stream_error")),
         ] {
             assert_eq!(of(status, None), expected, "{status}");
@@ -121,7 +124,9 @@ mod tests {
             Verdict::Retry("unreachable")
         );
         let after = std::time::Duration::from_secs(1);
-        assert_eq!(of(Error::Timeout { after, setting: "" }), Verdict::Retry("timeout"));
+        assert_eq!(of(Error::Timeout { after, setting: "", was_sent: true }), Verdict::Retry("timeout"));
+        let late = Error::Timeout { after: crate::upstream::FIRST_BYTE_TIMEOUT, setting: "", was_sent: true };
+        assert_eq!(of(late), Verdict::Never, "not 250 s once more");
         assert_eq!(of(Error::RateLimited { what: String::new(), retry_after: after, limit: None }), Verdict::Never);
         assert_eq!(of(Error::Malformed(String::new())), Verdict::Never);
     }

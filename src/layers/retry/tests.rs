@@ -37,7 +37,7 @@ fn vendor(
 }
 
 fn times_out() -> Error {
-    Error::Timeout { after: Duration::from_secs(1), setting: "test" }
+    Error::Timeout { after: Duration::from_secs(1), setting: "test", was_sent: true }
 }
 
 #[tokio::test(start_paused = true)]

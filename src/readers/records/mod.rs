@@ -1,7 +1,7 @@
 //! Keeps a record of each call in SQLite, and the budgets' leases beside them.
 //!
 //! A receipt is put into a bounded queue, which takes well under a microsecond and never waits; a thread of its own writes
-//! what is there some twenty-five times a second, in one transaction with the hourly sums that usage is read from. A locked
+//! what is there some twenty-five times a second, in one transaction with the sums that usage is read from. A locked
 //! database or a full disk holds no call up and loses none: the thread warns once, keeps trying, and what the queue cannot
 //! hold is [counted](Stats::lost). Records go when they are older than [`Settings::retention`], and the oldest when there
 //! are more than [`Settings::max_bytes`] of them. Bodies are kept where the receipt has them, see
@@ -27,11 +27,14 @@
 
 mod books;
 mod checkpoints;
+#[cfg(test)]
+mod kept_tests;
 mod query;
 mod row;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod writer;
 
 use std::path::PathBuf;
@@ -43,9 +46,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-pub use self::query::{Archive, Filter, Group, Moment, Record, Usage};
+pub use self::query::{Archive, Filter, Moment, Record};
 use self::row::Row;
 pub use self::schema::RecordsError;
+pub use self::usage::{Group, Usage};
 use crate::layers::budget::{Bucket, Lease, Ledger};
 use crate::receipt::{Facts, Reader};
 

@@ -1,6 +1,5 @@
-//! Reading the records: usage by day, model or key; calls by filter and page.
+//! Reading the records: calls by filter and page.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::types::Value;
@@ -11,44 +10,11 @@ use super::schema::{self, RecordsError};
 use crate::neurons::Neurons;
 use crate::payload::{Part, Payload};
 use crate::receipt::CallId;
-use crate::vendor::Sums;
 
 /// The records, open for reading beside whoever writes them.
 pub struct Archive {
-    connection: Connection,
+    pub(super) connection: Connection,
     path: String,
-}
-
-/// What usage is summed up by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Group {
-    /// Days, from 00:00 UTC.
-    #[default]
-    Day,
-    /// Models.
-    Model,
-    /// Clients' keys.
-    Key,
-}
-
-/// A line of usage.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Usage {
-    /// The day (`2026-11-24`), the model or the key's name; empty for calls without a key.
-    pub name: String,
-    /// Calls, refused ones too.
-    pub calls: u64,
-    /// Tokens read, cached ones included.
-    pub input_tokens: u64,
-    /// The part of them that the vendor had in its prefix cache.
-    pub cached_input_tokens: u64,
-    /// Tokens written.
-    pub output_tokens: u64,
-    /// Spent, in micro-neurons.
-    pub neurons: Neurons,
-    /// Not spent thanks to the cache, in micro-neurons.
-    pub saved: Neurons,
 }
 
 /// What a model did in a minute.
@@ -175,45 +141,12 @@ impl Archive {
 
     /// From here on it sees what is there now, whatever is written later.
     pub fn hold(self) -> Result<Self, RecordsError> {
-        self.told(self.connection.execute_batch("BEGIN; SELECT 1 FROM hours LIMIT 1;"))?;
+        self.told(self.connection.execute_batch("BEGIN; SELECT 1 FROM quarters LIMIT 1;"))?;
         Ok(self)
     }
 
-    fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, RecordsError> {
+    pub(super) fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, RecordsError> {
         result.map_err(|why| RecordsError::Database { path: self.path.clone(), why: why.into() })
-    }
-
-    /// What was used in whole hours from one moment to another, in milliseconds since 1970.
-    pub fn usage(&self, from_ms: u64, until_ms: u64, group: Group) -> Result<Vec<Usage>, RecordsError> {
-        let name = match group {
-            Group::Day => "strftime('%Y-%m-%d', hour_ms / 1000, 'unixepoch')",
-            Group::Model => "model",
-            Group::Key => "key",
-        };
-        let order = if group == Group::Day { "1" } else { "6 DESC, 1" };
-        let sql = format!(
-            "SELECT {name}, sum(calls), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(neurons), \
-             sum(saved) FROM hours WHERE hour_ms >= ?1 AND hour_ms < ?2 GROUP BY 1 ORDER BY {order}"
-        );
-        self.told(
-            self.connection.prepare(&sql).and_then(|mut statement| {
-                statement.query_map(params![from_ms as i64, until_ms as i64], usage)?.collect()
-            }),
-        )
-    }
-
-    /// What ran for an account in whole hours from one moment to another, in milliseconds since 1970, by model: what the vendor
-    /// should have counted too.
-    pub fn ran(&self, from_ms: u64, until_ms: u64, account: &str) -> Result<BTreeMap<String, Sums>, RecordsError> {
-        let sql = "SELECT model, sum(ran), sum(input_tokens), sum(output_tokens), sum(neurons) FROM hours \
-            WHERE hour_ms >= ?1 AND hour_ms < ?2 AND account = ?3 AND outcome <> 'cache_hit' GROUP BY 1";
-        let sums = |row: &Row<'_>| {
-            let figure = |n| row.get::<_, i64>(n).map(|figure| figure as u64);
-            let sums = Sums::new(figure(1)?, figure(2)?, figure(3)?, Neurons::from_micro(figure(4)?));
-            Ok((row.get(0)?, sums))
-        };
-        let span = params![from_ms as i64, until_ms as i64, account];
-        self.told(self.connection.prepare(sql).and_then(|mut statement| statement.query_map(span, sums)?.collect()))
     }
 
     /// The newest records that fit, newest first.
@@ -313,19 +246,6 @@ impl Archive {
         let changed = self.connection.execute(sql, params![id.to_bytes(), feedback, score, metadata]);
         self.told(changed.map(|rows| rows > 0))
     }
-}
-
-fn usage(row: &Row<'_>) -> rusqlite::Result<Usage> {
-    let figure = |n| row.get::<_, i64>(n).map(|figure| figure as u64);
-    Ok(Usage {
-        name: row.get(0)?,
-        calls: figure(1)?,
-        input_tokens: figure(2)?,
-        cached_input_tokens: figure(3)?,
-        output_tokens: figure(4)?,
-        neurons: Neurons::from_micro(figure(5)?),
-        saved: Neurons::from_micro(figure(6)?),
-    })
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {

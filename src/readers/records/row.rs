@@ -12,10 +12,10 @@ use crate::receipt::{Facts, Source};
 /// What is kept of a receipt. Made on the request's path: it shares what can be shared.
 pub(super) struct Row(Box<Facts>);
 
-/// What a row of the hours is for: the hour, the model, the key, the account, the outcome.
+/// What a row of the sums is for: the quarter of an hour, the model, the key, the account, the outcome.
 type Place = (i64, Arc<str>, Arc<str>, Arc<str>, &'static str);
 
-/// One row of the hours.
+/// One row of the sums.
 #[derive(Default)]
 struct Sum {
     calls: i64,
@@ -27,8 +27,9 @@ struct Sum {
     ran: i64,
 }
 
-const HOUR_MS: i64 = 3_600_000;
-pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
+/// Every time zone is a whole number of these away from UTC.
+pub(super) const QUARTER_MS: i64 = 15 * 60 * 1000;
+pub(super) const DAY_MS: i64 = 96 * QUARTER_MS;
 
 const INSERT: &str = "INSERT OR IGNORE INTO records VALUES \
     (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,\
@@ -36,7 +37,7 @@ const INSERT: &str = "INSERT OR IGNORE INTO records VALUES \
 
 const KEEP: &str = "INSERT OR IGNORE INTO payloads VALUES (?1,?2,?3,?4,?5,?6,?7)";
 
-const ADD: &str = "INSERT INTO hours VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12) \
+const ADD: &str = "INSERT INTO quarters VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12) \
     ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, input_tokens = input_tokens + excluded.input_tokens, \
     cached_input_tokens = cached_input_tokens + excluded.cached_input_tokens, \
     output_tokens = output_tokens + excluded.output_tokens, neurons = neurons + excluded.neurons, \
@@ -137,8 +138,8 @@ pub(super) fn insert(connection: &mut Connection, rows: &[Row]) -> rusqlite::Res
         }
         let (facts, received) = (&row.0, row.received_ms());
         let key = facts.key.clone().unwrap_or_else(|| nobody.clone());
-        let place =
-            (received - received % HOUR_MS, facts.model.id.clone(), key, facts.account.clone(), facts.outcome.label());
+        let quarter = received - received % QUARTER_MS;
+        let place = (quarter, facts.model.id.clone(), key, facts.account.clone(), facts.outcome.label());
         let sum = sums.entry(place).or_default();
         sum.calls += 1;
         sum.input_tokens += facts.usage.input_tokens as i64;
@@ -148,10 +149,10 @@ pub(super) fn insert(connection: &mut Connection, rows: &[Row]) -> rusqlite::Res
         sum.saved = sum.saved.saturating_add(whole(facts.saved));
         sum.ran += i64::from(facts.cost.source != Source::None);
     }
-    for ((hour, model, key, account, outcome), sum) in &sums {
+    for ((quarter, model, key, account, outcome), sum) in &sums {
         let Sum { calls, input_tokens, cached_input_tokens, output_tokens, neurons, saved, ran } = sum;
         transaction.prepare_cached(ADD)?.execute(params![
-            hour,
+            quarter,
             &**model,
             &**key,
             &**account,

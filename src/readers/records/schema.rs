@@ -8,8 +8,9 @@ use rusqlite::{Connection, OpenFlags};
 
 /// A record a call, in the order of time, for that is the order of their ids. Money is micro-neurons, times are
 /// microseconds, moments are milliseconds since 1970, UTC. The longer indexes answer filters of several parts by themselves.
-/// `hours` has the same figures summed up, so that a month's usage reads thousands of rows and not millions; `ran` are the calls
-/// that a model ran for, which the vendor counts too. `payloads` has bodies where they are kept. `leases` is the budgets' own.
+/// `quarters` has the same figures summed up by quarters of an hour, so that a month's usage reads thousands of rows and not
+/// millions, and so that a day of any time zone is a whole number of rows; `ran` are the calls that a model ran for, which the
+/// vendor counts too. `payloads` has bodies where they are kept. `leases` is the budgets' own.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS records (
   id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, key TEXT, account TEXT NOT NULL, asked TEXT NOT NULL,
@@ -31,11 +32,11 @@ DROP INDEX IF EXISTS records_of_key;
 CREATE INDEX IF NOT EXISTS records_by_outcome ON records (outcome, id);
 CREATE INDEX IF NOT EXISTS records_by_status ON records (status, id);
 CREATE INDEX IF NOT EXISTS records_by_event ON records (event_id, id) WHERE event_id IS NOT NULL;
-CREATE TABLE IF NOT EXISTS hours (
-  hour_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, outcome TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS quarters (
+  start_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, outcome TEXT NOT NULL,
   calls INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL,
   output_tokens INTEGER NOT NULL, neurons INTEGER NOT NULL, saved INTEGER NOT NULL, ran INTEGER NOT NULL,
-  PRIMARY KEY (hour_ms, model, key, account, outcome)
+  PRIMARY KEY (start_ms, model, key, account, outcome)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
   budget TEXT NOT NULL, bucket TEXT NOT NULL, start_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
@@ -47,16 +48,22 @@ CREATE TABLE IF NOT EXISTS payloads (
 );
 CREATE TRIGGER IF NOT EXISTS records_take_payloads_along AFTER DELETE ON records
   BEGIN DELETE FROM payloads WHERE id = old.id; END;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 ";
 
 /// Of the tables above.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// The first version summed up by days.
 const FROM_DAYS: &str = "
-INSERT INTO hours SELECT day_ms, model, key, account, outcome, calls, input_tokens, cached_input_tokens, output_tokens,
+INSERT INTO quarters SELECT day_ms, model, key, account, outcome, calls, input_tokens, cached_input_tokens, output_tokens,
   neurons, saved, CASE outcome WHEN 'ok' THEN calls ELSE 0 END FROM days;
 DROP TABLE days;
+";
+/// The second version summed up by hours: what it has is in the first quarter of each.
+const FROM_HOURS: &str = "
+INSERT INTO quarters SELECT hour_ms, model, key, account, outcome, calls, input_tokens, cached_input_tokens, output_tokens,
+  neurons, saved, ran FROM hours;
+DROP TABLE hours;
 ";
 /// Of the write-ahead log, 4 KiB each.
 pub(super) const MAX_LOG_PAGES: i64 = 65_536;
@@ -115,8 +122,12 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File), RecordsError> {
 
 /// All of it or, where the process dies meanwhile, none.
 fn create(connection: &Connection, version: i64) -> rusqlite::Result<()> {
-    let from_days = if version == 1 { FROM_DAYS } else { "" };
-    connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} {from_days} COMMIT;"))
+    let sums = match version {
+        1 => FROM_DAYS,
+        2 => FROM_HOURS,
+        _ => "",
+    };
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} {sums} COMMIT;"))
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {

@@ -1,5 +1,7 @@
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
+
 use super::*;
 use crate::call::Call;
 use crate::catalogue::Catalogue;
@@ -54,7 +56,7 @@ fn a_record_is_read_back_and_summed_up() {
     let before = archive.list(&Filter { before: id, key: Some("team".into()), ..Filter::default() }, 10).unwrap();
     assert_eq!(before.len(), 1);
     for group in [Group::Day, Group::Model, Group::Key] {
-        let usage = archive.usage(0, u64::MAX >> 1, group).unwrap();
+        let usage = archive.usage(0, u64::MAX >> 1, &[group], &TimeZone::UTC).unwrap();
         assert_eq!((usage.len(), usage[0].calls, usage[0].neurons), (1, 4, Neurons::from_whole(10)), "{usage:?}");
     }
     assert!(archive.judge(id.unwrap(), Some(1), Some(90), None).unwrap());
@@ -292,12 +294,64 @@ fn sums_by_days_of_the_first_version_are_taken_over() {
     for _ in 0..2 {
         Records::open(settings.clone()).unwrap().close();
         let archive = Archive::open(&path).unwrap();
-        let usage = archive.usage(0, 172_800_000, Group::Day).unwrap();
-        assert_eq!((usage.len(), &*usage[0].name, usage[0].calls), (1, "1970-01-02", 10));
+        let usage = archive.usage(0, 172_800_000, &[Group::Day], &TimeZone::UTC).unwrap();
+        assert_eq!((usage.len(), &*usage[0].names[0], usage[0].calls), (1, "1970-01-02", 10));
         let ran = archive.ran(86_400_000, 172_800_000, "acc").unwrap();
         assert_eq!(ran["m"], crate::vendor::Sums::new(7, 70, 9, Neurons::from_whole(5)));
         assert!(archive.ran(86_400_000, 172_800_000, "another").unwrap().is_empty());
     }
+}
+
+#[test]
+fn sums_by_hours_of_the_second_version_are_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    let old = rusqlite::Connection::open(&settings.path).unwrap();
+    old.execute_batch(
+        "CREATE TABLE hours (hour_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL,
+         outcome TEXT NOT NULL, calls INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL,
+         output_tokens INTEGER NOT NULL, neurons INTEGER NOT NULL, saved INTEGER NOT NULL, ran INTEGER NOT NULL,
+         PRIMARY KEY (hour_ms, model, key, account, outcome)) WITHOUT ROWID;
+         INSERT INTO hours VALUES (3600000, 'm', 'k', 'acc', 'ok', 7, 70, 0, 9, 5000000, 1000000, 6);
+         PRAGMA user_version = 2;",
+    )
+    .unwrap();
+    drop(old);
+    for _ in 0..2 {
+        Records::open(settings.clone()).unwrap().close();
+        let archive = Archive::open(&settings.path).unwrap();
+        let usage = archive.usage(3_600_000, 4_500_000, &[Group::Key, Group::Day], &TimeZone::UTC).unwrap();
+        assert_eq!((usage.len(), usage[0].calls, usage[0].saved), (1, 7, Neurons::from_whole(1)));
+        assert_eq!(usage[0].names, ["k", "1970-01-01"]);
+        let ran = archive.ran(0, 172_800_000, "acc").unwrap();
+        assert_eq!(ran["m"], crate::vendor::Sums::new(6, 70, 9, Neurons::from_whole(5)));
+    }
+}
+
+#[test]
+fn a_day_is_that_of_its_time_zone() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    Records::open(settings.clone()).unwrap().close();
+    let connection = rusqlite::Connection::open(&settings.path).unwrap();
+    // Each quarter of an hour of the two days of Berlin's change to summer time, 2026-03-29 and the day before, in UTC and around.
+    let begin = "2026-03-27T22:00:00Z".parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    for quarter in 0..4 * 49 {
+        let row = "INSERT INTO quarters VALUES (?1, 'm', '', 'acc', 'ok', 1, 0, 0, 0, 1000000, 0, 1)";
+        connection.execute(row, [begin + quarter * 900_000]).unwrap();
+    }
+    drop(connection);
+    let archive = Archive::open(&settings.path).unwrap();
+    let days = |zone: &str| -> Vec<(String, u64)> {
+        let zone = TimeZone::get(zone).unwrap();
+        let usage = archive.usage(0, u64::MAX >> 1, &[Group::Day], &zone).unwrap();
+        usage.into_iter().map(|line| (line.names.concat(), line.calls)).collect()
+    };
+    let day = |day: &str, quarters| (day.to_owned(), quarters);
+    let berlin = [day("2026-03-27", 4), day("2026-03-28", 96), day("2026-03-29", 92), day("2026-03-30", 4)];
+    assert_eq!(days("Europe/Berlin"), berlin);
+    assert_eq!(days("Asia/Kathmandu"), [day("2026-03-28", 81), day("2026-03-29", 96), day("2026-03-30", 19)]);
+    assert_eq!(days("UTC").iter().map(|(_, quarters)| quarters).sum::<u64>(), 196);
 }
 
 #[test]
@@ -320,6 +374,6 @@ fn the_oldest_go_where_the_database_is_too_large_and_sums_stay() {
     let left = archive.list(&Filter::default(), 5_000).unwrap();
     assert!(!left.is_empty() && left.len() < 5_000, "{} are left", left.len());
     assert_eq!(left[0].id, newest);
-    let usage = archive.usage(0, u64::MAX >> 1, Group::Model).unwrap();
+    let usage = archive.usage(0, u64::MAX >> 1, &[Group::Model], &TimeZone::UTC).unwrap();
     assert_eq!((usage[0].calls, usage[0].neurons), (5_000, Neurons::from_whole(5_000)));
 }

@@ -198,7 +198,7 @@ impl Writer {
         // Sums are small; they are kept for a year at least, for the bills.
         let year = 366 * DAY_MS;
         let oldest_day = oldest_day.min(now.as_millis() as i64 - year);
-        self.connection.execute("DELETE FROM hours WHERE hour_ms < ?1", params![oldest_day])?;
+        self.connection.execute("DELETE FROM quarters WHERE start_ms < ?1", params![oldest_day])?;
         if gone >= SWEEP_ROWS {
             self.next_sweep = Instant::now() + BATCH_EVERY;
         }

@@ -9,21 +9,21 @@ use plotters::element::Rectangle;
 use plotters::style::{Color, RGBColor};
 
 /// Told apart also by those who see few colours (Okabe and Ito's set); the last is for the rest.
-pub(super) const COLOURS: [&str; 7] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a8a"];
+pub(crate) const COLOURS: [&str; 7] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a8a"];
 
 const SIZE: (u32, u32) = (720, 200);
 /// Of a column's width; the rest is the gap.
 const BAR: f64 = 0.8;
 
 /// What one colour shows, a value a column.
-pub(super) struct Series {
-    pub(super) name: String,
-    pub(super) colour: &'static str,
-    pub(super) values: Vec<f64>,
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) colour: &'static str,
+    pub(crate) values: Vec<f64>,
 }
 
 /// The picture, and the value at its upper edge.
-pub(super) fn draw(series: &[Series]) -> (String, f64) {
+pub(crate) fn draw(series: &[Series]) -> (String, f64) {
     let columns = series.iter().map(|one| one.values.len()).max().unwrap_or(0);
     let total = |column: usize| series.iter().filter_map(|one| one.values.get(column)).sum::<f64>();
     let top = round_up((0..columns).map(total).fold(0.0, f64::max));

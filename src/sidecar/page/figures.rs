@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::neurons::Neurons;
 
 /// Neurons as a person reads them: three figures that matter, and thousands told apart.
-pub(super) fn amount(value: f64) -> String {
+pub(crate) fn amount(value: f64) -> String {
     match value {
         none if none <= 0.0 => "0".into(),
         tiny if tiny < 0.001 => "< 0.001".into(),
@@ -16,12 +16,12 @@ pub(super) fn amount(value: f64) -> String {
 }
 
 /// A figure of an axis, which has few digits.
-pub(super) fn round(value: f64) -> String {
+pub(crate) fn round(value: f64) -> String {
     if value < 1000.0 { value.to_string() } else { whole(value) }
 }
 
 /// A whole number, its thousands told apart by narrow spaces.
-pub(super) fn whole(value: f64) -> String {
+pub(crate) fn whole(value: f64) -> String {
     let digits = format!("{:.0}", value.max(0.0));
     let mut told = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -33,7 +33,7 @@ pub(super) fn whole(value: f64) -> String {
     told
 }
 
-pub(super) fn usd(neurons: Neurons) -> String {
+pub(crate) fn usd(neurons: Neurons) -> String {
     match neurons.usd() {
         none if none <= 0.0 => "$0".into(),
         tiny if tiny < 0.000_1 => "< $0.0001".into(),
@@ -42,19 +42,19 @@ pub(super) fn usd(neurons: Neurons) -> String {
     }
 }
 
-pub(super) fn share(part: Neurons, whole: Neurons) -> f64 {
+pub(crate) fn share(part: Neurons, whole: Neurons) -> f64 {
     ratio(part.as_f64(), whole.as_f64())
 }
 
-pub(super) fn ratio(part: f64, whole: f64) -> f64 {
+pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-pub(super) fn percent(part: f64, whole: f64) -> String {
+pub(crate) fn percent(part: f64, whole: f64) -> String {
     if whole > 0.0 { format!("{:.1} %", 100.0 * part / whole) } else { "–".into() }
 }
 
-pub(super) fn time(duration: Duration) -> String {
+pub(crate) fn time(duration: Duration) -> String {
     match duration.as_secs_f64() {
         none if none < 0.000_05 => "–".into(),
         short if short < 1.0 => format!("{:.1} ms", short * 1e3),
@@ -62,16 +62,16 @@ pub(super) fn time(duration: Duration) -> String {
     }
 }
 
-pub(super) fn clock(at: SystemTime) -> String {
+pub(crate) fn clock(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).map_or_else(|_| "–".into(), |at| at.strftime("%H:%M").to_string())
 }
 
-pub(super) fn clock_with_seconds(at: SystemTime) -> String {
+pub(crate) fn clock_with_seconds(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).map_or_else(|_| "–".into(), |at| at.strftime("%H:%M:%S").to_string())
 }
 
 /// A model's name without its vendor's.
-pub(super) fn short(model: &str) -> &str {
+pub(crate) fn short(model: &str) -> &str {
     model.rsplit('/').next().unwrap_or(model)
 }
 

@@ -76,7 +76,7 @@ impl History {
             *entry(&mut minute.neurons, &moment.model) += moment.neurons.as_f64();
         }
         for usage in today {
-            let used = entry(&mut self.today, &usage.name);
+            let used = entry(&mut self.today, &usage.names.concat());
             used.calls += usage.calls as f64;
             used.neurons += usage.neurons.as_f64();
             used.saved += usage.saved.as_f64();

@@ -4,8 +4,8 @@
 //! elsewhere, and nothing is kept but the last hour by minutes and today's sums.
 
 mod books;
-mod chart;
-mod figures;
+pub(crate) mod chart;
+pub(crate) mod figures;
 mod history;
 mod view;
 
@@ -17,6 +17,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 
 use self::history::{History, MINUTES};
@@ -74,7 +75,7 @@ fn remember(archive: &Archive, history: &Mutex<History>) -> Result<(), RecordsEr
     let now = since_1970(SystemTime::now()).as_millis() as u64;
     let midnight = now - now % DAY_MS;
     let moments = archive.minutes(now.saturating_sub(MINUTES as u64 * MINUTE_MS), now, REMEMBERED)?;
-    let today = archive.usage(midnight, midnight + DAY_MS, Group::Model)?;
+    let today = archive.usage(midnight, midnight + DAY_MS, &[Group::Model], &TimeZone::UTC)?;
     history.lock().remember(now / MINUTE_MS, moments, today);
     Ok(())
 }

@@ -1,0 +1,124 @@
+//! `tollgate usage`
+
+mod focus;
+pub(super) mod format;
+pub(super) mod span;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use self::format::Format;
+use self::span::SpanArgs;
+use super::settings::{Settings, variables};
+use super::{Failure, print};
+use crate::readers::records::{Archive, Group};
+use crate::sidecar::config::Config;
+
+#[derive(Args, Debug)]
+pub(super) struct Usage {
+    #[command(flatten)]
+    settings: Settings,
+    /// What to sum up by; several at once, as in `key,day`
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "day")]
+    by: Vec<By>,
+    #[command(flatten)]
+    span: SpanArgs,
+    /// How it is written
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with_all = ["format", "csv", "markdown"])]
+    json: bool,
+    /// The same as --format csv
+    #[arg(long, conflicts_with_all = ["format", "markdown"])]
+    csv: bool,
+    /// The same as --format markdown
+    #[arg(long, conflicts_with = "format")]
+    markdown: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum By {
+    Day,
+    Month,
+    Model,
+    Key,
+    Account,
+}
+
+impl Usage {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let by = self.groups()?;
+        let span = self.span.resolve(jiff::Timestamp::now())?;
+        let archive = open(&self.settings.load(&variables())?)?;
+        if self.format == Format::Focus {
+            return print(&focus::csv(&archive, &span)?);
+        }
+        let groups: Vec<_> = by.iter().map(|by| by.group()).collect();
+        let lines = archive.usage(span.from_ms, span.until_ms, &groups, &span.zone).map_err(failed)?;
+        let names: Vec<_> = by.iter().map(|by| by.name()).collect();
+        print(&self.format().write(&names, &lines, &span)?)
+    }
+
+    fn groups(&self) -> Result<Vec<By>, Failure> {
+        let is_twice = |place: usize| self.by[..place].contains(&self.by[place]);
+        match (0..self.by.len()).find(|place| is_twice(*place)) {
+            Some(place) => Err(Failure::Usage(format!("--by names {} twice", self.by[place].name()))),
+            None => Ok(self.by.clone()),
+        }
+    }
+
+    fn format(&self) -> Format {
+        match self {
+            Self { json: true, .. } => Format::Json,
+            Self { csv: true, .. } => Format::Csv,
+            Self { markdown: true, .. } => Format::Markdown,
+            _ => self.format,
+        }
+    }
+}
+
+impl By {
+    pub(super) fn group(self) -> Group {
+        match self {
+            Self::Day => Group::Day,
+            Self::Month => Group::Month,
+            Self::Model => Group::Model,
+            Self::Key => Group::Key,
+            Self::Account => Group::Account,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Month => "month",
+            Self::Model => "model",
+            Self::Key => "key",
+            Self::Account => "account",
+        }
+    }
+}
+
+/// The records that the config names, or those that `tollgate serve` keeps where it names none.
+pub(super) fn open(config: &Config) -> Result<Archive, Failure> {
+    let path = match &config.records.path {
+        Some(path) if path.as_os_str().is_empty() => {
+            return Err(Failure::Failed("no records are kept: set [records] path".into()));
+        }
+        Some(path) => path.clone(),
+        None => PathBuf::from(super::serve::RECORDS),
+    };
+    if !path.exists() {
+        return Err(Failure::Failed(format!(
+            "no records yet: {} is not there; `tollgate serve` makes it",
+            path.display()
+        )));
+    }
+    Archive::open(&path).map_err(failed)
+}
+
+pub(super) fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::Failed(error.to_string())
+}

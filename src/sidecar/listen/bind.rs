@@ -1,0 +1,42 @@
+//! Opens a port: one listener a worker, so that the kernel spreads the connections and no worker waits for another.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel holds while the worker is busy; the kernel's own most (`somaxconn`) is 4,096.
+const BACKLOG: i32 = 4096;
+
+/// As many listeners on one address as there are workers. For port 0 the first one chooses.
+///
+/// All are bound before the first one listens: a connection is given to a listener that stays, and the kernel spreads
+/// connections over all of them from the first one on.
+pub(in crate::sidecar) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    // A port that may be shared could be another gate's, and each would get some of the other's calls. The probe is bound
+    // and never listens, so that no connection can arrive at it and be lost.
+    if address.port() != 0 {
+        let probe = socket(address)?;
+        probe.set_reuse_address(true)?;
+        probe.bind(&address.into())?;
+    }
+    let first = bind_one(address)?;
+    let address = first.local_addr()?.as_socket().unwrap_or(address);
+    let rest = (1..workers).map(|_| bind_one(address));
+    let sockets = std::iter::once(Ok(first)).chain(rest).collect::<io::Result<Vec<_>>>()?;
+    sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
+    Ok(sockets.into_iter().map(Into::into).collect())
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<Socket> {
+    let socket = socket(address)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+}

@@ -1,0 +1,191 @@
+//! One connection, from its first byte to its end, within its limits.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use pin_project_lite::pin_project;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tower::Service;
+
+use super::activity::{Activity, Limits, Phase, Version};
+use super::socket::Socket;
+use super::stream::{Served, Streams};
+use crate::peer::Peer;
+
+/// How connections are served.
+#[derive(Clone)]
+pub(super) struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<Streams>,
+    limits: Limits,
+}
+
+pin_project! {
+    /// Drives a connection within its limits. Where it has to end it is told so first, and dropped if it does not.
+    struct Driven<'a, C> {
+        #[pin]
+        connection: C,
+        #[pin]
+        timer: Sleep,
+        #[pin]
+        stopping: WaitForCancellationFuture<'a>,
+        activity: &'a Activity,
+        limits: Limits,
+        is_told: bool,
+        // When it has to be gone, once it has been idle for too long.
+        leaves_at: Option<Instant>,
+    }
+}
+
+/// More header lines, or a longer head, is no request but an attack; hyper answers 431.
+const MAX_HEADERS: usize = 100;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Calls at once on one connection.
+const MAX_STREAMS: u32 = 128;
+/// What a client may send before we read it, in bytes: on one stream, and on a connection.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+/// What a stream's reply may fill before the client takes it, in bytes.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// An HTTP/2 client that does not answer a ping is gone.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// For the last words of a connection that is told to end.
+const LEAVING: Duration = Duration::from_secs(5);
+
+// === impl Protocols ===
+
+impl Protocols {
+    pub(super) fn new(limits: Limits) -> Self {
+        let mut http1 = http1::Builder::new();
+        // Heads are timed by `Limited`, together with all else.
+        http1.header_read_timeout(None).max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD_BYTES);
+        let mut http2 = http2::Builder::new(Streams(limits));
+        http2
+            .timer(TokioTimer::new())
+            .max_header_list_size(MAX_HEAD_BYTES as u32)
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .keep_alive_interval(Some(PING_EVERY));
+        Self { http1, http2, limits }
+    }
+
+    /// Serves a connection to its end. Each request is told its `peer`, where there is one to tell.
+    pub(super) async fn serve<S, B>(
+        &self,
+        stream: TcpStream,
+        peer: Option<Peer>,
+        activity: Arc<Activity>,
+        service: S,
+        stop: &CancellationToken,
+    ) where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Some((socket, version)) = self.open(stream, &activity).await else { return };
+        let called = activity.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            let (call, reply) = (called.begin_call(), service.clone().call(request));
+            async move { reply.await.map(|reply| reply.map(|body| Served::new(body, call))) }
+        });
+        let io = TokioIo::new(socket);
+        match version {
+            // Boxed, for a silent connection should not take the room that the larger of the two needs.
+            Version::Http1 => Box::pin(self.drive(self.http1.serve_connection(io, service), &activity, stop)).await,
+            Version::Http2 => Box::pin(self.drive(self.http2.serve_connection(io, service), &activity, stop)).await,
+        }
+    }
+
+    /// Tells the versions apart, within the limit for that.
+    async fn open(&self, stream: TcpStream, activity: &Arc<Activity>) -> Option<(Socket, Version)> {
+        let opening = Socket::open(stream, activity.clone(), self.limits.send);
+        let opening = tokio::time::timeout_at(activity.deadline(&self.limits).1, opening);
+        let evicted = std::future::poll_fn(|cx| activity.poll_evicted(cx));
+        tokio::select! {
+            opened = opening => opened.ok()?.ok()?,
+            () = evicted => None,
+        }
+    }
+
+    fn drive<'a, C>(&self, connection: C, activity: &'a Activity, stop: &'a CancellationToken) -> Driven<'a, C>
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
+        Driven {
+            connection,
+            timer: tokio::time::sleep_until(activity.deadline(&self.limits).1),
+            stopping: stop.cancelled(),
+            activity,
+            limits: self.limits,
+            is_told: false,
+            leaves_at: None,
+        }
+    }
+}
+
+// === impl Driven ===
+
+impl<C> Future for Driven<'_, C>
+where
+    C: GracefulConnection<Error = hyper::Error>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let is_evicted = this.activity.poll_evicted(cx).is_ready();
+        if is_evicted || !*this.is_told && this.stopping.poll(cx).is_ready() {
+            *this.is_told = true;
+            this.connection.as_mut().graceful_shutdown();
+        }
+        loop {
+            if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended badly");
+                }
+                return Poll::Ready(());
+            }
+            if is_evicted {
+                return Poll::Ready(());
+            }
+            let (phase, limit) = this.activity.deadline(this.limits);
+            let deadline = this.leaves_at.filter(|_| phase != Phase::Calls).unwrap_or(limit);
+            // A limit that lies later than the one before is looked at when the timer goes off.
+            if deadline < this.timer.deadline() {
+                this.timer.as_mut().reset(deadline);
+            }
+            ready!(this.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if now < deadline {
+                this.timer.as_mut().reset(deadline);
+                continue;
+            }
+            if phase != Phase::Idle || this.leaves_at.is_some() {
+                tracing::debug!(?phase, "a connection was closed at its limit ([timeouts])");
+                return Poll::Ready(());
+            }
+            *this.leaves_at = Some(now + LEAVING);
+            this.connection.as_mut().graceful_shutdown();
+            this.timer.as_mut().reset(now + LEAVING);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! A client's socket: it notes what is read, and fails where the client takes nothing of what is written.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::activity::{Activity, Version};
+use crate::pace::{Pace, Progress};
+
+/// A connection to a client.
+pub(super) struct Socket {
+    stream: TcpStream,
+    /// What was read to tell the version, until it has been read again.
+    begun: [u8; PREFACE.len()],
+    unread: std::ops::Range<usize>,
+    activity: Arc<Activity>,
+    pace: Pace,
+    /// What is written lies here because the client does not take it.
+    backlog: Option<Progress>,
+    /// Made when a client is first waited for; most never are.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// HTTP/2 begins with this, and no method of HTTP/1.
+const PREFACE: &[u8; 4] = b"PRI ";
+
+impl Socket {
+    /// Reads as much of a connection as tells its version. `None` where it ends before that.
+    pub(super) async fn open(
+        mut stream: TcpStream,
+        activity: Arc<Activity>,
+        pace: Pace,
+    ) -> io::Result<Option<(Self, Version)>> {
+        let mut begun = [0; PREFACE.len()];
+        let mut length = 0;
+        while length < PREFACE.len() && PREFACE.starts_with(&begun[..length]) {
+            match stream.read(&mut begun[length..]).await? {
+                0 => return Ok(None),
+                read => length += read,
+            }
+        }
+        let version = if begun == *PREFACE { Version::Http2 } else { Version::Http1 };
+        activity.speaks(version, length);
+        let socket = Self { stream, begun, unread: 0..length, activity, pace, backlog: None, timer: None };
+        Ok(Some((socket, version)))
+    }
+
+    fn wrote(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(bytes)) => {
+                if let Some(backlog) = &mut self.backlog {
+                    backlog.moved(bytes as u64);
+                }
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Pending => self.wait_for_reader(cx),
+            failed => failed,
+        }
+    }
+
+    fn wait_for_reader(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let backlog = self.backlog.get_or_insert_with(Progress::begin);
+        let deadline = self.pace.deadline(backlog);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        std::task::ready!(timer.as_mut().poll(cx));
+        // What the kernel still holds for it is let go of too.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client takes nothing of its reply ([timeouts] send)",
+        )))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // With what follows in the same piece: hyper makes room for a whole buffer after each read.
+        let begun = self.unread.len().min(buf.remaining());
+        let start = self.unread.start;
+        buf.put_slice(&self.begun[start..start + begun]);
+        self.unread.start += begun;
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let bytes = buf.filled().len() - before;
+        if bytes > 0 {
+            self.activity.read(bytes);
+        }
+        if begun > 0 { Poll::Ready(Ok(())) } else { read }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.wrote(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper flushes when it has written all that it had: the client has caught up.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.backlog = None;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
