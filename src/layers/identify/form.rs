@@ -134,10 +134,10 @@ fn add(reading: &mut Reading, scope: &mut Scope, part: &[u8]) -> bool {
         _ => None,
     };
     let limit = match &*name {
-        "max_tokens" => Some(Limit::MaxTokens),
-        "max_completion_tokens" => Some(Limit::MaxCompletionTokens),
-        "max_output_tokens" => Some(Limit::MaxOutputTokens),
-        "max_length" => Some(Limit::MaxLength),
+        "max_tokens" => Some(Limit::Tokens),
+        "max_completion_tokens" => Some(Limit::CompletionTokens),
+        "max_output_tokens" => Some(Limit::OutputTokens),
+        "max_length" => Some(Limit::Length),
         _ => None,
     };
     let is_file =

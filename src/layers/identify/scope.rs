@@ -3,14 +3,14 @@
 use super::count::{Count, Given};
 use crate::call::{ImageReach, OutputReach, Side};
 
-/// Names of limits on an answer's tokens.
+/// Limits on an answer's tokens, by their fields: `max_tokens` and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limit {
-    MaxTokens,
-    MaxCompletionTokens,
-    MaxOutputTokens,
+    Tokens,
+    CompletionTokens,
+    OutputTokens,
     /// The summarization models' own; other models do not read it, so that it never stands for a limit of theirs.
-    MaxLength,
+    Length,
 }
 
 /// A measure of a picture.
