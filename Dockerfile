@@ -1,4 +1,5 @@
 # The sidecar alone: docker build -t tollgate .
+# It listens for all, so it wants TOLLGATE_ADMIN_TOKEN, and with a token of its own either keys (TOLLGATE_KEYS) or TOLLGATE_OPEN=true.
 FROM rust:1.90-slim-bookworm AS build
 WORKDIR /src
 COPY . .

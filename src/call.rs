@@ -24,6 +24,10 @@ use crate::usage::Size;
 pub struct Call {
     /// The account that pays.
     pub account: Arc<str>,
+    /// The gate's config does not name that account: see [`counted_as`](Self::counted_as).
+    pub is_unlisted: bool,
+    /// Whose token it leaves with.
+    pub credentials: Credentials,
     /// The client's key, by its name; `None` where the gate asks for none.
     pub key: Option<Arc<str>>,
     /// The models that the client's key is for, whoever else may be asked instead; `None` is all.
@@ -75,6 +79,16 @@ pub trait Allowance: Send + Sync + std::fmt::Debug {
     fn again(&self) -> bool;
 }
 
+/// Whose authorisation a request leaves with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// What the client sent. Nothing of the gate's own goes with it.
+    #[default]
+    Client,
+    /// The gate's own tokens, where it has any, in the place of what the client sent.
+    Gate,
+}
+
 /// The form of a request, which is also the form of its reply and of its errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,6 +102,8 @@ pub enum Endpoint {
     Embeddings,
     /// `…/v1/responses`.
     Responses,
+    /// `…/v1/messages`: Anthropic's form.
+    Messages,
 }
 
 /// The parts of the HTTP request that are handed on.
@@ -151,7 +167,7 @@ pub struct Reach {
     pub unsized_media: u32,
     /// The body, or a part of it, could not be read.
     pub is_unread: bool,
-    /// It has OpenAI's chat form.
+    /// It has OpenAI's chat form, or Anthropic's.
     pub is_chat: bool,
 }
 
@@ -235,14 +251,21 @@ pub struct Options {
     pub stream_cost: bool,
 }
 
-/// A caller's own price, in US dollars a token.
+/// A caller's own price, in US dollars. Each figure is finite, and none is negative.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct CustomCost {
-    /// A token read.
-    pub usd_per_token_in: f64,
-    /// A token written.
-    pub usd_per_token_out: f64,
+pub enum CustomCost {
+    /// By what is read and written.
+    PerToken {
+        /// A token read.
+        usd_per_token_in: f64,
+        /// A token read that was in the vendor's prefix cache.
+        usd_per_cached_token_in: f64,
+        /// A token written.
+        usd_per_token_out: f64,
+    },
+    /// For the whole call, whatever it used.
+    Total(f64),
 }
 
 /// How the pause grows from one retry to the next.
@@ -261,7 +284,16 @@ pub enum Backoff {
 
 // === impl Call ===
 
+/// What all accounts together are counted as that the gate's config does not name. No account has such a name.
+pub const UNLISTED: &str = "(unlisted)";
+
 impl Call {
+    /// The account as limits and budgets count it. Accounts that the config does not name share one count, so that
+    /// made-up names get no limits of their own and take up no memory.
+    pub fn counted_as(&self) -> &str {
+        if self.is_unlisted { UNLISTED } else { &self.account }
+    }
+
     /// Whether the client's key is for this model.
     pub fn may_ask(&self, model: &str) -> bool {
         self.models.as_ref().is_none_or(|models| models.iter().any(|allowed| allowed == model))
@@ -296,7 +328,7 @@ impl Call {
 }
 
 /// A body with another text in a place of it.
-pub(crate) fn spliced(body: &[u8], place: &Range<usize>, text: &str) -> Bytes {
+fn spliced(body: &[u8], place: &Range<usize>, text: &str) -> Bytes {
     let mut spliced = BytesMut::with_capacity(body.len() + text.len());
     spliced.extend_from_slice(&body[..place.start]);
     spliced.extend_from_slice(text.as_bytes());
@@ -416,7 +448,7 @@ impl Endpoint {
     pub fn guess(self) -> Task {
         match self {
             Self::Run => Task::Unknown,
-            Self::ChatCompletions | Self::Responses => Task::TextGeneration,
+            Self::ChatCompletions | Self::Responses | Self::Messages => Task::TextGeneration,
             Self::Embeddings => Task::TextEmbeddings,
         }
     }
@@ -428,6 +460,7 @@ impl Endpoint {
             Self::ChatCompletions => "chat/completions",
             Self::Embeddings => "embeddings",
             Self::Responses => "responses",
+            Self::Messages => "messages",
         }
     }
 }

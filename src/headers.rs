@@ -12,6 +12,8 @@ pub(crate) const CF_RAY: HeaderName = HeaderName::from_static("cf-ray");
 pub(crate) const CF_AIG_CACHE_STATUS: HeaderName = HeaderName::from_static("cf-aig-cache-status");
 /// The receipt's name.
 pub(crate) const CF_AIG_LOG_ID: HeaderName = HeaderName::from_static("cf-aig-log-id");
+/// Names an AI Gateway of the client's, which the request's other `cf-aig-*` headers are then meant for.
+pub(crate) const GATEWAY_ID: HeaderName = HeaderName::from_static("cf-aig-gateway-id");
 /// The cost, where it is known before the body starts.
 pub(crate) const X_TOLLGATE_NEURONS: HeaderName = HeaderName::from_static("x-tollgate-neurons");
 /// The same in US dollars.

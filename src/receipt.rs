@@ -197,6 +197,8 @@ pub enum Metadatum {
     Number(serde_json::Number),
     /// True or false.
     Bool(bool),
+    /// A name without a value.
+    Null,
 }
 
 /// What is thought of a call before it is made.

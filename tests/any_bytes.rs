@@ -32,7 +32,7 @@ const PATHS: [&str; 10] = [
     "/run/@cf/baai/bge-m3",
     "/run/@cf/openai/whisper",
     "/run/@cf/deepgram/aura-1",
-    "/run/%40cf%2F%ff",
+    "/run/%40cf%2Fff",
     "/run",
     "/v1/chat/completions",
     "/v1/embeddings",

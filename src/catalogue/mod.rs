@@ -118,10 +118,10 @@ impl Catalogue {
         self.listed.load().models.get(id).cloned()
     }
 
-    /// A model by name, or for a name in no table a stand-in with the limit of its guessed task and no prices, so that it
-    /// costs what the vendor reports. The first time a name is met it is warned of in the log.
+    /// A model by name in whatever case, or for a name in no table a stand-in with the limit of its guessed task and no prices,
+    /// so that it costs what the vendor reports. The first time a name is met it is warned of in the log.
     pub fn find(&self, id: &str, guess: Task) -> Arc<Model> {
-        if let Some(model) = self.get(id) {
+        if let Some(model) = self.get(id).or_else(|| self.get_in_any_case(id)) {
             return model;
         }
         self.warn_once(id);
@@ -129,6 +129,11 @@ impl Catalogue {
         let nameless = self.nameless(guess);
         let (tokens, batches) = (nameless.tokens.clone(), nameless.batches.clone());
         Arc::new(Model { tokens, batches, ..entry.model(id, Slot::OTHER) })
+    }
+
+    /// Whether the vendor tells `@CF/…` from `@cf/…` is not known, so it is priced as the model that it may be.
+    fn get_in_any_case(&self, id: &str) -> Option<Arc<Model>> {
+        self.listed.load().models.values().find(|model| model.id.eq_ignore_ascii_case(id)).cloned()
     }
 
     /// The stand-in for a call whose model is not known, such as one that named none.
@@ -218,6 +223,12 @@ mod tests {
         let model = catalogue.find("@cf/acme/new-embedding", Task::TextEmbeddings);
         assert_eq!((model.label(), model.limit), ("other", Limit::a_minute(3000)));
         assert!(model.prices.is_empty());
+    }
+
+    #[test]
+    fn a_model_is_known_by_its_name_in_any_case() {
+        let model = Catalogue::default().find("@CF/Meta/LLAMA-3.2-1b-instruct", Task::Unknown);
+        assert_eq!(&*model.id, "@cf/meta/llama-3.2-1b-instruct");
     }
 
     #[test]

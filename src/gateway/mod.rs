@@ -137,11 +137,12 @@ impl<C> std::fmt::Debug for Gateway<C> {
 }
 
 /// Stacks the layers upon a client.
-pub fn stack<C: Clone>(client: C, target: Target, settings: Settings) -> Stack<C> {
+pub fn stack<C: Clone>(client: C, target: Target, mut settings: Settings) -> Stack<C> {
+    settings.identify.has_budgets |= settings.budget.can_refuse();
+    settings.identify.has_gateway = target.gateway.is_some();
     let upstream = Upstream::new(client, target);
     let catalogue = settings.identify.catalogue.clone();
-    let mut meter = MeterLayer::default();
-    meter.memory = settings.identify.memory.clone();
+    let meter = MeterLayer { memory: settings.identify.memory.clone() };
     ServiceBuilder::new()
         .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
         .layer(settings.compat)

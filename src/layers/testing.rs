@@ -13,7 +13,7 @@ use tower::Service;
 use super::{Reply, ReplyFuture, identify};
 use crate::Error;
 use crate::body::Body;
-use crate::call::{Ask, Call, Endpoint, Head, Options};
+use crate::call::{Ask, Call, Credentials, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Model, Task, Text};
 use crate::receipt::{Facts, Reader, Readers, Receipt};
 use crate::vendor_error::VendorError;
@@ -51,6 +51,8 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
     let receipt = Receipt::open(readers, model.clone());
     Call {
         account: "acc".into(),
+        is_unlisted: false,
+        credentials: Credentials::Gate,
         key: None,
         models: None,
         model,

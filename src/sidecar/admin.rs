@@ -42,12 +42,13 @@ pub(super) fn router(admin: Admin, guard: Guard) -> Router {
         .route("/books", get(books))
         .merge(super::logs::router())
         .merge(super::page::router())
-        .layer(from_fn_with_state(guard, guard::check));
+        .layer(from_fn_with_state(guard.clone(), guard::check_token));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .merge(guarded)
+        .layer(from_fn_with_state(guard, guard::check_road))
         .with_state(admin)
 }
 

@@ -12,6 +12,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::books::CatalogueSettings;
+use super::browsers::{Cors, Host};
 use super::guard::Secret;
 use super::limits::{Limits, Retry};
 use super::spending::{Account, Records, Reservations};
@@ -19,6 +20,7 @@ use super::timeouts::Timeouts;
 use crate::catalogue::Entry;
 use crate::layers::budget::Rule;
 use crate::layers::cache;
+use crate::layers::identify::PassThrough;
 use crate::layers::identify::keys::Key;
 use crate::upstream::{self, Target};
 
@@ -34,6 +36,13 @@ pub struct Config {
     /// Who looks at the page, the log, the budgets or the cache there must know this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_token: Option<Secret>,
+    /// Anybody who reaches the gate is meant to use it: needed where it listens beyond loopback with a token of its own and no
+    /// `[[keys]]`, or has its admin port there without an `admin_token`.
+    pub open: bool,
+    /// The names that requests may have as their `Host`, besides loopback's own. Where it is empty and `listen` is no loopback
+    /// address, clients may use any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_hosts: Vec<Host>,
     /// Threads that serve; 0 is one a core.
     pub workers: usize,
     /// The largest request body.
@@ -52,6 +61,8 @@ pub struct Config {
     /// How long running calls may go on after SIGTERM.
     #[serde(with = "super::duration")]
     pub shutdown_timeout: Duration,
+    /// Web pages that may call.
+    pub cors: Cors,
     /// What is logged, and how.
     pub log: Log,
     /// Where calls go.
@@ -115,6 +126,13 @@ pub struct Upstream {
     /// The account of the short routes; `CLOUDFLARE_ACCOUNT_ID` where it is not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account_id: Option<String>,
+    /// Further accounts that clients may name in paths, with tokens of their own. Accounts that are not listed share one free
+    /// allocation and one set of limits; where the gate has an account and a token of its own they are refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<String>,
+    /// What leaves with the gate's own token besides calls to models, as method and path below the account. All else under an
+    /// account needs a token of the client's own.
+    pub pass_through: Vec<PassThrough>,
     /// The variable that holds the gate's own token. Where that is not set, the client's Authorization goes through.
     pub api_token_env: String,
     /// The name of an AI Gateway: every call leaves through it.
@@ -196,7 +214,8 @@ pub struct ConfigError {
     pub what: String,
 }
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
+    "cors",
     "log",
     "timeouts",
     "upstream",
@@ -219,6 +238,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
             admin: SocketAddr::from(([127, 0, 0, 1], 9787)),
             admin_token: None,
+            open: false,
+            allowed_hosts: Vec::new(),
             workers: 0,
             max_body: ByteSize::mib(32),
             max_body_memory: None,
@@ -226,6 +247,7 @@ impl Default for Config {
             max_connections_per_address: 0,
             timeouts: Timeouts::default(),
             shutdown_timeout: Duration::from_secs(30),
+            cors: Cors::default(),
             log: Log::default(),
             upstream: Upstream::default(),
             limits: Limits::default(),
@@ -281,6 +303,8 @@ impl Default for Upstream {
         Self {
             base_url: None,
             account_id: None,
+            accounts: Vec::new(),
+            pass_through: PassThrough::usual(),
             api_token_env: "CLOUDFLARE_API_TOKEN".into(),
             gateway: String::new(),
             gateway_token_env: "CF_AIG_TOKEN".into(),

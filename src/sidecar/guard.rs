@@ -1,13 +1,19 @@
-//! Who may look at the admin port's page, log, budgets and cache.
+//! Who may look at the admin port, and at its page, log, budgets and cache.
 //!
-//! With `admin_token` set, who knows it: as `Authorization: Bearer`, or as the password that a browser asks for. Metrics and
-//! health stay open, for they say nothing of any one call. On a loopback address a request must also name that address or
-//! `localhost` as its host: a page of somebody else's in the operator's browser could else have its own name point here.
+//! What another web page sent is refused on all of it: see [`browsers`](super::browsers). Over loopback a request must name
+//! loopback, or one of `allowed_hosts`, as its host: somebody else's page in the operator's browser could else have its own name
+//! point here. Metrics and health ask for no more, for they say nothing of any one call.
+//!
+//! The rest needs the `admin_token`: as `Authorization: Bearer`, or as the password that a browser asks for. Without one it is
+//! open over loopback alone, whatever address is bound: what counts is by which road a request came. Guesses are
+//! [slowed](super::guesses).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header, uri::Authority};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -16,6 +22,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::browsers::{Hosts, is_another_pages};
+use super::config::Config;
+use super::guesses::Guesses;
+use crate::peer::Peer;
+
 /// A secret of the config's. It is never shown.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
@@ -23,12 +34,27 @@ pub struct Secret(String);
 
 /// What a request to the admin port has to show.
 #[derive(Clone)]
-pub(super) struct Guard {
+pub(super) struct Guard(Arc<Terms>);
+
+struct Terms {
     token: Option<[u8; 32]>,
-    is_loopback: bool,
+    hosts: Hosts,
+    /// Without a token, anybody may look.
+    is_open: bool,
+    guesses: Guesses,
 }
 
+/// Wrong tokens that are looked at, a minute and address.
+const GUESSES_A_MINUTE: NonZeroU32 = NonZeroU32::new(10).unwrap();
+
 // === impl Secret ===
+
+impl Secret {
+    /// It would be guessed at once.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.trim().is_empty()
+    }
+}
 
 impl From<String> for Secret {
     fn from(secret: String) -> Self {
@@ -51,25 +77,65 @@ impl std::fmt::Debug for Secret {
 // === impl Guard ===
 
 impl Guard {
-    pub(super) fn new(token: Option<&Secret>, address: SocketAddr) -> Self {
-        let token = token.filter(|token| !token.0.is_empty()).map(|token| hash(token.0.as_bytes()));
-        Self { token, is_loopback: address.ip().is_loopback() }
+    pub(super) fn new(config: &Config) -> Self {
+        Self(Arc::new(Terms {
+            token: config.admin_token.as_ref().map(|token| hash(token.0.as_bytes())),
+            hosts: Hosts::new(&config.allowed_hosts),
+            is_open: config.open,
+            guesses: Guesses::new(GUESSES_A_MINUTE),
+        }))
+    }
+}
+
+impl Terms {
+    /// Why nothing at all is shown.
+    fn road_refusal(&self, from: IpAddr, request: Request) -> Result<Request, Response> {
+        if from.is_loopback()
+            && let Some(host) = self.hosts.strange(&request)
+        {
+            let why = format!(
+                "the admin port is asked for as {host:?} over loopback: use its address or localhost, or add the name to \
+                 allowed_hosts\n"
+            );
+            return Err((StatusCode::MISDIRECTED_REQUEST, why).into_response());
+        }
+        let (head, body) = request.into_parts();
+        if is_another_pages(&head) {
+            let why = "another web page sent this request, and the admin port answers to none but its own\n";
+            return Err((StatusCode::FORBIDDEN, why).into_response());
+        }
+        Ok(Request::from_parts(head, body))
     }
 
-    fn refusal(&self, headers: &HeaderMap) -> Option<Response> {
-        if self.is_loopback && !headers.get(header::HOST).is_none_or(|host| is_local(host.as_bytes())) {
-            let why = "the admin port is on a loopback address: ask for it by that address or as localhost\n";
-            return Some((StatusCode::MISDIRECTED_REQUEST, why).into_response());
+    /// Why what tells of single calls is not shown.
+    fn token_refusal(&self, from: IpAddr, headers: &HeaderMap) -> Option<Response> {
+        let Some(token) = self.token else {
+            let why = "this came from beyond loopback, and no admin_token is set: set one (TOLLGATE_ADMIN_TOKEN)\n";
+            let may_look = self.is_open || from.is_loopback();
+            return (!may_look).then(|| (StatusCode::FORBIDDEN, why).into_response());
+        };
+        let Some(shown) = headers.get(header::AUTHORIZATION).and_then(|value| secret(value.to_str().ok()?)) else {
+            return Some(unauthorized());
+        };
+        let digest = self.guesses.digest(&shown);
+        if let Some(wait) = self.guesses.hold(from, digest) {
+            let after = [(header::RETRY_AFTER, wait.as_secs() + 1)];
+            let why = "too many wrong tokens came from this address: wait, then try again\n";
+            return Some((StatusCode::TOO_MANY_REQUESTS, after, why).into_response());
         }
-        let token = self.token?;
-        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(secret);
-        if shown.is_some_and(|shown| hash(&shown).ct_eq(&token).into()) {
+        if hash(&shown).ct_eq(&token).into() {
+            self.guesses.right(from, digest);
             return None;
         }
-        let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"Tollgate: any name, and the admin_token as password\"")];
-        let why = "this needs the admin_token: send it as `Authorization: Bearer`, or as the password\n";
-        Some((StatusCode::UNAUTHORIZED, ask, why).into_response())
+        self.guesses.wrong(from);
+        Some(unauthorized())
     }
+}
+
+fn unauthorized() -> Response {
+    let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"Tollgate: any name, and the admin_token as password\"")];
+    let why = "this needs the admin_token: send it as `Authorization: Bearer`, or as the password\n";
+    (StatusCode::UNAUTHORIZED, ask, why).into_response()
 }
 
 fn hash(secret: &[u8]) -> [u8; 32] {
@@ -87,31 +153,47 @@ fn secret(authorization: &str) -> Option<Vec<u8>> {
     Some(pair[colon + 1..].to_vec())
 }
 
-fn is_local(host: &[u8]) -> bool {
-    let Ok(authority) = Authority::try_from(host) else { return false };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
+/// For the whole admin port.
+pub(super) async fn check_road(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    match guard.0.road_refusal(peer(&request), request) {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal,
+    }
 }
 
-pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.refusal(request.headers()) {
+/// For what tells of single calls.
+pub(super) async fn check_token(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    match guard.0.token_refusal(peer(&request), request.headers()) {
         Some(refusal) => refusal,
         None => next.run(request).await,
     }
 }
 
+/// Who connected; where that is not to be had, nobody who is trusted. Only this machine connects from a loopback address.
+fn peer(request: &Request) -> IpAddr {
+    request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(peer)| peer.ip().to_canonical())
+}
+
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
 
-    fn status(guard: &Guard, headers: &[(header::HeaderName, &str)]) -> Option<u16> {
-        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-        guard.refusal(&headers).map(|refusal| refusal.status().as_u16())
+    fn guard(text: &str) -> Arc<Terms> {
+        Guard::new(&Config::parse(text, "t").unwrap()).0
+    }
+
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const BEYOND: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+
+    fn with_token(guard: &Terms, from: IpAddr, authorization: &str) -> Option<u16> {
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, authorization.parse().unwrap())]);
+        guard.token_refusal(from, &headers).map(|refusal| refusal.status().as_u16())
     }
 
     #[test]
     fn who_knows_the_token_may_look() {
-        let guard = Guard::new(Some(&Secret("open sesame".into())), ([0, 0, 0, 0], 1).into());
         let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
         for (authorization, refused) in [
             ("Bearer open sesame", None),
@@ -123,23 +205,53 @@ mod tests {
             ("Bearer ", Some(401)),
             ("open sesame", Some(401)),
         ] {
-            assert_eq!(status(&guard, &[(header::AUTHORIZATION, authorization)]), refused, "{authorization}");
+            let guard = guard("admin_token = \"open sesame\"");
+            assert_eq!(with_token(&guard, LOOPBACK, authorization), refused, "{authorization}");
+            let refused = guard.token_refusal(LOOPBACK, &HeaderMap::new()).map(|r| r.status());
+            assert_eq!(refused, Some(StatusCode::UNAUTHORIZED));
         }
-        assert_eq!(status(&guard, &[]), Some(401));
-        assert_eq!(status(&Guard::new(None, ([0, 0, 0, 0], 1).into()), &[]), None);
     }
 
     #[test]
-    fn a_strangers_name_for_a_loopback_address_opens_nothing() {
-        let guard = Guard::new(None, ([127, 0, 0, 1], 1).into());
-        for (host, refused) in [
-            ("localhost:9787", None),
-            ("127.0.0.1:9787", None),
-            ("[::1]:9787", None),
-            ("evil.example", Some(421)),
-            ("localhost.evil.example:9787", Some(421)),
+    fn without_a_token_the_road_decides_and_not_the_address_that_is_bound() {
+        let status = |guard: &Terms, from| guard.token_refusal(from, &HeaderMap::new()).map(|r| r.status().as_u16());
+        let (closed, open) = (guard("admin = \"0.0.0.0:1\""), guard("open = true"));
+        for (from, refused) in [(LOOPBACK, None), (BEYOND, Some(403))] {
+            assert_eq!(status(&closed, from), refused, "from {from}");
+            assert_eq!(status(&open, from), None);
+        }
+    }
+
+    #[test]
+    fn guesses_of_the_token_are_slowed_and_lock_nobody_out_who_was_in() {
+        let guard = guard("admin_token = \"open sesame\"");
+        let (here, there) = (LOOPBACK, BEYOND);
+        assert_eq!(with_token(&guard, here, "Bearer open sesame"), None);
+        let told: Vec<_> = (0..1000).map(|n| with_token(&guard, here, &format!("Bearer {n}")).unwrap()).collect();
+        assert!(told.contains(&429), "no guess was turned away unlooked at");
+        assert_eq!(with_token(&guard, here, "Bearer open sesame"), None, "who was in before");
+        assert_eq!(with_token(&guard, there, "Bearer open sesame"), None, "another address");
+    }
+
+    #[test]
+    fn a_strangers_name_or_page_opens_nothing() {
+        let guard = guard("allowed_hosts = [\"gate.internal\"]");
+        let status = |from, pairs: &[(&str, &str)]| {
+            let mut request = Request::get("/metrics");
+            for (name, value) in pairs {
+                request = request.header(*name, *value);
+            }
+            guard.road_refusal(from, request.body(Body::empty()).unwrap()).err().map(|r| r.status().as_u16())
+        };
+        for (from, pairs, refused) in [
+            (LOOPBACK, &[("host", "localhost:9787")][..], None),
+            (LOOPBACK, &[("host", "gate.internal")], None),
+            (LOOPBACK, &[("host", "evil.example")], Some(421)),
+            (LOOPBACK, &[("host", "localhost:9787"), ("origin", "http://localhost:3000")], Some(403)),
+            (BEYOND, &[("host", "tollgate:9787")], None),
+            (BEYOND, &[("host", "tollgate:9787"), ("sec-fetch-site", "cross-site")], Some(403)),
         ] {
-            assert_eq!(status(&guard, &[(header::HOST, host)]), refused, "{host}");
+            assert_eq!(status(from, pairs), refused, "{pairs:?}");
         }
     }
 }

@@ -5,9 +5,13 @@
 
 mod admin;
 pub mod books;
+pub mod browsers;
 pub mod config;
 mod duration;
+mod entrance;
+pub mod exposure;
 pub mod guard;
+mod guesses;
 pub mod limits;
 mod listen;
 mod logs;
@@ -25,11 +29,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use self::admin::Admin;
 use self::books::Reading;
 use self::config::{Config, ConfigError, Variables};
+use self::entrance::{Entrance, Terms};
 use self::guard::Guard;
 use self::listen::{Addresses, Limits, Serving};
 use self::machine::Descriptors;
@@ -102,9 +109,16 @@ struct Plan {
     spending: Arc<Spending>,
     reading: Arc<Reading>,
     serving: Serving,
+    /// What is asked of whoever comes in, by all workers together.
+    terms: Arc<Terms>,
     /// Upstream connections at once, on one worker.
     max_upstream: usize,
+    runtimes: Runtimes,
 }
+
+/// The runtimes of all threads, for their own counts.
+#[derive(Clone, Default)]
+struct Runtimes(Arc<Mutex<Vec<Handle>>>);
 
 /// What goes on beside the admin port, on its thread.
 struct Background {
@@ -132,6 +146,7 @@ impl Sidecar {
         let catalogue = plan.stack.identify.catalogue.clone();
         metrics.watch_limits(plan.stack.rate_limit.clone(), catalogue.clone())?;
         metrics.watch_books(plan.reading.known.clone(), catalogue.clone())?;
+        plan.watch(&metrics)?;
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
         };
@@ -168,12 +183,13 @@ impl Sidecar {
                 cache: plan.stack.cache.clone(),
                 stop,
             };
-            let guard = Guard::new(plan.config.admin_token.as_ref(), sidecar.admin);
+            let guard = Guard::new(&plan.config);
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
             let background = Background { earlier, reading, metrics };
-            let serving = plan.admin_serving();
-            sidecar.admin_thread =
-                Some(spawn("admin".into(), move || serve_admin(listener, admin, guard, background, serving, stop))?);
+            let (serving, runtimes) = (plan.admin_serving(), plan.runtimes.clone());
+            sidecar.admin_thread = Some(spawn("admin".into(), move || {
+                runtimes.start()?.block_on(serve_admin(listener, admin, guard, background, serving, stop))
+            })?);
         }
         Ok(sidecar)
     }
@@ -232,6 +248,9 @@ impl Plan {
         workers: usize,
     ) -> Result<Self, ConfigError> {
         let target = config.target(variables)?;
+        for open in exposure::check(&config, &target)? {
+            tracing::warn!("{open}");
+        }
         let memory = body_memory(&config);
         let entries: BTreeMap<_, _> = config.models.clone();
         let catalogue = Arc::new(Catalogue::with(&entries));
@@ -242,6 +261,8 @@ impl Plan {
         let door = identify::Settings {
             catalogue,
             account: config.account(variables).map(Into::into),
+            accounts: config.upstream.accounts.iter().map(|account| account.as_str().into()).collect(),
+            pass_through: config.upstream.pass_through.clone(),
             max_body: config.max_body.as_u64(),
             body_pace: Pace::new(config.timeouts.body, config.timeouts.body_min_rate.as_u64()),
             memory: memory.clone(),
@@ -251,13 +272,15 @@ impl Plan {
             keys: spending.keys.clone(),
             payloads: config.records.payloads(),
             readers: readers.into(),
+            ..identify::Settings::default()
         };
         let descriptors = Descriptors::of(machine::open_files());
         let serving = Serving {
             max_connections: max_connections(&config, descriptors).div_ceil(workers).max(1),
             addresses: Addresses::new(config.max_connections_per_address),
             limits: limits(&config),
-            tells_peer: false,
+            // Guesses of keys are told apart by their addresses.
+            tells_peer: !config.keys.is_empty(),
             shutdown_timeout: config.shutdown_timeout,
         };
         let mut compat = CompatLayer::default();
@@ -270,8 +293,21 @@ impl Plan {
             retry: RetryLayer::new(config.retry.settings()),
             rate_limit: RateLimitLayer::new(config.limits.settings()),
         };
+        let terms = Arc::new(Terms::new(&config));
         let max_upstream = (descriptors.upstream / workers).max(1);
-        Ok(Self { config, target, stack, spending, reading, serving, max_upstream })
+        let runtimes = Runtimes::default();
+        Ok(Self { config, target, stack, spending, reading, serving, terms, max_upstream, runtimes })
+    }
+
+    /// Adds what grows where something is not given back.
+    fn watch(&self, metrics: &Metrics) -> Result<(), MetricsError> {
+        let (runtimes, cache, memory) =
+            (self.runtimes.clone(), self.stack.cache.clone(), self.stack.identify.memory.clone());
+        metrics.watch("tollgate_tasks", "Tasks on the threads that serve.", move || runtimes.tasks())?;
+        metrics
+            .watch("tollgate_cache_flights", "Calls under way that others may join.", move || cache.flights() as u64)?;
+        let help = "What large bodies take of max_body_memory.";
+        metrics.watch("tollgate_body_memory_bytes", help, move || memory.taken_bytes())
     }
 
     /// The admin port has places of its own, which no client can take.
@@ -287,10 +323,11 @@ impl Plan {
     }
 
     fn work(&self, listener: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {
-        runtime()?.block_on(async {
+        self.runtimes.start()?.block_on(async {
             let pool = Pool::new(self.config.upstream.connect_timeout).with_max_connections(self.max_upstream);
             let stack = gateway::stack(pool, self.target.clone(), self.stack.clone());
-            listen::serve(listener, stack, self.serving.clone(), stop).await
+            let entrance = Entrance::new(stack, self.terms.clone());
+            listen::serve(listener, entrance, self.serving.clone(), stop).await
         })
     }
 }
@@ -337,11 +374,19 @@ fn workers(config: &Config) -> usize {
     }
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+impl Runtimes {
+    fn start(&self) -> io::Result<Runtime> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        self.0.lock().push(runtime.handle().clone());
+        Ok(runtime)
+    }
+
+    fn tasks(&self) -> u64 {
+        self.0.lock().iter().map(|runtime| runtime.metrics().num_alive_tasks() as u64).sum()
+    }
 }
 
-fn serve_admin(
+async fn serve_admin(
     listener: std::net::TcpListener,
     admin: Admin,
     guard: Guard,
@@ -349,9 +394,7 @@ fn serve_admin(
     serving: Serving,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    runtime()?.block_on(async {
-        tokio::spawn(admin.page.clone().watch(background.earlier));
-        background.reading.start(&background.metrics);
-        listen::serve(listener, admin::router(admin, guard), serving, stop).await
-    })
+    tokio::spawn(admin.page.clone().watch(background.earlier));
+    background.reading.start(&background.metrics);
+    listen::serve(listener, admin::router(admin, guard), serving, stop).await
 }

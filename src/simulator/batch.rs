@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::prompt::Prompt;
-use super::text::{self, envelope};
-use crate::catalogue::Model;
+use super::answers::Item;
+use super::text::envelope;
+use super::told::usage_json;
 use crate::usage::Usage;
 
 /// Answers that wait to be fetched, by their `request_id`.
@@ -19,31 +18,28 @@ pub(super) struct Batches(Mutex<HashMap<String, Value>>);
 const MAX_BATCHES: usize = 1000;
 
 impl Batches {
-    /// Answers each of the requests, and tells what to poll with and what they used together.
-    pub(super) fn queue(&self, prompt: &Prompt, model: &Model, id: &str) -> (Value, Usage) {
-        let mut used = Usage::default();
-        let requests = prompt.json["requests"].as_array().into_iter().flatten();
-        let responses: Vec<_> = requests
-            .enumerate()
-            .filter_map(|(index, request)| {
-                let prompt = Prompt::read(Bytes::from(request.to_string()), "application/json")?;
-                let written = text::write(&prompt, model);
-                let usage = text::usage(&prompt, model, 0, &written);
-                used.input_tokens += usage.input_tokens;
-                used.output_tokens += usage.output_tokens;
-                let result = json!({"response": written.text(), "usage": text::usage_json(&usage, None)});
-                Some(json!({"id": index, "success": true, "result": result, "external_reference": null}))
-            })
-            .collect();
+    /// Keeps answers until they are polled, and tells what to poll with.
+    pub(super) fn queue(&self, items: Vec<Item>, model: &str, id: &str) -> Value {
         let mut batches = self.0.lock();
         if batches.len() < MAX_BATCHES {
-            batches.insert(id.to_owned(), json!({ "responses": responses }));
+            batches.insert(id.to_owned(), responses(items));
         }
-        (envelope(json!({"status": "queued", "request_id": id, "model": &*model.id})), used)
+        envelope(json!({"status": "queued", "request_id": id, "model": model}))
     }
 
     /// What was answered; `None` for an id that is none.
     pub(super) fn poll(&self, id: &str) -> Option<Value> {
         self.0.lock().get(id).cloned().map(envelope)
     }
+}
+
+/// The answers in the order of their requests, and what they used together.
+pub(super) fn responses(items: Vec<Item>) -> Value {
+    let (read, written) = items
+        .iter()
+        .fold((0, 0), |(read, written), item| (read + item.usage.input_tokens, written + item.usage.output_tokens));
+    let each = items.into_iter().enumerate().map(|(index, item)| {
+        json!({"id": index, "success": true, "result": item.result, "external_reference": item.reference})
+    });
+    json!({"responses": each.collect::<Vec<_>>(), "usage": usage_json(&Usage::tokens(read, 0, written), None)})
 }

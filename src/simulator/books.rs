@@ -95,9 +95,15 @@ impl Books {
         pages.spent.get(account).filter(|(day, _)| *day == today()).map_or(Neurons::ZERO, |(_, spent)| *spent)
     }
 
-    /// Charges an answer, and tells what it cost.
+    /// Charges an answer by the model's prices, and tells what it cost.
     pub(super) fn charge(&self, account: &str, model: &Model, usage: &Usage) -> Neurons {
         let cost = model.prices.cost(usage);
+        self.charge_as(account, model, usage, cost);
+        cost
+    }
+
+    /// Charges an answer as much as its own reply says.
+    pub(super) fn charge_as(&self, account: &str, model: &Model, usage: &Usage, cost: Neurons) {
         let mut pages = self.pages.lock();
         let counts = pages.counts.models.entry(model.id.to_string()).or_default();
         counts.answered += 1;
@@ -116,7 +122,6 @@ impl Books {
         if workers_turn {
             self.charge_elsewhere(account, model, usage);
         }
-        cost
     }
 
     /// Charges a call of a Worker's, and tells what it cost.

@@ -3,15 +3,17 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, header};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::dice::Dice;
+use super::errors::{Form, error_json, row};
+use super::event::{Event, Framing};
 use crate::body::Body;
 
 /// One piece of trouble. As a header: `x-simulate: 3040`, `3021;retry-after=2`, `5035;form=bare`, `reset`, `die-mid`,
-/// `slow=300`.
+/// `stream-error=3040;at=2`, `cut;at=3;frame=cr`, `slow=300`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fault {
@@ -19,6 +21,10 @@ pub struct Fault {
     pub trouble: Trouble,
     /// How an error is worded.
     pub form: Form,
+    /// Before which event of a stream it strikes: 0 is before the first. Absent: an error comes first, all else in the middle.
+    pub at: Option<usize>,
+    /// How a stream's lines are written, which is no trouble.
+    pub framing: Framing,
     /// How long before anything happens.
     pub slow: Duration,
     /// Seconds for a `retry-after`.
@@ -33,7 +39,7 @@ pub enum Trouble {
     Nothing,
     /// The vendor's error of this code, or of this status where it is no code (410, 402, 500…).
     Error(u32),
-    /// The connection is closed before a reply.
+    /// The connection is reset before a reply.
     Reset,
     /// No reply ever comes.
     Stall,
@@ -41,27 +47,26 @@ pub enum Trouble {
     StallMid,
     /// A reply begins, and the connection is closed.
     DieMid,
-    /// A stream opens with 200 and this error.
+    /// A stream has 200 and this error in the place of an event, and ends there.
     StreamError(u32),
-}
-
-/// How an error is worded (see the captures from the wire).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Form {
-    /// `errors[].code` is a number.
-    #[default]
-    Envelope,
-    /// `errors[].code` is a string.
-    StringCode,
-    /// The code is the head of the message alone.
-    Head,
-    /// `{"error":{"code":…,"message":…}}`.
-    OpenAi,
-    /// `{"error":"5035: …"}`.
-    Bare,
-    /// A proxy's page.
-    Html,
+    /// 200, and this error instead of an answer. A stream was asked for in vain.
+    ErrorIn200(u32),
+    /// The answer's choice has this error, and `finish_reason: "error"`.
+    ChoiceError(u32),
+    /// `finish_reason: "error"`, and nothing more is told.
+    FinishError,
+    /// `/v1/responses` ends with `response.failed` and this error.
+    ResponseFailed(u32),
+    /// `/v1/responses` ends with `response.incomplete`.
+    ResponseIncomplete,
+    /// A stream lacks its last event, `[DONE]` or `response.completed`; the transport ends well.
+    NoEnd,
+    /// A stream ends early; the transport ends well.
+    Cut,
+    /// The answer is good, and has an `error` that is empty.
+    EmptyError,
+    /// The model is busy: who sent `options.rejectIfBusy` gets 3040 at once, others are answered after [`Fault::slow`].
+    Busy,
 }
 
 /// Trouble for some requests.
@@ -98,18 +103,23 @@ impl Default for Rules {
 impl Fault {
     /// Trouble without more ado.
     pub fn new(trouble: Trouble) -> Self {
-        Self { trouble, form: Form::default(), slow: Duration::ZERO, retry_after: None }
+        let (form, framing) = (Form::default(), Framing::default());
+        Self { trouble, form, framing, at: None, slow: Duration::ZERO, retry_after: None }
     }
 
     /// The reply to a request that meets an error; `None` for any other trouble.
     pub(super) fn reply(&self, id: &str) -> Option<Response<Body>> {
-        let Trouble::Error(code) = self.trouble else { return None };
-        let (status, message) = row(code);
+        let (code, status) = match self.trouble {
+            Trouble::Error(code) => (code, row(code).0),
+            Trouble::ErrorIn200(code) => (code, http::StatusCode::OK),
+            Trouble::Busy => (3040, row(3040).0),
+            _ => return None,
+        };
         let mut reply = Response::new(match self.form {
             Form::Html => Body::from(format!(
                 "<html><head><title>{status}</title></head><body>error code: {status}</body></html>"
             )),
-            form => Body::from(error_json(code, message, form, id).to_string()),
+            form => Body::from(error_json(code, form, id).to_string()),
         });
         *reply.status_mut() = status;
         let kind = if self.form == Form::Html { "text/html" } else { "application/json" };
@@ -120,10 +130,93 @@ impl Fault {
         Some(reply)
     }
 
-    /// The first event of a stream that opens with an error.
-    pub(super) fn event(&self, id: &str) -> Option<String> {
-        let Trouble::StreamError(code) = self.trouble else { return None };
-        Some(format!("data: {}\n\n", error_json(code, row(code).1, self.form, id)))
+    /// True where the model never begins to answer, so that nothing is charged.
+    pub(super) fn comes_first(&self) -> bool {
+        matches!(self.trouble, Trouble::StreamError(_)) && self.at.unwrap_or(0) == 0
+    }
+
+    /// A stream's events as this trouble leaves them.
+    pub(super) fn within(&self, mut events: Vec<Event>, id: &str) -> Vec<Event> {
+        let middle = self.at.unwrap_or(events.len() / 2);
+        match self.trouble {
+            Trouble::StreamError(code) => {
+                events.truncate(self.at.unwrap_or(0));
+                events.push(Event::Data(error_json(code, self.form, id)));
+            }
+            Trouble::NoEnd => {
+                events.pop();
+            }
+            Trouble::Cut => events.truncate(middle),
+            Trouble::EmptyError => events.iter_mut().filter_map(Event::json).for_each(say_no_error),
+            _ => events.iter_mut().for_each(|event| self.spoil(event, id)),
+        }
+        events
+    }
+
+    /// A whole answer as this trouble leaves it.
+    pub(super) fn upon(&self, mut json: Value, id: &str) -> Value {
+        if self.trouble == Trouble::EmptyError {
+            say_no_error(&mut json);
+        }
+        let at = if json.get("result").is_some() { &mut json["result"] } else { &mut json };
+        self.spoil_answer(at, id);
+        json
+    }
+
+    fn spoil(&self, event: &mut Event, id: &str) {
+        match event {
+            Event::Named(name @ "response.completed", data) => {
+                match self.trouble {
+                    Trouble::ResponseFailed(_) => *name = "response.failed",
+                    Trouble::ResponseIncomplete => *name = "response.incomplete",
+                    _ => return,
+                }
+                data["type"] = json!(*name);
+                self.spoil_answer(&mut data["response"], id);
+            }
+            Event::Data(data) => self.spoil_answer(data, id),
+            _ => {}
+        }
+    }
+
+    /// A reply of `/v1/responses`, or the choice that finishes.
+    fn spoil_answer(&self, answer: &mut Value, id: &str) {
+        let error = |code| error_json(code, Form::OpenAi, id)["error"].clone();
+        match self.trouble {
+            Trouble::ResponseFailed(code) if answer["object"] == "response" => {
+                (answer["status"], answer["error"]) = (json!("failed"), error(code));
+            }
+            Trouble::ResponseIncomplete if answer["object"] == "response" => {
+                answer["status"] = json!("incomplete");
+                answer["incomplete_details"] = json!({"reason": "max_output_tokens"});
+            }
+            Trouble::ChoiceError(code) if is_finished(answer) => {
+                let choice = &mut answer["choices"][0];
+                (choice["finish_reason"], choice["error"]) = (json!("error"), error(code));
+            }
+            Trouble::FinishError if is_finished(answer) => answer["choices"][0]["finish_reason"] = json!("error"),
+            _ => {}
+        }
+    }
+}
+
+fn is_finished(answer: &Value) -> bool {
+    answer["choices"][0]["finish_reason"].is_string()
+}
+
+/// Fields that are named for an error and tell none.
+fn say_no_error(json: &mut Value) {
+    if json.is_object() {
+        (json["error"], json["errors"]) = (json!(""), json!([]));
+    }
+}
+
+impl Event {
+    fn json(&mut self) -> Option<&mut Value> {
+        match self {
+            Self::Data(data) | Self::Named(_, data) => Some(data),
+            Self::Done => None,
+        }
     }
 }
 
@@ -134,99 +227,43 @@ impl FromStr for Fault {
         let mut fault = Self::new(Trouble::Nothing);
         for part in text.split(';').map(str::trim) {
             let unknown = || format!("{part:?} is no trouble that can be simulated");
-            match part.split_once('=') {
-                Some(("form", form)) => fault.form = form.parse()?,
-                Some(("slow", millis)) => fault.slow = Duration::from_millis(millis.parse().map_err(|_| unknown())?),
-                Some(("retry-after", seconds)) => fault.retry_after = Some(seconds.parse().map_err(|_| unknown())?),
-                Some(("stream-error", code)) => {
-                    fault.trouble = Trouble::StreamError(code.parse().map_err(|_| unknown())?);
-                }
-                Some(_) => return Err(unknown()),
-                None => fault.trouble = trouble(part).ok_or_else(unknown)?,
+            let (name, value) = part.split_once('=').map_or((part, None), |(name, value)| (name, Some(value)));
+            let number = || value.map(str::parse::<u32>).transpose().map_err(|_| unknown());
+            match (name, value) {
+                ("form", Some(form)) => fault.form = form.parse()?,
+                ("frame", Some(framing)) => fault.framing = framing.parse()?,
+                ("at", Some(_)) => fault.at = number()?.map(|at| at as usize),
+                ("slow", Some(_)) => fault.slow = Duration::from_millis(number()?.unwrap_or(0).into()),
+                ("retry-after", Some(_)) => fault.retry_after = number()?,
+                _ => fault.trouble = trouble(name, number()?).ok_or_else(unknown)?,
             }
         }
         Ok(fault)
     }
 }
 
-fn trouble(name: &str) -> Option<Trouble> {
-    Some(match name {
+fn trouble(name: &str, number: Option<u32>) -> Option<Trouble> {
+    let code = number.unwrap_or(3040);
+    let with_code = match name {
+        "stream-error" => Trouble::StreamError(code),
+        "error-in-200" => Trouble::ErrorIn200(code),
+        "choice-error" => Trouble::ChoiceError(code),
+        "response-failed" => Trouble::ResponseFailed(code),
+        _ if number.is_some() => return None,
         "reset" => Trouble::Reset,
         "stall" => Trouble::Stall,
         "stall-mid" => Trouble::StallMid,
         "die-mid" => Trouble::DieMid,
-        "stream-error" => Trouble::StreamError(3040),
+        "finish-error" => Trouble::FinishError,
+        "response-incomplete" => Trouble::ResponseIncomplete,
+        "no-end" => Trouble::NoEnd,
+        "cut" => Trouble::Cut,
+        "empty-error" => Trouble::EmptyError,
+        "busy" => Trouble::Busy,
+        "" => Trouble::Nothing,
         code => Trouble::Error(code.parse().ok()?),
-    })
-}
-
-impl FromStr for Form {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match text {
-            "envelope" => Self::Envelope,
-            "string-code" => Self::StringCode,
-            "head" => Self::Head,
-            "openai" => Self::OpenAi,
-            "bare" => Self::Bare,
-            "html" => Self::Html,
-            _ => return Err(format!("{text:?} is no form of an error")),
-        })
-    }
-}
-
-fn error_json(code: u32, message: &str, form: Form, id: &str) -> Value {
-    let told = format!("AiError: AiError: {message} ({id})");
-    let envelope = |error: Value| json!({"errors": [error], "success": false, "result": {}, "messages": []});
-    match form {
-        // A bare status has no code.
-        _ if code < 1000 => envelope(json!({ "message": told })),
-        Form::Envelope | Form::Html => envelope(json!({"message": told, "code": code})),
-        Form::StringCode => envelope(json!({"message": told, "code": code.to_string()})),
-        Form::Head => envelope(json!({"message": format!("{code}: {message}")})),
-        Form::OpenAi => json!({"error": {"message": told, "code": code}}),
-        Form::Bare => json!({"error": format!("{code}: {message}")}),
-    }
-}
-
-/// The error table of the vendor's errors page, and what the wire adds to it.
-fn row(code: u32) -> (StatusCode, &'static str) {
-    let (status, message) = match code {
-        5007 => (400, "No such model or task"),
-        5004 => (400, "Invalid data"),
-        5006 => (400, "Bad input: Error: required properties at '/' are 'prompt'"),
-        3003 => (400, "Request is incomplete"),
-        3039 => (400, "Fine-tune is missing required files"),
-        3030 => (400, "Input is too long, or was refused by the safety filter"),
-        10000 => (401, "Authentication error"),
-        5016 => (403, "The model's terms have not been agreed to"),
-        5018 => (403, "The model is private"),
-        3041 | 3023 => (403, "The account is blocked"),
-        5035 => (403, "Model is not available on the Workers Free plan. Upgrade to access this model"),
-        3042 => (404, "Not a model id"),
-        7003 | 7000 => (404, "Could not route to the path"),
-        5005 => (405, "LoRA is not supported by the model"),
-        5019 => (405, "The SDK version is too old"),
-        3007 => (408, "Request timeout"),
-        3046 => (408, "Request timeout"),
-        3008 => (408, "Request was aborted"),
-        3006 => (413, "Request is too large"),
-        5012 => (422, "The model refused the input"),
-        3036 | 4006 => (
-            429,
-            "you have used up your daily free allocation of 10,000 neurons, please upgrade to Cloudflare's Workers Paid \
-             plan if you would like to continue usage.",
-        ),
-        3021 => (429, "rate limiting: inference request per min rate reached"),
-        3040 => (429, "Capacity temporarily exceeded, please try again."),
-        402 => (402, "Prepaid credits are used up"),
-        410 => (410, "This model has been deprecated"),
-        429 => (429, "rate limited"),
-        status @ 400..600 => (status, "Something went wrong"),
-        _ => (500, "Unknown internal error"),
     };
-    (StatusCode::from_u16(status as u16).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), message)
+    Some(with_code)
 }
 
 // === impl FaultRule ===
@@ -287,7 +324,11 @@ mod tests {
         assert_eq!(fault.trouble, Trouble::Error(3021));
         assert_eq!((fault.form, fault.retry_after, fault.slow), (Form::Head, Some(2), Duration::from_millis(5)));
         assert_eq!("stream-error=3007".parse::<Fault>().unwrap().trouble, Trouble::StreamError(3007));
-        assert!("explode".parse::<Fault>().is_err());
+        let late: Fault = "stream-error;at=2;form=list;frame=cr".parse().unwrap();
+        assert_eq!((late.trouble, late.at, late.framing), (Trouble::StreamError(3040), Some(2), Framing::Cr));
+        for junk in ["explode", "cut=3", "at=x", "form=none", "frame=none"] {
+            assert!(junk.parse::<Fault>().is_err(), "{junk}");
+        }
     }
 
     #[test]

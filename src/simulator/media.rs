@@ -6,9 +6,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::dice::Dice;
+use super::js::View;
 use super::prompt::Prompt;
 use super::text::envelope;
-use super::{picture, sound};
+use super::{Writes, binary, hearing, limits, picture, sound};
 use crate::catalogue::{Model, Unit};
 use crate::usage::{ImageUsage, Size, Usage};
 
@@ -18,16 +19,19 @@ pub(super) enum Media {
     Bytes(&'static str, Bytes),
 }
 
-/// A picture of the size and steps that the request or the model says.
-pub(super) fn draw(prompt: &Prompt, model: &Model) -> (Media, Usage) {
+/// A picture of the size and steps that the request or the model says, within what the model makes.
+pub(super) fn draw(prompt: &Prompt<'_>, model: &Model) -> (Media, Usage) {
     let default = model.image.unwrap_or(ImageUsage { size: Size { width: 1024, height: 1024 }, steps: 4 });
-    // flux-1-schnell takes no size.
-    let has_size = !model.id.contains("flux-1-schnell");
-    let size = if has_size { prompt.size(default.size) } else { default.size };
-    let steps = ["steps", "num_steps"].iter().find_map(|name| prompt.number(name));
-    let steps = steps.and_then(|steps| u32::try_from(steps).ok()).unwrap_or(default.steps);
+    let limits = limits::picture(model);
+    let side = |name, default| match limits.max_side {
+        Some(most) => prompt.limit(&[name], Some(u64::from(default)), most) as u32,
+        None => default,
+    };
+    let size = Size { width: side("width", default.size.width), height: side("height", default.size.height) };
+    let steps = prompt.limit(&["steps", "num_steps"], Some(default.steps.into()), limits.max_steps) as u32;
     let png = picture::png(size.width, size.height, &mut Dice::new(prompt.seed(&model.id)));
-    let usage = Usage { image: Some(ImageUsage { size, steps }), ..Usage::default() };
+    let input_images = prompt.pictures().iter().map(|picture| picture.size()).collect();
+    let usage = Usage { image: Some(ImageUsage { size, steps }), input_images, ..Usage::default() };
     let is_json = model.id.contains("flux") || model.id.contains("lucid");
     let media = if is_json {
         Media::Json(envelope(json!({"image": STANDARD.encode(png)})))
@@ -38,11 +42,14 @@ pub(super) fn draw(prompt: &Prompt, model: &Model) -> (Media, Usage) {
 }
 
 /// Speech for the request's `text`.
-pub(super) fn speak(prompt: &Prompt, model: &Model) -> (Media, Usage) {
-    let text = prompt.json["text"].as_str().or(prompt.json["prompt"].as_str()).unwrap_or_default();
-    let characters = text.chars().count() as u64;
-    let (sound, millis) = sound::speak(characters, &mut Dice::new(prompt.seed(&model.id)));
+pub(super) fn speak(prompt: &Prompt<'_>, model: &Model, writes: Writes) -> (Media, Usage) {
+    let text = prompt.field("text").or_else(|| prompt.field("prompt")).map(View::string).unwrap_or_default();
+    // Whether characters are scalar values, UTF-16 units or bytes is not known; bytes are the most.
+    let characters = if prompt.is_dear() { text.len() } else { text.chars().count() } as u64;
     let has_characters = model.prices.get(Unit::KiloCharacters).is_some();
+    // Where minutes are charged, nothing bounds how slowly the text is spoken.
+    let drawl = if writes == Writes::ToTheLimit && !has_characters { 8 } else { 1 };
+    let (sound, millis) = sound::speak(characters * drawl, &mut Dice::new(prompt.seed(&model.id)));
     let usage = Usage { characters: if has_characters { characters } else { 0 }, audio_ms: millis, ..Usage::default() };
     let is_json = model.id.contains("melotts");
     let media = if is_json {
@@ -54,9 +61,8 @@ pub(super) fn speak(prompt: &Prompt, model: &Model) -> (Media, Usage) {
 }
 
 /// What was said in a recording.
-pub(super) fn hear(prompt: &Prompt, model: &Model) -> (Media, Usage) {
-    let audio = audio(prompt);
-    let millis = wav_millis(&audio).unwrap_or(audio.len() as u64 / 16);
+pub(super) fn hear(prompt: &Prompt<'_>, model: &Model) -> (Media, Usage) {
+    let millis = hearing::millis(&audio(prompt));
     let seconds = millis as f64 / 1000.0;
     let text = "the quiet river keeps its figures";
     let result = if model.id.contains("nova") || model.id.contains("flux") {
@@ -68,21 +74,26 @@ pub(super) fn hear(prompt: &Prompt, model: &Model) -> (Media, Usage) {
     (Media::Json(envelope(result)), Usage { audio_ms: millis, ..Usage::default() })
 }
 
-/// Raw bytes, an array of them, or base64.
-fn audio(prompt: &Prompt) -> Bytes {
-    let field = &prompt.json["audio"];
-    let field = field.get("body").unwrap_or(field);
-    match field {
-        Value::String(encoded) => STANDARD.decode(encoded).unwrap_or_default().into(),
-        Value::Array(bytes) => bytes.iter().map(|byte| byte.as_u64().unwrap_or(0) as u8).collect(),
-        _ => prompt.bytes.clone(),
-    }
+/// A picture that is looked at.
+pub(super) fn look(prompt: &Prompt<'_>) -> Usage {
+    let raw = prompt.raw.map(|bytes| super::pictures::Picture::Bytes(bytes.clone()));
+    let picture = raw.or_else(|| prompt.pictures().into_iter().next());
+    let size = picture.map_or(Size { width: 224, height: 224 }, |picture| picture.size());
+    Usage { input_images: vec![size], ..Usage::default() }
 }
 
-/// How long a WAV file lasts: its data over its bytes a second.
-fn wav_millis(audio: &[u8]) -> Option<u64> {
-    let number = |at: usize| Some(u64::from(u32::from_le_bytes(audio.get(at..at + 4)?.try_into().ok()?)));
-    (audio.get(..4)? == b"RIFF" && audio.get(36..40)? == b"data").then_some(())?;
-    let (a_second, data) = (number(28)?, number(40)?);
-    (a_second > 0).then(|| data * 1000 / a_second)
+/// Raw bytes, a form's file, or what `audio` holds.
+fn audio(prompt: &Prompt<'_>) -> Bytes {
+    if let Some(raw) = prompt.raw {
+        return raw.clone();
+    }
+    if let Some(file) = prompt.files().next() {
+        return file.content.clone();
+    }
+    let Some(field) = prompt.field("audio") else { return Bytes::new() };
+    let field = field.get("body").unwrap_or(field);
+    match field.text() {
+        Some(text) => binary::of_text(text),
+        None => binary::of_list(field).unwrap_or_default(),
+    }
 }

@@ -7,28 +7,49 @@
 //! errors (documentation of 2026-08 to 2026-10, and captures from the wire), and it is exact: the same question gets the same answer, byte by byte, and
 //! [`Running::counts`] tells what it charged, so that whoever stands before it can be checked.
 //!
+//! It reads bodies as JavaScript would (`JSON.parse`, `FormData`, `Number`), with code of its own, and has no default for
+//! `max_tokens` where the vendor has none. What the vendor's schemas leave open it takes plainly, or in the way that costs
+//! most: see [`Coercion`] and [`Writes`].
+//!
 //! A request can ask for trouble with the header `x-simulate`, and so can a test with [`Running::fault`]: see [`Fault`].
-//! `x-simulate-usage: end|running|increments|none` chooses how a stream tells its usage.
+//! `x-simulate-usage: end|running|increments|none` chooses when a stream tells its usage, and
+//! `chat|responses|both|strings|in-choice|absurd` in which words; a comma stands between.
 //!
 //! # What it does not do
 //! It thinks nothing: its words are drawn from a list, its pictures are all the same. It keeps nothing across a restart.
 
 mod analytics;
+mod answers;
 mod batch;
+mod binary;
 mod books;
 mod books_trouble;
+mod coerce;
+mod connection;
 mod dice;
+mod encoding;
+mod errors;
+mod event;
 mod fault;
+mod form;
+mod hearing;
+mod js;
+mod limits;
 mod media;
+mod moondream;
+mod pace;
 mod picture;
+mod pictures;
 mod prompt;
 mod route;
 mod search;
+mod seen;
 mod server;
 mod sound;
 mod stream;
 mod text;
 mod tokenizer;
+mod told;
 pub mod traffic;
 mod vectors;
 mod window;
@@ -48,7 +69,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::books::{Counts, ModelCounts};
 pub use self::books_trouble::BooksTrouble;
-pub use self::fault::{Fault, FaultRule, Form, Trouble};
+pub use self::coerce::Coercion;
+pub use self::errors::Form;
+pub use self::event::Framing;
+pub use self::fault::{Fault, FaultRule, Trouble};
+pub use self::seen::Seen;
 use self::server::State;
 use crate::catalogue::Entry;
 use crate::neurons::Neurons;
@@ -74,6 +99,10 @@ pub struct Settings {
     pub models: BTreeMap<String, Entry>,
     /// The share of each account's spending that its Workers make through their binding, where no gate stands: 0.3 is 30%.
     pub elsewhere: f64,
+    /// How long the models go on.
+    pub writes: Writes,
+    /// How figures of the wrong kind are taken.
+    pub coercion: Coercion,
     /// How far the analytics lag: what is half as old as this is seen now and then, what is as old is settled.
     pub analytics_lag: Duration,
 }
@@ -87,16 +116,15 @@ pub struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A request as it came.
-#[derive(Clone, Debug)]
+/// How long the models go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Seen {
-    /// Path and query.
-    pub path: String,
-    /// Its headers.
-    pub headers: http::HeaderMap,
-    /// Its body.
-    pub body: bytes::Bytes,
+pub enum Writes {
+    /// Until they have said what they have to say, or are cut off.
+    #[default]
+    Usual,
+    /// Until their limit, or their window where there is none: they think unseen until then, and that is charged.
+    ToTheLimit,
 }
 
 // === impl Settings ===
@@ -112,6 +140,8 @@ impl Default for Settings {
             token: None,
             models: BTreeMap::new(),
             elsewhere: 0.0,
+            writes: Writes::default(),
+            coercion: Coercion::default(),
             analytics_lag: Duration::ZERO,
         }
     }
@@ -184,7 +214,12 @@ impl Running {
 
     /// The latest requests, oldest first; at most 256 are kept, with bodies of at most 64 KiB.
     pub fn seen(&self) -> Vec<Seen> {
-        self.state.seen()
+        self.state.seen.latest()
+    }
+
+    /// Tells of each request from now on, with its whole body, before it is answered. A second one takes the first one's place.
+    pub fn tap(&self, tap: impl Fn(&Seen) + Send + Sync + 'static) {
+        self.state.seen.tap(Arc::new(tap));
     }
 }
 

@@ -50,8 +50,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 /// One row of one grey: the filter byte, the first pixel, and "the same again" for the rest.
 fn add_row(deflated: &mut Bits, adler: &mut Adler, grey: u8, width: u32) {
-    adler.add(0);
-    (0..width).for_each(|_| adler.add(grey));
+    adler.add(0, 1);
+    adler.add(grey, width);
     deflated.symbol(0);
     deflated.symbol(u16::from(grey));
     let mut left = width - 1;
@@ -124,9 +124,13 @@ impl Default for Adler {
 }
 
 impl Adler {
-    fn add(&mut self, byte: u8) {
-        self.0 = (self.0 + u32::from(byte)) % 65_521;
-        self.1 = (self.1 + self.0) % 65_521;
+    /// The same byte so many times.
+    fn add(&mut self, byte: u8, times: u32) {
+        const MODULUS: u64 = 65_521;
+        let (byte, times) = (u64::from(byte), u64::from(times));
+        let second = u64::from(self.1) + times * u64::from(self.0) + byte * (times * (times + 1) / 2);
+        self.0 = ((u64::from(self.0) + byte * times) % MODULUS) as u32;
+        self.1 = (second % MODULUS) as u32;
     }
 
     fn sum(&self) -> u32 {
@@ -146,6 +150,14 @@ mod tests {
             assert_eq!((size.width, size.height), (width as usize, height as usize));
             assert!(png.len() < 16_000, "{} bytes", png.len());
         }
+    }
+
+    #[test]
+    fn many_bytes_at_once_sum_up_as_one_by_one() {
+        let (mut at_once, mut one_by_one) = (Adler::default(), Adler::default());
+        at_once.add(200, 4096);
+        (0..4096).for_each(|_| one_by_one.add(200, 1));
+        assert_eq!(at_once.sum(), one_by_one.sum());
     }
 
     #[test]

@@ -3,71 +3,210 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::binary;
+use super::coerce::{Coercion, Given};
 use super::dice;
+use super::form::{self, Part};
+use super::js::{Document, View};
+use super::limits;
+use super::pictures::{self, Picture};
 use super::tokenizer::Tokenizer;
-use crate::usage::Size;
+use crate::catalogue::{Model, Task};
 
-/// A request's body.
+/// A request's body, read by its content type.
 #[derive(Debug, Default)]
-pub(super) struct Prompt {
-    /// The whole, where it is JSON.
-    pub(super) json: Value,
-    /// Raw bytes: audio, a picture, a form.
-    pub(super) bytes: Bytes,
+pub(super) struct Sent {
+    /// Where it is JSON, an object.
+    document: Option<Document>,
+    /// The parts of a form, or of a form within the JSON.
+    parts: Vec<Part>,
+    bytes: Bytes,
+}
+
+/// What one request asks for: a body, or an item of a batch.
+#[derive(Debug)]
+pub(super) struct Prompt<'a> {
+    /// The objects that its fields may stand in; what stands in the first counts first.
+    objects: Vec<View<'a>>,
+    parts: &'a [Part],
+    /// Raw bytes, where it is neither JSON nor a form: audio, a picture.
+    pub(super) raw: Option<&'a Bytes>,
+    pub(super) coercion: Coercion,
     /// Each text to be read: a message, a prompt, an item to embed.
     pub(super) texts: Vec<String>,
 }
 
-/// What is generated where `max_tokens` is absent.
-const DEFAULT_MAX_TOKENS: u64 = 256;
+/// What is wrong with a body: the vendor's code.
+pub(super) const NO_JSON: u32 = 5004;
+pub(super) const NO_OBJECT: u32 = 5006;
 
-impl Prompt {
-    /// `None` where the body should be JSON and is not.
-    pub(super) fn read(body: Bytes, content_type: &str) -> Option<Self> {
-        let looks_json = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-        if content_type.contains("json") || looks_json {
-            let mut json: Value = serde_json::from_slice(&body).ok()?;
-            // `{"model":…,"input":{…}}` wraps the model's own inputs.
-            if let Some(input) = json.get_mut("input").filter(|input| input.is_object()) {
-                let (input, model) = (input.take(), json.get("model").cloned());
-                json = input;
-                if let (Some(model), Some(fields)) = (model, json.as_object_mut()) {
-                    fields.insert("model".into(), model);
-                }
-            }
-            return Some(Self { texts: texts(&json), json, bytes: body });
+/// The default instruction that goes before each query to embed, in tokens.
+const INSTRUCTION_TOKENS: u64 = 32;
+
+// === impl Sent ===
+
+impl Sent {
+    /// Reads a body; the routes that are not the vendor's own take JSON alone.
+    pub(super) async fn read(bytes: Bytes, content_type: &str, is_native: bool) -> Result<Self, u32> {
+        let kind = content_type.trim().to_ascii_lowercase();
+        if is_native && kind.starts_with("multipart/form-data") {
+            let parts = form::read(&bytes, content_type).await.ok_or(NO_JSON)?;
+            return Ok(Self { parts, bytes, document: None });
         }
-        let text = if content_type.starts_with("multipart/") { form_field(&body, "prompt") } else { None };
-        Some(Self { json: Value::Null, texts: text.into_iter().collect(), bytes: body })
+        let is_raw = ["audio/", "image/", "video/"].iter().any(|prefix| kind.starts_with(prefix));
+        if is_native && is_raw {
+            return Ok(Self { bytes, ..Self::default() });
+        }
+        let document = Document::parse(&bytes);
+        let is_json = !is_native || kind.contains("json");
+        match document {
+            Some(document) if document.root().is_object() => {
+                let parts = form_within(document.root()).await;
+                Ok(Self { document: Some(document), parts, bytes })
+            }
+            Some(_) if is_json => Err(NO_OBJECT),
+            None if is_json => Err(NO_JSON),
+            _ => Ok(Self { bytes, ..Self::default() }),
+        }
     }
 
+    pub(super) fn root(&self) -> Option<View<'_>> {
+        self.document.as_ref().map(Document::root)
+    }
+
+    /// The model's name, where the body has it.
     pub(super) fn model(&self) -> Option<&str> {
-        let name = self.json.get("model")?.as_str()?;
+        let name = self.root()?.get("model")?.text()?;
         Some(name.strip_prefix("workers-ai/").unwrap_or(name))
     }
 
+    /// True where it is neither JSON nor a form.
+    pub(super) fn is_raw(&self) -> bool {
+        self.document.is_none() && self.parts.is_empty()
+    }
+
+    pub(super) fn prompt(&self, coercion: Coercion) -> Prompt<'_> {
+        let objects = self.root().map(|root| inputs(root, coercion)).unwrap_or_default();
+        let raw = self.is_raw().then_some(&self.bytes);
+        Prompt { texts: texts(&objects, &self.parts, coercion), objects, parts: &self.parts, raw, coercion }
+    }
+}
+
+/// `{"model":…,"input":{…}}` wraps the model's own inputs. Who reckons dearly looks at what stands beside, too.
+fn inputs(root: View<'_>, coercion: Coercion) -> Vec<View<'_>> {
+    let inner = root.get("input").filter(|input| input.is_object());
+    match (inner, coercion) {
+        (Some(inner), Coercion::Plain) => vec![inner],
+        (inner, _) => inner.into_iter().chain([root]).collect(),
+    }
+}
+
+/// `{"multipart":{"body":…,"contentType":"multipart/form-data; boundary=…"}}`: a form as a binding's users write it.
+async fn form_within(root: View<'_>) -> Vec<Part> {
+    let inner = root.get("input").filter(|input| input.is_object()).unwrap_or(root);
+    let Some(form) = inner.get("multipart") else { return Vec::new() };
+    let (Some(body), Some(kind)) = (form.get("body"), form.get("contentType").and_then(View::text)) else {
+        return Vec::new();
+    };
+    let text = body.string();
+    if let Some(parts) = form::read(&Bytes::from(text.clone()), kind).await {
+        return parts;
+    }
+    form::read(&binary::of_text(&text), kind).await.unwrap_or_default()
+}
+
+// === impl Prompt ===
+
+impl<'a> Prompt<'a> {
+    /// An item of a batch.
+    pub(super) fn of(item: View<'a>, coercion: Coercion) -> Self {
+        let objects = vec![item];
+        Self { texts: texts(&objects, &[], coercion), objects, parts: &[], raw: None, coercion }
+    }
+
+    /// A field that is not null, where it stands first.
+    pub(super) fn field(&self, name: &str) -> Option<View<'a>> {
+        self.objects.iter().find_map(|object| object.given(name))
+    }
+
     pub(super) fn flag(&self, name: &str) -> bool {
-        self.json.get(name).and_then(Value::as_bool).unwrap_or(false)
+        let in_form = || self.form_texts(name).any(|text| text.trim() == "true");
+        self.field(name).map_or_else(in_form, View::is_truthy)
     }
 
-    pub(super) fn number(&self, name: &str) -> Option<u64> {
-        self.json.get(name).and_then(Value::as_u64).or_else(|| form_field(&self.bytes, name)?.parse().ok())
+    fn form_texts(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.parts
+            .iter()
+            .filter(move |part| part.name == name)
+            .filter_map(|part| std::str::from_utf8(&part.content).ok())
     }
 
-    pub(super) fn max_tokens(&self) -> u64 {
-        let names = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
-        names.iter().find_map(|name| self.json.get(*name)?.as_u64()).unwrap_or(DEFAULT_MAX_TOKENS)
+    /// The files of a form.
+    pub(super) fn files(&self) -> impl Iterator<Item = &'a Part> {
+        self.parts.iter().filter(|part| part.is_file)
     }
 
-    pub(super) fn tokens(&self, tokenizer: Tokenizer) -> u64 {
-        let text: u64 = self.texts.iter().map(|text| tokenizer.message + tokenizer.count(text)).sum();
-        tokenizer.call + text
+    /// Every figure that stands under one of the names, in JSON or in a form.
+    pub(super) fn figures(&self, names: &[&str]) -> Vec<Given<'a>> {
+        let each = names.iter().flat_map(|name| {
+            let json = self.objects.iter().filter_map(|object| object.given(name)).map(Given::Json);
+            json.chain(self.form_texts(name).map(Given::Text))
+        });
+        each.collect()
     }
 
-    /// The picture that is asked for, where the request says.
-    pub(super) fn size(&self, default: Size) -> Size {
-        let side = |name, default| self.number(name).and_then(|n| u32::try_from(n).ok()).unwrap_or(default);
-        Size { width: side("width", default.width), height: side("height", default.height) }
+    pub(super) fn limit(&self, names: &[&str], default: Option<u64>, most: u64) -> u64 {
+        self.coercion.limit(self.figures(names).into_iter(), default, most)
+    }
+
+    /// True where it is of OpenAI's form for responses: inputs, and neither a prompt nor messages.
+    pub(super) fn is_responses(&self) -> bool {
+        self.field("input").is_some() && self.field("messages").is_none() && self.field("prompt").is_none()
+    }
+
+    pub(super) fn is_dear(&self) -> bool {
+        self.coercion == Coercion::Dear
+    }
+
+    /// Tokens that the model reads.
+    pub(super) fn tokens(&self, model: &Model) -> u64 {
+        let tokenizer = Tokenizer::of(&model.id);
+        let count = |text: &String| if self.is_dear() { text.len() as u64 } else { tokenizer.count(text) };
+        let text: u64 = self.texts.iter().map(|text| tokenizer.message + count(text)).sum();
+        let pictures = if limits::sees(model) { self.picture_tokens(model) } else { 0 };
+        tokenizer.call + text + pictures + if self.is_dear() { self.read_again(model) } else { 0 }
+    }
+
+    /// Tokens that no text of the request shows: a reranker reads its query with each context, queries get an instruction.
+    fn read_again(&self, model: &Model) -> u64 {
+        let items = |name| self.field(name).and_then(View::items).map_or(0, |items| items.len() as u64);
+        let query = self.field("query").map_or(0, |query| query.string().len() as u64);
+        match model.task {
+            Task::TextClassification => query * items("contexts").saturating_sub(1),
+            Task::TextEmbeddings if model.id.contains("qwen3") => INSTRUCTION_TOKENS * items("queries").max(1),
+            _ => 0,
+        }
+    }
+
+    fn picture_tokens(&self, model: &Model) -> u64 {
+        let found = self.objects.iter().flat_map(|object| pictures::all(*object));
+        found.map(|picture| picture.tokens(model, self.is_dear())).sum()
+    }
+
+    /// The pictures that it gives, in a form or in JSON.
+    pub(super) fn pictures(&self) -> Vec<Picture> {
+        let files = self.files().filter(|part| part.name.contains("image") || part.name == "mask");
+        let files = files.map(|part| Picture::Bytes(part.content.clone()));
+        let fields = ["image", "images", "image_b64", "mask"].into_iter().filter_map(|name| self.field(name));
+        files.chain(fields.flat_map(pictures::given)).collect()
+    }
+
+    /// Tokens of a `prediction`, which are charged as output where they are not taken.
+    pub(super) fn predicted(&self, model: &Model) -> u64 {
+        if !limits::is_template(model) || !self.is_dear() {
+            return 0;
+        }
+        self.field("prediction").map_or(0, |prediction| prediction.words(false).len() as u64)
     }
 
     /// The same for the same words, however they are asked for.
@@ -77,7 +216,7 @@ impl Prompt {
     }
 }
 
-const TEXT_FIELDS: [&str; 12] = [
+const TEXT_FIELDS: [&str; 14] = [
     "prompt",
     "text",
     "input",
@@ -85,55 +224,88 @@ const TEXT_FIELDS: [&str; 12] = [
     "instructions",
     "system",
     "query",
+    "queries",
     "question",
     "state",
     "contexts",
+    "context",
     "documents",
     "questions",
 ];
+/// Written out as JSON into a prompt.
+const SCHEMA_FIELDS: [&str; 4] = ["tools", "functions", "response_format", "guided_json"];
 
-fn texts(json: &Value) -> Vec<String> {
+fn texts(objects: &[View<'_>], parts: &[Part], coercion: Coercion) -> Vec<String> {
+    let is_dear = coercion == Coercion::Dear;
     let mut texts = Vec::new();
-    for message in json.get("messages").and_then(Value::as_array).into_iter().flatten() {
-        texts.push(content(&message["content"]));
-    }
-    for field in TEXT_FIELDS {
-        collect(json.get(field).unwrap_or(&Value::Null), &mut texts);
-    }
-    for field in ["tools", "functions"] {
-        if let Some(tools) = json.get(field) {
-            texts.push(tools.to_string());
+    for object in objects {
+        for message in object.get("messages").and_then(View::items).into_iter().flatten() {
+            texts.push(if is_dear { all_of(message) } else { content(message.get("content")) });
+        }
+        for field in TEXT_FIELDS {
+            match object.given(field) {
+                // The inputs themselves are among the objects.
+                Some(input) if field == "input" && input.is_object() => {}
+                Some(value) => collect(value, is_dear, &mut texts),
+                None => {}
+            }
+        }
+        for field in SCHEMA_FIELDS {
+            match object.given(field) {
+                Some(schema) if is_dear => texts.push(schema.words(true)),
+                // Plainly, a schema steers what is written and is not read.
+                Some(tools) if field != "response_format" && field != "guided_json" => {
+                    texts.push(tools.tree().to_string())
+                }
+                _ => {}
+            }
         }
     }
+    let of_form = parts.iter().filter(|part| part.name == "prompt" || part.name == "text");
+    texts.extend(of_form.map(|part| String::from_utf8_lossy(&part.content).into_owned()));
     texts
 }
 
 /// A message's content: a text, or parts of which some are texts.
-fn content(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
+fn content(value: Option<View<'_>>) -> String {
+    let Some(value) = value else { return String::new() };
+    match (value.text(), value.items()) {
+        (Some(text), _) => text.to_owned(),
+        (_, Some(parts)) => parts.filter_map(|part| part.get("text")?.text()).collect(),
         _ => String::new(),
     }
 }
 
-fn collect(value: &Value, texts: &mut Vec<String>) {
-    match value {
-        Value::String(text) => texts.push(text.clone()),
-        Value::Array(items) => items.iter().for_each(|item| collect(item, texts)),
-        Value::Object(fields) => {
-            let texts_of = ["text", "content"].iter().filter_map(|name| fields.get(*name));
-            texts_of.for_each(|field| texts.push(content(field)));
+/// Every word of a message, whoever it is from, but for pictures and the like, which are counted apart.
+fn all_of(message: View<'_>) -> String {
+    let Some(parts) = message.get("content").and_then(View::items) else { return message.words(false) };
+    let said = parts.filter_map(|part| if pictures::is_part(part) { part.get("text") } else { Some(part) });
+    let said = said.map(|part| part.words(false));
+    let names = message.names().filter(|name| *name != "content");
+    let beside = names.filter_map(|name| message.get(name)).map(|field| field.words(false));
+    said.chain(beside).collect()
+}
+
+/// A text, or each of a list of texts.
+fn collect(value: View<'_>, is_dear: bool, texts: &mut Vec<String>) {
+    let one = |value: View<'_>| match value.text() {
+        Some(text) => Some(text.to_owned()),
+        None if is_dear => Some(all_of(value)),
+        None if value.is_object() => {
+            let fields = ["text", "content"].iter().filter_map(|name| value.get(name));
+            Some(fields.map(|field| content(Some(field))).collect())
         }
-        _ => {}
+        None => None,
+    };
+    match value.items() {
+        Some(items) => texts.extend(items.filter_map(one)),
+        None => texts.extend(one(value)),
     }
 }
 
-/// A short field of a multipart form.
-fn form_field(body: &[u8], name: &str) -> Option<String> {
-    let head = format!("name=\"{name}\"");
-    let start = memchr::memmem::find(body, head.as_bytes())? + head.len();
-    let start = start + memchr::memmem::find(&body[start..], b"\r\n\r\n")? + 4;
-    let length = memchr::memmem::find(&body[start..], b"\r\n--")?;
-    String::from_utf8(body[start..start + length].to_vec()).ok()
+/// The first tool that may be called.
+pub(super) fn first_tool(prompt: &Prompt<'_>) -> Option<Value> {
+    let tools = prompt.field("tools").or_else(|| prompt.field("functions"))?.items()?;
+    let may_call = prompt.field("tool_choice").and_then(View::text) != Some("none");
+    tools.into_iter().next().filter(|_| may_call).map(View::tree)
 }

@@ -1,48 +1,50 @@
 //! Connections, and the road of a request: refused, broken, or answered and charged.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use parking_lot::{Mutex, RwLock};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::answers::{Job, json_reply};
 use super::batch::Batches;
 use super::books::Books;
 use super::books_trouble::BooksTrouble;
-use super::fault::{Fault, Faults, Form, Trouble};
-use super::media::{self, Media};
-use super::prompt::Prompt;
+use super::connection::Socket;
+use super::encoding::{self, Undone};
+use super::errors::Form;
+use super::fault::{Fault, Faults, Trouble};
+use super::pace::Pace;
+use super::prompt::{NO_JSON, Prompt, Sent};
 use super::route::{Route, Wants};
-use super::stream::{self, Told, UsageStyle};
-use super::text::{self, Family, envelope};
+use super::seen::Requests;
+use super::text::envelope;
 use super::window::Windows;
-use super::{Seen, Settings, dice, search, vectors};
+use super::{Settings, dice, js, search};
 use crate::body::Body;
-use crate::catalogue::{Catalogue, Entry, Model, Task};
-use crate::estimate::writes_tokens;
-use crate::neurons::Neurons;
-use crate::usage::{Size, Usage};
+use crate::catalogue::{Catalogue, Entry, Model};
 
 /// What all connections share.
 #[derive(Debug)]
 pub(super) struct State {
-    settings: Settings,
+    pub(super) settings: Settings,
     /// Its prices may change.
     catalogue: RwLock<Arc<Catalogue>>,
     windows: Windows,
     pub(super) books: Books,
-    batches: Batches,
+    pub(super) batches: Batches,
     pub(super) faults: Faults,
     pub(super) books_trouble: Mutex<Option<BooksTrouble>>,
-    seen: Mutex<VecDeque<Seen>>,
+    pub(super) seen: Requests,
     /// The last prompt of each conversation, by `x-session-affinity`.
     prefixes: Mutex<HashMap<String, String>>,
 }
@@ -52,8 +54,6 @@ pub(super) struct State {
 #[error("the simulated upstream closed the connection")]
 struct Closed;
 
-const MAX_SEEN: usize = 256;
-const MAX_SEEN_BODY: usize = 64 * 1024;
 const MAX_BODY: usize = 128 << 20;
 const MAX_PREFIXES: usize = 1000;
 
@@ -68,24 +68,32 @@ pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
         let _ = stream.set_nodelay(true);
         let state = state.clone();
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(state.clone(), request));
+            let (socket, is_reset) = Socket::new(stream);
+            let service = service_fn(move |request| answer(state.clone(), request, is_reset.clone()));
             // How a connection ends is the client's business.
-            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
         });
     }
 }
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Closed> {
+async fn answer(
+    state: Arc<State>,
+    request: Request<Incoming>,
+    is_reset: Arc<AtomicBool>,
+) -> Result<Response<Body>, Closed> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Closed)?.to_bytes();
-    state.remember(&head, &body);
+    state.seen.note(&head, &body);
     // The same request has the same id, so that whole replies can be compared.
     let id = format!("{:016x}", dice::seed(&[&String::from_utf8_lossy(&body)]));
     let call = Received { uri: head.uri, method: head.method, headers: head.headers, body, id };
     let mut reply = match state.judge(&call).await {
         Ok(reply) => reply,
         Err(Refusal::Told(reply)) => *reply,
-        Err(Refusal::Closed) => return Err(Closed),
+        Err(Refusal::Closed) => {
+            is_reset.store(true, Ordering::SeqCst);
+            return Err(Closed);
+        }
     };
     if let Ok(ray) = HeaderValue::from_str(&call.id) {
         reply.headers_mut().insert("cf-ray", ray);
@@ -94,23 +102,12 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
 }
 
 /// A request, whole.
-struct Received {
-    uri: http::Uri,
+pub(super) struct Received {
+    pub(super) uri: http::Uri,
     method: http::Method,
     headers: HeaderMap,
     body: Bytes,
-    id: String,
-}
-
-/// A request that will be answered.
-struct Job<'a> {
-    call: &'a Received,
-    route: &'a Route,
-    prompt: &'a Prompt,
-    model: &'a Model,
-    /// Trouble within the answer.
-    fault: Option<Fault>,
-    pace: Pace,
+    pub(super) id: String,
 }
 
 enum Refusal {
@@ -128,8 +125,13 @@ fn error(code: u32) -> Refusal {
     Fault::new(Trouble::Error(code)).into()
 }
 
+/// The vendor's error of this code.
+pub(super) fn refusal(code: u32) -> Response<Body> {
+    Fault::new(Trouble::Error(code)).reply("8700d6e7").unwrap_or_default()
+}
+
 impl Received {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
@@ -139,6 +141,16 @@ impl Received {
 
     fn asked_fault(&self) -> Option<Fault> {
         self.header("x-simulate")?.parse().ok()
+    }
+
+    /// The body as it was before it was made small for the way.
+    fn plain_body(&self) -> Result<Bytes, Refusal> {
+        match encoding::undo(self.body.clone(), self.header("content-encoding").unwrap_or(""), MAX_BODY) {
+            Undone::Body(body) => Ok(body),
+            Undone::Unknown => Err(error(415)),
+            Undone::Broken => Err(error(NO_JSON)),
+            Undone::TooLarge => Err(error(3006)),
+        }
     }
 }
 
@@ -154,22 +166,9 @@ impl State {
             books_trouble: Mutex::default(),
             batches: Batches::default(),
             faults: Faults::default(),
-            seen: Mutex::default(),
+            seen: Requests::default(),
             prefixes: Mutex::default(),
         }
-    }
-
-    pub(super) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().iter().cloned().collect()
-    }
-
-    fn remember(&self, head: &http::request::Parts, body: &Bytes) {
-        let mut seen = self.seen.lock();
-        if seen.len() >= MAX_SEEN {
-            seen.pop_front();
-        }
-        let body = Bytes::copy_from_slice(&body[..body.len().min(MAX_SEEN_BODY)]);
-        seen.push_back(Seen { path: head.uri.to_string(), headers: head.headers.clone(), body });
     }
 
     async fn judge(&self, call: &Received) -> Result<Response<Body>, Refusal> {
@@ -181,14 +180,16 @@ impl State {
             _ => {}
         }
         self.books.attempted();
-        let prompt = Prompt::read(call.body.clone(), call.content_type()).ok_or_else(|| error(5004))?;
-        let name = route.model.as_deref().or(prompt.model()).ok_or_else(|| error(5007))?;
+        let is_native = route.wants == Wants::Run;
+        let sent = Sent::read(call.plain_body()?, call.content_type(), is_native).await.map_err(error)?;
+        let name = route.model.as_deref().or(sent.model()).ok_or_else(|| error(5007))?;
+        let prompt = sent.prompt(self.settings.coercion);
         let fault = call.asked_fault().or_else(|| self.faults.draw(name));
-        let fault = self.strike(fault, &call.id).await?;
+        let fault = self.strike(fault, &prompt, &call.id).await?;
         let model = self.catalogue().get(name).ok_or_else(|| error(5007))?;
         self.admit(&route.account, &model)?;
         let pace = Pace::of(&model.id, self.settings.latency);
-        Ok(self.run(Job { call, route: &route, prompt: &prompt, model: &model, fault, pace }).await)
+        Ok(self.run(Job { call, route: &route, sent: &sent, prompt, model: &model, fault, pace }).await)
     }
 
     pub(super) fn catalogue(&self) -> Arc<Catalogue> {
@@ -230,13 +231,17 @@ impl State {
     }
 
     /// Trouble that comes before any answer; what comes within one is handed back.
-    async fn strike(&self, fault: Option<Fault>, id: &str) -> Result<Option<Fault>, Refusal> {
+    async fn strike(&self, fault: Option<Fault>, prompt: &Prompt<'_>, id: &str) -> Result<Option<Fault>, Refusal> {
         let Some(fault) = fault else { return Ok(None) };
+        let told = |fault: Fault| fault.reply(id).map_or(Refusal::Closed, |reply| Refusal::Told(Box::new(reply)));
+        if fault.trouble == Trouble::Busy && wont_wait(prompt) {
+            return Err(told(fault));
+        }
         tokio::time::sleep(fault.slow).await;
         match fault.trouble {
             Trouble::Reset => Err(Refusal::Closed),
             Trouble::Stall => std::future::pending().await,
-            Trouble::Error(_) => Err(fault.reply(id).map_or(Refusal::Closed, |reply| Refusal::Told(Box::new(reply)))),
+            Trouble::Error(_) | Trouble::ErrorIn200(_) => Err(told(fault)),
             _ => Ok(Some(fault)),
         }
     }
@@ -259,74 +264,8 @@ impl State {
         Ok(())
     }
 
-    async fn run(&self, job: Job<'_>) -> Response<Body> {
-        tokio::time::sleep(job.pace.first).await;
-        if job.call.uri.query().is_some_and(|query| query.contains("queueRequest=true")) {
-            return self.batch(&job);
-        }
-        let mut reply = if writes_tokens(job.model.task) { self.text(&job).await } else { self.other(&job) };
-        if let Ok(id) = HeaderValue::from_str(&job.call.id) {
-            reply.headers_mut().insert("cf-ai-req-id", id);
-        }
-        reply
-    }
-
-    fn batch(&self, job: &Job<'_>) -> Response<Body> {
-        if let Some(id) = job.prompt.json["request_id"].as_str() {
-            let polled =
-                self.batches.poll(id).unwrap_or_else(|| envelope(json!({"status": "unknown", "request_id": id})));
-            return json_reply(&polled);
-        }
-        let (queued, usage) = self.batches.queue(job.prompt, job.model, &job.call.id);
-        self.books.charge(&job.route.account, job.model, &usage);
-        json_reply(&queued)
-    }
-
-    fn other(&self, job: &Job<'_>) -> Response<Body> {
-        let (media, usage) = other(job.prompt, job.model, job.route.wants);
-        let neurons = self.books.charge(&job.route.account, job.model, &usage);
-        let mut reply = match media {
-            Media::Json(json) => bytes_reply("application/json", json.to_string().into(), job.fault),
-            Media::Bytes(kind, bytes) => bytes_reply(kind, bytes, job.fault),
-        };
-        tell_cost(&mut reply, job.model, neurons);
-        reply
-    }
-
-    async fn text(&self, job: &Job<'_>) -> Response<Body> {
-        let Job { call, route, prompt, model, fault, pace } = *job;
-        let written = text::write(prompt, model);
-        let usage = text::usage(prompt, model, self.cached(call, prompt), &written);
-        if let Some(event) = fault.and_then(|fault| fault.event(&call.id)) {
-            return event_reply(stream::body(vec![event.into()], Duration::ZERO, None));
-        }
-        let neurons = self.books.charge(&route.account, model, &usage);
-        if prompt.flag("stream") {
-            let style = call.header("x-simulate-usage").and_then(|style| style.parse::<UsageStyle>().ok());
-            let style = style.unwrap_or(Family::of(model).style);
-            let asked = prompt.json["stream_options"]["include_usage"].as_bool();
-            let may_tell_usage = asked.unwrap_or(true);
-            let told = Told {
-                wants: route.wants,
-                model,
-                id: &call.id,
-                written: &written,
-                usage: &usage,
-                style,
-                may_tell_usage,
-            };
-            return event_reply(stream::body(stream::events(&told), pace.token, fault));
-        }
-        tokio::time::sleep(pace.token * u32::try_from(written.tokens()).unwrap_or(u32::MAX)).await;
-        let told = text::usage_json(&usage, Family::of(model).tells_neurons.then_some(neurons));
-        let json = text::reply(route.wants, model, &call.id, &written, told);
-        let mut reply = bytes_reply("application/json", json.to_string().into(), fault);
-        tell_cost(&mut reply, model, neurons);
-        reply
-    }
-
     /// Tokens that the prefix cache has of this conversation: whole blocks of what was said before.
-    fn cached(&self, call: &Received, prompt: &Prompt) -> u64 {
+    pub(super) fn cached(&self, call: &Received, prompt: &Prompt<'_>) -> u64 {
         const BLOCK_TOKENS: u64 = 64;
         let Some(session) = call.header("x-session-affinity") else { return 0 };
         let said = prompt.texts.join("\n");
@@ -340,88 +279,9 @@ impl State {
     }
 }
 
-/// What is no text.
-fn other(prompt: &Prompt, model: &Model, wants: Wants) -> (Media, Usage) {
-    let json = |(json, usage): (Value, Usage)| (Media::Json(json), usage);
-    match model.task {
-        Task::TextToImage => media::draw(prompt, model),
-        Task::TextToSpeech => media::speak(prompt, model),
-        Task::SpeechRecognition => media::hear(prompt, model),
-        Task::TextEmbeddings => json(vectors::embed(prompt, model, wants)),
-        Task::TextClassification => json(vectors::classify(prompt, model)),
-        Task::ImageClassification => {
-            let picture = imagesize::blob_size(&prompt.bytes).map_or((224, 224), |size| (size.width, size.height));
-            let size = Size { width: picture.0 as u32, height: picture.1 as u32 };
-            let labels = json!([{"label": "BRIDGE", "score": 0.81}, {"label": "RIVER", "score": 0.12}]);
-            json((envelope(labels), Usage { input_images: vec![size], ..Usage::default() }))
-        }
-        Task::ObjectDetection => {
-            let place = json!({"xmin": 1, "ymin": 2, "xmax": 30, "ymax": 40});
-            json((envelope(json!([{"label": "bridge", "score": 0.9, "box": place}])), Usage::default()))
-        }
-        _ => {
-            let (_, usage) = media::hear(prompt, model);
-            json((envelope(json!({"is_complete": true, "probability": 0.97})), usage))
-        }
-    }
-}
-
-/// How quick a model is.
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    /// Until the first token.
-    first: Duration,
-    /// Between two.
-    token: Duration,
-}
-
-impl Pace {
-    /// By the billions of parameters in its name, `-70b-`; a model that names none is a small one.
-    fn of(model: &str, scale: f64) -> Self {
-        let sizes = model.split(['-', '/', '_']).filter_map(|part| part.strip_suffix(['b', 'B'])?.parse::<f64>().ok());
-        let billions = sizes.fold(3.0, f64::max).min(400.0);
-        Self {
-            first: Duration::from_secs_f64((0.06 + billions * 0.003) * scale),
-            token: Duration::from_secs_f64((0.004 + billions * 0.0002) * scale),
-        }
-    }
-}
-
-// === replies ===
-
-fn tell_cost(reply: &mut Response<Body>, model: &Model, neurons: Neurons) {
-    // phoenix-1.0 tells nothing.
-    if model.id.contains("phoenix") {
-        return;
-    }
-    if let Ok(cost) = HeaderValue::from_str(&format!("{:.2}", neurons.as_f64())) {
-        reply.headers_mut().insert("cf-ai-neurons", cost);
-    }
-}
-
-fn json_reply(json: &Value) -> Response<Body> {
-    bytes_reply("application/json", json.to_string().into(), None)
-}
-
-fn event_reply(body: Body) -> Response<Body> {
-    let mut reply = Response::new(body);
-    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    reply
-}
-
-fn bytes_reply(kind: &'static str, bytes: Bytes, fault: Option<Fault>) -> Response<Body> {
-    let dies = matches!(fault.map(|fault| fault.trouble), Some(Trouble::DieMid | Trouble::StallMid));
-    let length = bytes.len();
-    let mut reply = Response::new(if dies {
-        let half = bytes.slice(..length / 2);
-        stream::body(vec![half, bytes.slice(length / 2..)], Duration::ZERO, fault)
-    } else {
-        Body::from(bytes)
-    });
-    let headers = reply.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    reply
+/// `options.rejectIfBusy`.
+fn wont_wait(prompt: &Prompt<'_>) -> bool {
+    prompt.field("options").and_then(|options| options.get("rejectIfBusy")).is_some_and(js::View::is_truthy)
 }
 
 /// What lies under an account and is no inference: told back, so that a gate's passing it on can be seen.

@@ -1,6 +1,5 @@
 //! Replies as server-sent events, token by token.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,76 +8,54 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use serde_json::{Value, json};
 
+use super::event::Event;
 use super::fault::{Fault, Trouble};
 use super::route::Wants;
-use super::text::{self, Family, tool_call, usage_json};
-use super::writer::{Written, pieces};
+use super::text::{self, Answer, Family, tool_call};
+use super::told::{UsageStyle, Words};
+use super::writer::pieces;
 use crate::body::{Body, BoxError};
 use crate::catalogue::Model;
-use crate::neurons::Neurons;
 use crate::usage::Usage;
-
-/// How a stream tells its usage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum UsageStyle {
-    /// In a chunk of its own at the end.
-    End,
-    /// In each chunk, the sum so far.
-    Running,
-    /// The prompt's in the first, one token in each, and a native chunk with the sum to close.
-    Increments,
-    Nowhere,
-}
 
 /// Everything that is told in a stream.
 pub(super) struct Told<'a> {
     pub(super) wants: Wants,
     pub(super) model: &'a Model,
     pub(super) id: &'a str,
-    pub(super) written: &'a Written,
-    pub(super) usage: &'a Usage,
+    pub(super) answer: &'a Answer,
     pub(super) style: UsageStyle,
+    pub(super) words: Words,
     /// `stream_options.include_usage`, or nothing said.
     pub(super) may_tell_usage: bool,
 }
 
 const LAST_BREATH: Duration = Duration::from_millis(20);
 
-impl FromStr for UsageStyle {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "end" => Ok(Self::End),
-            "running" => Ok(Self::Running),
-            "increments" => Ok(Self::Increments),
-            "none" => Ok(Self::Nowhere),
-            _ => Err(()),
-        }
+/// The events of a stream.
+pub(super) fn events(told: &Told<'_>) -> Vec<Event> {
+    match told.wants {
+        Wants::Responses => responses(told),
+        Wants::Run if told.model.id.contains("moondream") => super::moondream::events(told.model, told.id, told.answer),
+        _ => chunks(told),
     }
 }
 
-/// The events of a stream, each as its bytes.
-pub(super) fn events(told: &Told<'_>) -> Vec<Bytes> {
-    let lines = match told.wants {
-        Wants::Responses => responses(told),
-        _ => chunks(told),
-    };
-    lines.into_iter().map(Bytes::from).collect()
-}
-
-/// Sends events one by one, `pace` apart, and ends as the fault wants it.
-pub(super) fn body(events: Vec<Bytes>, pace: Duration, fault: Option<Fault>) -> Body {
+/// Sends pieces one by one, `pace` apart, and ends as the fault wants it.
+pub(super) fn body(pieces: Vec<Bytes>, pace: Duration, fault: Option<Fault>) -> Body {
     let trouble = fault.map(|fault| fault.trouble);
-    let half = match trouble {
-        Some(Trouble::DieMid | Trouble::StallMid) => (events.len() / 2).max(1),
-        _ => events.len(),
+    let sent = match trouble {
+        Some(Trouble::DieMid | Trouble::StallMid) => {
+            let middle = (pieces.len() / 2).max(1);
+            fault.and_then(|fault| fault.at).unwrap_or(middle)
+        }
+        _ => pieces.len(),
     };
-    let sent = stream::iter(events.into_iter().take(half)).then(move |event| async move {
+    let sent = stream::iter(pieces.into_iter().take(sent)).then(move |piece| async move {
         if !pace.is_zero() {
             tokio::time::sleep(pace).await;
         }
-        Ok(Frame::data(event))
+        Ok(Frame::data(piece))
     });
     let end = stream::once(async move {
         match trouble {
@@ -95,55 +72,62 @@ pub(super) fn body(events: Vec<Bytes>, pace: Duration, fault: Option<Fault>) -> 
 }
 
 /// `{"response":"…"}` or OpenAI's chunks.
-fn chunks(told: &Told<'_>) -> Vec<String> {
+fn chunks(told: &Told<'_>) -> Vec<Event> {
     let is_openai = told.wants == Wants::Chat || Family::of(told.model).is_openai_inside;
-    let pieces = deltas(told, is_openai);
-    let count = pieces.len() as u64;
-    let mut lines = Vec::new();
+    let (usage, deltas) = (&told.answer.usage, deltas(told, is_openai));
+    let choices = if is_openai { told.answer.choices } else { 1 };
+    let count = deltas.len() as u64 * choices;
+    let mut events = Vec::new();
     if told.style == UsageStyle::Increments {
         let first = json!({"role": "assistant", "content": "", "reasoning_content": null});
-        lines.push(line(with_usage(openai(told, first, None), increment(told, told.usage.input_tokens, 0))));
+        events.push(with_usage(told, openai(told, 0, first, None), &Usage { output_tokens: 0, ..usage.clone() }));
     }
-    for (index, piece) in pieces.into_iter().enumerate() {
-        let written = told.usage.output_tokens * (index as u64 + 1) / count.max(1);
-        let before = told.usage.output_tokens * index as u64 / count.max(1);
-        let chunk = if is_openai { openai(told, piece, None) } else { piece };
-        lines.push(line(match told.style {
-            UsageStyle::Running => with_usage(chunk, so_far(told, written)),
-            UsageStyle::Increments => with_usage(chunk, increment(told, 0, written - before)),
-            UsageStyle::End | UsageStyle::Nowhere => chunk,
-        }));
+    let all = (0..choices).flat_map(|choice| deltas.iter().map(move |delta| (choice, delta.clone())));
+    for (index, (choice, delta)) in all.enumerate() {
+        let so_far = |index| usage.output_tokens * index / count.max(1);
+        let (before, written) = (so_far(index as u64), so_far(index as u64 + 1));
+        let chunk = if is_openai { openai(told, choice, delta, None) } else { delta };
+        events.push(match told.style {
+            UsageStyle::Running => with_usage(told, chunk, &Usage { output_tokens: written, ..usage.clone() }),
+            UsageStyle::Increments => with_usage(told, chunk, &Usage::tokens(0, 0, written - before)),
+            UsageStyle::End | UsageStyle::Nowhere => Event::Data(chunk),
+        });
     }
-    lines.extend(closing(told, is_openai).map(line));
-    lines.push("data: [DONE]\n\n".to_owned());
-    lines
+    events.extend(closing(told, is_openai));
+    events.push(Event::Done);
+    events
 }
 
-fn closing(told: &Told<'_>, is_openai: bool) -> impl Iterator<Item = Value> {
-    let neurons = Family::of(told.model).tells_neurons.then(|| told.model.prices.cost(told.usage));
-    let usage = usage_json(told.usage, neurons);
-    let stop = is_openai.then(|| openai(told, json!({}), Some(told.written.finish_reason())));
-    let stop = match told.style {
-        UsageStyle::Running => stop.map(|stop| with_usage(stop, usage.clone())),
-        _ => stop,
-    };
-    let native = json!({"response": "", "usage": usage, "p": "abcdefghijk"});
-    let total = match told.style {
-        UsageStyle::Increments => Some(native),
-        UsageStyle::End if is_openai && told.may_tell_usage => Some(with_usage(
-            json!({"choices": [], "object": "chat.completion.chunk", "id": chunk_id(told), "created": 1_791_402_526, "model": &*told.model.id}),
-            usage,
-        )),
-        UsageStyle::End if !is_openai => Some(native),
-        UsageStyle::Running if !is_openai => Some(native),
-        _ => None,
-    };
-    stop.into_iter().chain(total)
+/// The end of each choice, and the total.
+fn closing(told: &Told<'_>, is_openai: bool) -> Vec<Event> {
+    let usage = &told.answer.usage;
+    let choices = if is_openai { told.answer.choices } else { 0 };
+    let stop = |choice| openai(told, choice, json!({}), Some(told.answer.written.finish_reason()));
+    let mut events: Vec<_> = (0..choices)
+        .map(|choice| match told.style {
+            UsageStyle::Running => with_usage(told, stop(choice), usage),
+            UsageStyle::End if told.words == Words::InChoice => with_usage(told, stop(choice), usage),
+            _ => Event::Data(stop(choice)),
+        })
+        .collect();
+    let native = || with_usage(told, json!({"response": "", "p": "abcdefghijk"}), usage);
+    match told.style {
+        UsageStyle::Increments => events.push(native()),
+        UsageStyle::End if is_openai && told.words == Words::InChoice => {}
+        UsageStyle::End if is_openai && told.may_tell_usage => {
+            let mut last = openai(told, 0, json!({}), None);
+            last["choices"] = json!([]);
+            events.push(with_usage(told, last, usage));
+        }
+        UsageStyle::End | UsageStyle::Running if !is_openai => events.push(native()),
+        _ => {}
+    }
+    events
 }
 
 /// What each event adds: native objects, or the `delta` of OpenAI's chunks.
 fn deltas(told: &Told<'_>, is_openai: bool) -> Vec<Value> {
-    let written = told.written;
+    let written = &told.answer.written;
     if let Some((name, arguments)) = &written.tool {
         return if is_openai { tool_deltas(told.id, name, arguments) } else { vec![native_tool(name, arguments)] };
     }
@@ -168,74 +152,81 @@ fn tool_deltas(id: &str, name: &str, arguments: &str) -> Vec<Value> {
     std::iter::once(json!({"role": "assistant", "content": null, "tool_calls": [first]})).chain(rest).collect()
 }
 
-fn openai(told: &Told<'_>, delta: Value, finish_reason: Option<&str>) -> Value {
+fn openai(told: &Told<'_>, choice: u64, delta: Value, finish_reason: Option<&str>) -> Value {
     json!({
-        "id": chunk_id(told), "object": "chat.completion.chunk", "created": 1_791_402_526, "model": &*told.model.id,
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null}]
+        "id": format!("chatcmpl-{}", told.id), "object": "chat.completion.chunk", "created": 1_791_402_526,
+        "model": &*told.model.id,
+        "choices": [{"index": choice, "delta": delta, "finish_reason": finish_reason, "logprobs": null}]
     })
 }
 
-fn chunk_id(told: &Told<'_>) -> String {
-    format!("chatcmpl-{}", told.id)
-}
-
-fn so_far(told: &Told<'_>, written: u64) -> Value {
-    let usage = Usage { output_tokens: written, ..told.usage.clone() };
-    usage_json(&usage, neurons(told, &usage))
-}
-
-fn increment(told: &Told<'_>, read: u64, written: u64) -> Value {
-    let cached = if read > 0 { told.usage.cached_input_tokens } else { 0 };
-    let usage = Usage::tokens(read, cached, written);
-    usage_json(&usage, neurons(told, &usage))
-}
-
-fn neurons(told: &Told<'_>, usage: &Usage) -> Option<Neurons> {
-    Family::of(told.model).tells_neurons.then(|| told.model.prices.cost(usage))
-}
-
-fn with_usage(mut chunk: Value, usage: Value) -> Value {
-    chunk["usage"] = usage;
-    chunk
-}
-
-fn line(chunk: Value) -> String {
-    format!("data: {chunk}\n\n")
+fn with_usage(told: &Told<'_>, mut chunk: Value, usage: &Usage) -> Event {
+    told.words.put(&mut chunk, told.words.tell(usage, text::neurons(told.model, usage)));
+    Event::Data(chunk)
 }
 
 /// OpenAI's events of `/v1/responses`.
-fn responses(told: &Told<'_>) -> Vec<String> {
-    let whole = text::response(told.model, told.id, told.written, usage_json(told.usage, None));
+fn responses(told: &Told<'_>) -> Vec<Event> {
+    let whole = text::response(told.model, told.id, told.answer, told.words);
     let mut begun = whole.clone();
     (begun["status"], begun["output"], begun["usage"]) = (json!("in_progress"), json!([]), Value::Null);
     let item = whole["output"][0].clone();
     let mut opened = item.clone();
-    (opened["status"], opened["content"]) = (json!("in_progress"), json!([]));
-    let place = json!({"item_id": item["id"], "output_index": 0, "content_index": 0});
+    opened["status"] = json!("in_progress");
+    let mut events = vec![
+        ("response.created", json!({ "response": begun })),
+        ("response.output_item.added", json!({"output_index": 0, "item": null})),
+    ];
+    let said = match &told.answer.written.tool {
+        Some((_, arguments)) => {
+            opened["arguments"] = json!("");
+            call_events(&item, arguments)
+        }
+        None => {
+            opened["content"] = json!([]);
+            message_events(&item, &told.answer.written.answer)
+        }
+    };
+    events[1].1["item"] = opened;
+    events.extend(said);
+    events.extend([
+        ("response.output_item.done", json!({"output_index": 0, "item": item})),
+        ("response.completed", json!({ "response": whole })),
+    ]);
+    events.into_iter().enumerate().map(|(number, (name, data))| named(name, number, data)).collect()
+}
+
+fn message_events(item: &Value, tokens: &[String]) -> Vec<(&'static str, Value)> {
     let at = |field: &str, value: Value| {
-        let mut event = place.clone();
+        let mut event = json!({"item_id": item["id"], "output_index": 0, "content_index": 0});
         event[field] = value;
         event
     };
     let part = &item["content"][0];
     let empty = json!({"type": "output_text", "text": "", "annotations": []});
-    let mut events = vec![
-        ("response.created", json!({ "response": begun })),
-        ("response.output_item.added", json!({"output_index": 0, "item": opened})),
-        ("response.content_part.added", at("part", empty)),
-    ];
-    events.extend(told.written.answer.iter().map(|token| ("response.output_text.delta", at("delta", json!(token)))));
+    let mut events = vec![("response.content_part.added", at("part", empty))];
+    events.extend(tokens.iter().map(|token| ("response.output_text.delta", at("delta", json!(token)))));
     events.extend([
         ("response.output_text.done", at("text", part["text"].clone())),
         ("response.content_part.done", at("part", part.clone())),
-        ("response.output_item.done", json!({"output_index": 0, "item": item})),
-        ("response.completed", json!({ "response": whole })),
     ]);
-    events.into_iter().enumerate().map(|(number, (name, data))| event(name, number, data)).collect()
+    events
 }
 
-fn event(name: &str, number: usize, mut data: Value) -> String {
+fn call_events(item: &Value, arguments: &str) -> Vec<(&'static str, Value)> {
+    let at = |field: &str, value: &str| {
+        let mut event = json!({"item_id": item["id"], "output_index": 0});
+        event[field] = json!(value);
+        event
+    };
+    let mut events: Vec<_> =
+        pieces(arguments).iter().map(|piece| ("response.function_call_arguments.delta", at("delta", piece))).collect();
+    events.push(("response.function_call_arguments.done", at("arguments", arguments)));
+    events
+}
+
+fn named(name: &'static str, number: usize, mut data: Value) -> Event {
     data["type"] = json!(name);
     data["sequence_number"] = json!(number);
-    format!("event: {name}\ndata: {data}\n\n")
+    Event::Named(name, data)
 }

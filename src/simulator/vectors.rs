@@ -3,18 +3,19 @@
 use serde_json::{Value, json};
 
 use super::dice::{self, Dice};
+use super::js::View;
 use super::prompt::Prompt;
 use super::route::Wants;
-use super::text::{envelope, usage_json};
-use super::tokenizer::Tokenizer;
+use super::text::envelope;
+use super::told::usage_json;
 use crate::catalogue::Model;
 use crate::usage::Usage;
 
 /// Vectors of the request's texts, another one for each text, model and pooling.
-pub(super) fn embed(prompt: &Prompt, model: &Model, wants: Wants) -> (Value, Usage) {
-    let pooling = prompt.json["pooling"].as_str().unwrap_or("mean");
+pub(super) fn embed(prompt: &Prompt<'_>, model: &Model, wants: Wants) -> (Value, Usage) {
+    let pooling = prompt.field("pooling").and_then(View::text).unwrap_or("mean");
     let data: Vec<Vec<f32>> = prompt.texts.iter().map(|text| vector(text, model, pooling)).collect();
-    let usage = Usage::tokens(prompt.tokens(Tokenizer::of(&model.id)), 0, 0);
+    let usage = Usage::tokens(prompt.tokens(model), 0, 0);
     let told = json!({"prompt_tokens": usage.input_tokens, "total_tokens": usage.input_tokens});
     if wants == Wants::Embeddings {
         let items = data.iter().enumerate();
@@ -48,16 +49,15 @@ fn dimensions(model: &str) -> usize {
 }
 
 /// Labels for a text, or a ranking of several.
-pub(super) fn classify(prompt: &Prompt, model: &Model) -> (Value, Usage) {
-    let usage = Usage::tokens(prompt.tokens(Tokenizer::of(&model.id)), 0, 0);
+pub(super) fn classify(prompt: &Prompt<'_>, model: &Model) -> (Value, Usage) {
+    let usage = Usage::tokens(prompt.tokens(model), 0, 0);
     if model.id.contains("clef") {
         let told = json!({"input_tokens": usage.input_tokens, "output_tokens": 0});
         return (envelope(json!({"answers": {"0": {"answer": true, "score": 0.93}}, "usage": told})), usage);
     }
-    if let Some(contexts) = prompt.json["contexts"].as_array() {
-        let wanted = prompt.number("top_k").map_or(contexts.len(), |wanted| wanted as usize);
-        let scores: Vec<_> =
-            (0..contexts.len().min(wanted)).map(|id| json!({"id": id, "score": 0.9 / (id as f64 + 1.0)})).collect();
+    if let Some(contexts) = prompt.field("contexts").and_then(View::items) {
+        let wanted = prompt.limit(&["top_k"], None, contexts.len() as u64);
+        let scores: Vec<_> = (0..wanted).map(|id| json!({"id": id, "score": 0.9 / (id as f64 + 1.0)})).collect();
         let neurons = model.prices.cost(&usage);
         return (envelope(json!({"response": scores, "usage": usage_json(&usage, Some(neurons))})), usage);
     }

@@ -16,6 +16,8 @@ pub(super) struct Written {
     pub(super) is_object: bool,
     /// It would have gone on.
     pub(super) is_cut: bool,
+    /// Tokens that were thought, are charged, and are shown to nobody.
+    unseen: u64,
 }
 
 const WORDS: [&str; 48] = [
@@ -100,13 +102,28 @@ impl Written {
         Self { tool: Some((name, arguments)), ..Self::default() }
     }
 
+    /// Thinks on until so many tokens are written.
+    pub(super) fn think_on(&mut self, until: u64) {
+        self.unseen += until.saturating_sub(self.tokens());
+    }
+
     pub(super) fn text(&self) -> String {
         self.answer.concat()
     }
 
     pub(super) fn tokens(&self) -> u64 {
         let tool = self.tool.as_ref().map_or(0, |(name, arguments)| 8 + pieces(name).len() + pieces(arguments).len());
-        (self.reasoning.len() + self.answer.len() + tool) as u64
+        (self.reasoning.len() + self.answer.len() + tool) as u64 + self.unseen
+    }
+
+    /// Tokens that were thought, seen or not.
+    pub(super) fn reasoning_tokens(&self) -> u64 {
+        self.reasoning.len() as u64 + self.unseen
+    }
+
+    /// Tokens that take their time on the wire.
+    pub(super) fn shown_tokens(&self) -> u64 {
+        self.tokens() - self.unseen
     }
 
     pub(super) fn finish_reason(&self) -> &'static str {

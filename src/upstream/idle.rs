@@ -151,8 +151,7 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
 
     fn patience(content_type: &'static str) -> Patience {
-        let mut target = Target::default();
-        target.idle_timeout = Duration::from_secs(60);
+        let target = Target::default();
         let headers = [(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type))].into_iter().collect();
         Patience::of(&target, &headers)
     }
@@ -215,9 +214,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_timeout_there_is_breaks_nothing() {
-        let mut target = Target::default();
-        (target.idle_timeout, target.body_timeout) = (Duration::MAX, Duration::MAX);
-        target.first_byte_timeout = Duration::MAX;
+        let longest = Duration::MAX;
+        let target =
+            Target { first_byte_timeout: longest, idle_timeout: longest, body_timeout: longest, ..Target::default() };
         for content_type in ["application/json", "text/event-stream"] {
             let headers = [(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type))].into_iter().collect();
             let mut body = std::pin::pin!(limit(pieces([(1, "late")]), Patience::of(&target, &headers)));

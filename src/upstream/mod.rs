@@ -1,8 +1,9 @@
 //! From a [`Call`] to HTTP and back: the innermost service, and the only door out.
 //!
 //! Wherever a call came from, it leaves for one place: the vendor's API, or an AI Gateway where [`Target::gateway`] names
-//! one. Headers go on as the client sent them, less the hop-by-hop ones and those that the gate itself has obeyed; the
-//! gate's own token takes the place of the client's where it has one. An encoding that can be read is asked for.
+//! one. Headers go on as the client sent them, less the hop-by-hop ones and those that the gate itself has obeyed; a request
+//! that names a gateway itself (`cf-aig-gateway-id`) has its `cf-aig-*` headers arrive there. The gate's own tokens take the
+//! place of the client's where [`Credentials`] says so, and nowhere else. An encoding that can be read is asked for.
 //!
 //! Any HTTP client that is a tower service will do: [`client`] is reqwest, [`Around`] takes one of yours; the sidecar has
 //! connections of its own.
@@ -23,15 +24,15 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{self, Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Uri};
+use http::{Request, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tower::Service;
 
 use crate::Error;
 use crate::body::Body;
-use crate::call::{Call, Endpoint};
+use crate::call::{Call, Credentials, Endpoint};
 use crate::departure::Departure;
-use crate::headers::strip_hop_by_hop;
+use crate::headers::{GATEWAY_ID, strip_hop_by_hop};
 use crate::layers::{Reply, ReplyFuture};
 
 pub use around::Around;
@@ -141,6 +142,11 @@ impl Target {
         self.token.is_some()
     }
 
+    /// It has a token for an AI Gateway.
+    pub fn has_gateway_token(&self) -> bool {
+        self.gateway_token.is_some()
+    }
+
     fn uri(&self, path: String) -> Result<Uri, http::Error> {
         let mut parts = uri::Parts::default();
         (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(self.authority.clone()));
@@ -174,32 +180,55 @@ impl Target {
 
     fn headers(&self, call: &Call) -> HeaderMap {
         let mut headers = call.head.headers.clone();
-        while let Some(name) = headers.keys().find(|name| self.is_for_us(name.as_str())).cloned() {
-            headers.remove(name);
+        // Most requests have none of these.
+        if headers.keys().any(|name| is_special(name.as_str())) {
+            let goes_on = self.gateway.is_none() && headers.contains_key(GATEWAY_ID);
+            while let Some(name) = headers.keys().find(|name| self.is_for_us(name.as_str(), goes_on)).cloned() {
+                headers.remove(name);
+            }
         }
-        self.replace(&mut headers);
+        prepare(&mut headers);
+        if call.credentials == Credentials::Gate {
+            self.sign(&mut headers);
+            if let (Some(token), Some(_)) = (&self.gateway_token, &self.gateway) {
+                headers.insert("cf-aig-authorization", token.clone());
+            }
+        }
         headers
     }
 
-    fn is_for_us(&self, name: &str) -> bool {
-        // Most headers are told by their first letters.
-        (name.starts_with("cf-") || name.starts_with("x-tollgate-"))
-            && (OBEYED.contains(&name) || self.gateway.is_none() && GATEWAYS.contains(&name))
+    /// `goes_on`: the request names a gateway, which the AI Gateway's headers are meant for.
+    fn is_for_us(&self, name: &str, goes_on: bool) -> bool {
+        is_special(name)
+            && (name.starts_with("x-tollgate-")
+                || !goes_on
+                    && (OBEYED.contains(&name)
+                        || self.gateway.is_none() && GATEWAYS.contains(&name)
+                        || self.gateway.is_some() && name == GATEWAY_ID.as_str()))
     }
 
-    /// What every request's headers get, call or not.
-    fn replace(&self, headers: &mut HeaderMap) {
-        headers.remove(header::HOST);
-        headers.remove(header::CONTENT_LENGTH);
-        headers.remove(header::EXPECT);
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    /// The gate's own token in the place of whatever the client sent to vouch for itself.
+    fn sign(&self, headers: &mut HeaderMap) {
         if let Some(token) = &self.token {
+            for name in ["x-auth-email", "x-auth-key", "x-auth-user-service-key"] {
+                headers.remove(name);
+            }
             headers.insert(header::AUTHORIZATION, token.clone());
         }
-        if let (Some(token), Some(_)) = (&self.gateway_token, &self.gateway) {
-            headers.insert("cf-aig-authorization", token.clone());
-        }
     }
+}
+
+/// Most headers are told by their first letters.
+fn is_special(name: &str) -> bool {
+    name.starts_with("cf-") || name.starts_with("x-tollgate-")
+}
+
+/// What every request's headers get, call or not.
+fn prepare(headers: &mut HeaderMap) {
+    headers.remove(header::HOST);
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::EXPECT);
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 }
 
 impl fmt::Debug for Target {
@@ -218,7 +247,7 @@ const IN_PATH: &AsciiSet =
 const FIXED_PARTS: usize = 48;
 
 /// Headers that the gate has obeyed itself; a gateway behind it would obey them once more.
-const OBEYED: [&str; 10] = [
+const OBEYED: [&str; 9] = [
     "cf-aig-skip-cache",
     "cf-skip-cache",
     "cf-aig-cache-ttl",
@@ -228,7 +257,6 @@ const OBEYED: [&str; 10] = [
     "cf-aig-max-attempts",
     "cf-aig-retry-delay",
     "cf-aig-backoff",
-    "x-tollgate-stream-cost",
 ];
 
 /// Headers that mean something to an AI Gateway alone.
@@ -287,7 +315,7 @@ where
     }
 }
 
-/// What is no call passes as it came. Own tokens are for `/ai/` alone: a client of the gate is no administrator.
+/// What is no call passes as it came, with the gate's own token where its extensions have [`Credentials::Gate`].
 impl<C> Service<Request<Body>> for Upstream<C>
 where
     C: Service<Request<Body>, Response = Reply, Error = Error>,
@@ -307,15 +335,13 @@ where
             Ok(uri) => uri,
             Err(error) => return refuse(Error::Malformed(format!("the path makes no URL: {error}"))),
         };
-        let is_ai = is_plainly_ai(request.method(), request.uri().path());
-        let sent = request.headers().get(header::AUTHORIZATION).cloned();
+        let credentials: Credentials = request.extensions_mut().remove().unwrap_or_default();
         let length = request.headers().get(header::CONTENT_LENGTH).cloned();
         let mut headers = std::mem::take(request.headers_mut());
         strip_hop_by_hop(&mut headers);
-        self.target.replace(&mut headers);
-        if !is_ai {
-            headers.remove(header::AUTHORIZATION);
-            headers.extend(sent.map(|sent| (header::AUTHORIZATION, sent)));
+        prepare(&mut headers);
+        if credentials == Credentials::Gate {
+            self.target.sign(&mut headers);
         }
         headers.extend(length.map(|length| (header::CONTENT_LENGTH, length)));
         *request.uri_mut() = uri;
@@ -324,19 +350,6 @@ where
         let reply = self.client.call(request);
         Box::pin(async move { within_time(&target, reply, &Departure::default()).await })
     }
-}
-
-/// What can be read in one way only, and is no call to a model: else `ai//run/…` would be one that nobody has counted.
-fn is_plainly_ai(method: &Method, path: &str) -> bool {
-    let Some(path) = path.strip_prefix("/client/v4/accounts/") else { return false };
-    let Some((account, rest)) = path.split_once("/ai/") else { return false };
-    let is_plain = |part: &str| {
-        let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@:~".contains(&byte);
-        part.bytes().all(is_usual) && part.bytes().any(|byte| byte != b'.')
-    };
-    let first = rest.split('/').next().unwrap_or_default();
-    let may_run = first.eq_ignore_ascii_case("run") || first.eq_ignore_ascii_case("v1") && method != Method::GET;
-    is_plain(account) && rest.split('/').all(is_plain) && !may_run
 }
 
 fn refuse(error: Error) -> ReplyFuture {
@@ -386,23 +399,46 @@ mod tests {
     }
 
     #[test]
-    fn own_tokens_do_not_go_where_a_call_may_hide() {
-        for (path, is_so) in [
-            ("/client/v4/accounts/acc/ai/models/search", true),
-            ("/client/v4/accounts/acc/ai/v1/models", false),
-            ("/client/v4/accounts/acc/ai//run/@cf/a/b", false),
-            ("/client/v4/accounts/acc/ai/./run/@cf/a/b", false),
-            ("/client/v4/accounts/acc/ai/Run/@cf/a/b", false),
-            ("/client/v4/accounts/acc/ai/%72un/@cf/a/b", false),
-            ("/client/v4/accounts/acc/ai/v1/chat/completions/", false),
-            ("/client/v4/accounts/acc/ai/v1//chat/completions", false),
-            ("/client/v4/accounts/acc/ai/models/../run/@cf/a/b", false),
-            ("/client/v4/accounts/a/b/ai/models/search", false),
-            ("/client/v4/accounts/acc/storage/kv", false),
-        ] {
-            assert_eq!(is_plainly_ai(&Method::POST, path), is_so, "{path}");
+    fn a_gateway_that_the_request_names_gets_its_headers_and_the_config_s_gets_what_is_left_to_obey() {
+        let headers = |target: &Target, gateway_id: bool| {
+            let mut call = call(LLAMA, "{}");
+            let names =
+                ["cf-aig-cache-ttl", "cf-aig-max-attempts", "cf-aig-metadata", "cf-aig-zdr", "x-tollgate-stream-cost"];
+            let mut headers: HeaderMap =
+                names.iter().map(|n| (n.parse().unwrap(), HeaderValue::from_static("1"))).collect();
+            if gateway_id {
+                headers.insert(GATEWAY_ID, HeaderValue::from_static("mine"));
+            }
+            call.head = std::sync::Arc::new(crate::call::Head { headers, ..Default::default() });
+            let headers = target.headers(&call);
+            let mut left: Vec<_> =
+                headers.keys().filter(|n| is_special(n.as_str())).map(|n| n.as_str().to_owned()).collect();
+            left.sort();
+            left
+        };
+        let (api, gateway) = (Target::default(), Target { gateway: Some("gw".into()), ..Target::default() });
+        assert_eq!(headers(&api, false), ["cf-aig-zdr"]);
+        let all = ["cf-aig-cache-ttl", "cf-aig-gateway-id", "cf-aig-max-attempts", "cf-aig-metadata", "cf-aig-zdr"];
+        assert_eq!(headers(&api, true), all);
+        assert_eq!(headers(&gateway, false), ["cf-aig-metadata", "cf-aig-zdr"]);
+        assert_eq!(headers(&gateway, true), ["cf-aig-metadata", "cf-aig-zdr"]);
+    }
+
+    #[test]
+    fn own_tokens_take_the_place_of_all_that_a_client_vouches_with_or_stay_at_home() {
+        let target = Target { gateway: Some("gw".into()), ..Target::default() };
+        let target = target.with_token("own").unwrap().with_gateway_token("gateways").unwrap();
+        for credentials in [Credentials::Gate, Credentials::Client] {
+            let mut call = Call { credentials, ..call(LLAMA, "{}") };
+            let sent = [("authorization", "Bearer client"), ("x-auth-email", "a@b.example"), ("x-auth-key", "k")];
+            let headers = sent.map(|(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v))).into_iter().collect();
+            call.head = Arc::new(crate::call::Head { headers, ..Default::default() });
+            let headers = target.headers(&call);
+            let is_gate = credentials == Credentials::Gate;
+            assert_eq!(headers["authorization"], if is_gate { "Bearer own" } else { "Bearer client" });
+            assert_eq!(headers.contains_key("x-auth-key"), !is_gate);
+            assert_eq!(headers.contains_key("cf-aig-authorization"), is_gate);
         }
-        assert!(is_plainly_ai(&Method::GET, "/client/v4/accounts/acc/ai/v1/models"));
     }
 
     #[test]

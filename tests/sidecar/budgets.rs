@@ -17,11 +17,11 @@ fn body(n: u64, max_tokens: u64) -> Value {
 }
 
 /// A number that the whole measurement sets higher than a test needs it.
-fn from_env(variable: &str, usual: u64) -> u64 {
+pub fn from_env(variable: &str, usual: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
-async fn standing(client: &reqwest::Client, admin: &str, budget: &str) -> Value {
+pub async fn standing(client: &reqwest::Client, admin: &str, budget: &str) -> Value {
     let reply = client.get(format!("{admin}/budgets")).send().await.unwrap();
     let reply: Value = serde_json::from_str(&reply.text().await.unwrap()).unwrap();
     let found = reply["budgets"].as_array().unwrap().iter().find(|row| row["name"] == budget).cloned();

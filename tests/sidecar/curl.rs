@@ -67,8 +67,8 @@ fn a_native_run() {
 fn an_upload_of_raw_audio() {
     let gate = Gate::start();
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    // 16 bytes a millisecond, to the simulator.
-    std::io::Write::write_all(&mut file, &[7; 48_000]).unwrap();
+    // 8 bytes a millisecond, to the simulator.
+    std::io::Write::write_all(&mut file, &[7; 24_000]).unwrap();
     let data = format!("@{}", file.path().display());
     let url = gate.url("/run/@cf/openai/whisper");
     let headers = ["-H", "content-type: application/octet-stream", "-H", "authorization: Bearer any"];

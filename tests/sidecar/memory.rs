@@ -4,6 +4,7 @@ use serde_json::json;
 use tollgate::simulator::{Fault, FaultRule, Trouble};
 
 use crate::support::{LLAMA, Process, ask, client_builder, vendor};
+use crate::wire::resident_kib;
 
 const STREAMS: u64 = 1000;
 /// The goal is 20; hyper's two connections a stream (four buffers, a channel, two tasks) take some 45 by themselves.
@@ -33,10 +34,4 @@ async fn a_thousand_open_streams_stay_within_their_weight() {
     let each = (resident_kib(process.child.id()) - before) as f64 / STREAMS as f64;
     println!("{each:.1} KiB a stream");
     assert!(each < MAX_KIB, "{each:.1} KiB a stream");
-}
-
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

@@ -56,7 +56,8 @@ async fn page_and_log_are_on_the_admin_port_alone_and_need_its_token() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("t.db").display().to_string();
     for token in ["", "open-sesame"] {
-        let variables = [("TOLLGATE_RECORDS_PATH", &*path), ("TOLLGATE_ADMIN_TOKEN", token)];
+        let mut variables = vec![("TOLLGATE_RECORDS_PATH", &*path)];
+        variables.extend((!token.is_empty()).then_some(("TOLLGATE_ADMIN_TOKEN", token)));
         let process = Process::serve(&vendor.base_url(), &variables);
         ask(&client, &format!("{}/run/{LLAMA}", process.listen), &serde_json::json!({"prompt": "x"}))
             .send()
@@ -74,7 +75,13 @@ async fn page_and_log_are_on_the_admin_port_alone_and_need_its_token() {
             assert_eq!(stranger.status(), 421, "{page} by another name");
         }
         for page in ["/metrics", "/healthz", "/readyz"] {
-            assert_eq!(client.get(format!("{}{page}", process.admin)).send().await.unwrap().status(), 200, "{page}");
+            let get = || client.get(format!("{}{page}", process.admin));
+            assert_eq!(get().send().await.unwrap().status(), 200, "{page}");
+            assert_eq!(
+                get().header("host", "evil.example").send().await.unwrap().status(),
+                421,
+                "{page} by another name"
+            );
         }
     }
 }

@@ -51,13 +51,15 @@ async fn no_token_or_prompt_is_ever_logged() {
         }
         let wrong = client().post(&url).bearer_auth("tg_a-wrong-key").body("{}").send().await.unwrap();
         wrong.bytes().await.unwrap();
+        let other = client().post(&url).header("x-auth-email", "a@b.example").header("x-auth-key", "s3cret-xauth");
+        other.header("cf-aig-metadata", "private words").body("{}").send().await.unwrap().bytes().await.unwrap();
         process.terminate();
         assert!(process.child.wait().unwrap().success());
         let mut log = String::new();
         process.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         let tollgates: String = log.lines().filter(|line| line.contains("tollgate")).collect();
         assert!(tollgates.contains("llama"), "the calls are logged at this level: {log}");
-        for secret in [TOKEN, "s3cret-own", "private words", "tg_a-wrong-key"] {
+        for secret in [TOKEN, "s3cret-own", "private words", "tg_a-wrong-key", "s3cret-xauth"] {
             assert!(!log.contains(secret), "{secret} in the log");
         }
     }

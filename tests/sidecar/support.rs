@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tollgate::receipt::{Facts, Reader};
 use tollgate::sidecar::Sidecar;
+use tollgate::sidecar::browsers::Host;
 use tollgate::sidecar::config::{BaseUrl, Config, Variables};
 use tollgate::simulator::{self, Running};
 
@@ -73,6 +74,8 @@ pub fn config(upstream: &str) -> Config {
     config.workers = 2;
     config.upstream.base_url = Some(BaseUrl::try_from(upstream.to_owned()).unwrap());
     config.upstream.account_id = Some("acc".into());
+    // What tests that write their requests byte by byte call it.
+    config.allowed_hosts = vec![Host::try_from("x".to_owned()).unwrap()];
     config
 }
 

@@ -72,6 +72,8 @@ impl Demo {
     fn sidecar(&self, upstream: &str, place: &Place, totals: Arc<Totals>) -> Result<Sidecar, Failure> {
         let mut config = Config::default();
         (config.listen, config.admin) = (self.listen, self.admin);
+        // Nothing is spent that is anybody's.
+        config.open = true;
         config.shutdown_timeout = Duration::from_secs(5);
         config.upstream.base_url =
             Some(BaseUrl::try_from(upstream.to_owned()).map_err(|error| Failure::Failed(error.to_string()))?);

@@ -159,6 +159,11 @@ impl Budgets {
         Ok(Self { tables, catalogue: catalogue.into(), settings, tickets: AtomicU64::new(0) })
     }
 
+    /// See [`BudgetLayer::can_refuse`](super::BudgetLayer::can_refuse).
+    pub(super) fn can_refuse(&self) -> bool {
+        self.tables.iter().any(|table| table.rule.rule.on_exceeded != OnExceeded::Allow)
+    }
+
     /// True where there is nothing to hold to.
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty()

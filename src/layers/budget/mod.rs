@@ -117,6 +117,11 @@ impl BudgetLayer {
     pub fn new(budgets: impl Into<Arc<Budgets>>) -> Self {
         Self { budgets: Some(budgets.into()).filter(|budgets| !budgets.is_empty()) }
     }
+
+    /// There is a budget that refuses what it has no room for, or sends it elsewhere.
+    pub fn can_refuse(&self) -> bool {
+        self.budgets.as_ref().is_some_and(|budgets| budgets.can_refuse())
+    }
 }
 
 impl<S> Layer<S> for BudgetLayer {

@@ -62,7 +62,7 @@ pub enum Scope {
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum Split {
-    /// The account that pays.
+    /// The account that pays, as [`Call::counted_as`] has it.
     Account,
     /// The client's key.
     Key,
@@ -169,7 +169,7 @@ impl Split {
     fn value<'a>(&self, call: &'a Call, facts: &'a Facts) -> Value<'a> {
         let text = |text: &'a str| Value::Text(shorten(text));
         match self {
-            Self::Account => text(&call.account),
+            Self::Account => text(call.counted_as()),
             Self::Key => call.key.as_deref().map_or(Value::None(()), text),
             Self::Model => text(&call.model.id),
             Self::Metadata(name) => match facts.metadata.iter().find(|(key, _)| key == name) {
@@ -371,6 +371,17 @@ mod tests {
             let values = [Value::Text(value.into()), Value::None(()), Value::Other(&yes), Value::Other(&number)];
             assert_eq!(array(values.into_iter()), serde_json::json!([value, null, true, 7]).to_string());
         }
+    }
+
+    #[test]
+    fn accounts_that_the_config_does_not_name_share_one_free_allocation() {
+        let rule = super::super::Plan::Free.rule();
+        let bucket = |account: &str, is_unlisted| {
+            let call = crate::layers::testing::call(crate::layers::testing::LLAMA, "{}");
+            rule.bucket(&Call { account: account.into(), is_unlisted, ..call })
+        };
+        assert_eq!(bucket("junk-1", true), bucket("junk-2", true));
+        assert_ne!(bucket("listed", false), bucket("junk-1", true));
     }
 
     #[test]

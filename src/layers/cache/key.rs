@@ -64,7 +64,7 @@ impl Scope {
         match &call.key {
             Some(key) => digest.add(key.as_bytes()),
             None => {
-                for name in [header::AUTHORIZATION.as_str(), "cf-aig-authorization"] {
+                for name in [header::AUTHORIZATION.as_str(), "cf-aig-authorization", "x-auth-email", "x-auth-key"] {
                     digest.add(call.head.headers.get(name).map_or(b"".as_slice(), |value| value.as_bytes()));
                 }
             }

@@ -178,6 +178,11 @@ impl CacheLayer {
         self.0.store.size()
     }
 
+    /// How many calls are on their way for those who asked for the same.
+    pub fn flights(&self) -> usize {
+        self.0.flights.iter().filter(|flight| flight.strong_count() > 0).count()
+    }
+
     /// Writes all that is kept to a file, in the place of what was there. Blocks.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         snapshot::save(&self.0.store, path)

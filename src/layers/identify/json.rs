@@ -31,7 +31,7 @@ impl Reading {
     /// it may be.
     pub(super) fn json(body: &[u8], endpoint: Endpoint) -> Self {
         let mut reading = Self::default();
-        reading.ask.reach.is_chat = endpoint == Endpoint::ChatCompletions;
+        reading.ask.reach.is_chat = matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Messages);
         let mut reader = Reader { reading: &mut reading, walk: Walk::new(body), endpoint, request_id: None };
         let read = reader.body();
         let (end, request_id) = (reader.walk.at(), reader.request_id);

@@ -39,7 +39,8 @@ pub(super) async fn answer(
     id: CallId,
 ) -> Response<ReplyBody> {
     if let Ok(answer) = tokio::time::timeout(every, answering.as_mut()).await {
-        return if is_events(&answer) { answer.map(|body| waiting(Stage::Opening(body), every, true)) } else { answer };
+        let streamed = |body| waiting(Stage::Streaming { body, has_begun: false }, every, true);
+        return if is_events(&answer) { answer.map(streamed) } else { answer };
     }
     let mut reply = Response::new(waiting(Stage::Answering(answering, endpoint), every, false));
     let headers = reply.headers_mut();
@@ -63,10 +64,11 @@ struct Waiting {
 enum Stage {
     /// There is no answer yet.
     Answering(Answering, Endpoint),
-    /// A stream without its first piece.
-    Opening(ReplyBody),
-    /// A stream that has begun.
-    Begun(ReplyBody),
+    /// A stream; it has begun with its first piece.
+    Streaming {
+        body: ReplyBody,
+        has_begun: bool,
+    },
     /// An answer that is no stream, taken in to be told as an event.
     Telling(ReplyBody, BytesMut, Endpoint),
     Over,
@@ -82,15 +84,13 @@ impl Waiting {
                     let is_stream = is_events(&answer);
                     let (endpoint, body) = (*endpoint, answer.into_body());
                     self.stage = match is_stream {
-                        true => Stage::Opening(body),
+                        true => Stage::Streaming { body, has_begun: false },
                         false => Stage::Telling(body, BytesMut::new(), endpoint),
                     };
                 }
-                Stage::Opening(body) | Stage::Begun(body) => {
-                    let polled = ready!(Pin::new(&mut *body).poll_frame(cx));
-                    if let Stage::Opening(body) = std::mem::replace(&mut self.stage, Stage::Over) {
-                        self.stage = Stage::Begun(body);
-                    }
+                Stage::Streaming { body, has_begun } => {
+                    let polled = ready!(Pin::new(body).poll_frame(cx));
+                    *has_begun = true;
                     return Poll::Ready(polled);
                 }
                 Stage::Telling(body, taken, endpoint) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
@@ -116,7 +116,7 @@ impl HttpBody for Waiting {
         if let Poll::Ready(polled) = this.poll_answer(cx) {
             return Poll::Ready(polled);
         }
-        if let Stage::Begun(_) = this.stage {
+        if let Stage::Streaming { has_begun: true, .. } = this.stage {
             return Poll::Pending;
         }
         ready!(this.timer.as_mut().poll(cx));
@@ -162,7 +162,9 @@ mod tests {
     }
 
     fn stream() -> Response<Body> {
-        Response::builder().header("content-type", "text/event-stream").body(Body::from("data: 1\n\n")).unwrap()
+        let pieces = ["data: 1\n\n", "data: 2\n\n"].map(|piece| Ok::<_, BoxError>(Frame::data(Bytes::from(piece))));
+        let body = Body::stream(http_body_util::StreamBody::new(futures_util::stream::iter(pieces)));
+        Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
     }
 
     async fn told(answering: Answering, endpoint: Endpoint) -> (u16, String) {
@@ -176,8 +178,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_comes_late_is_announced_by_comments() {
         let (status, text) = told(after(40, stream()), Endpoint::Run).await;
-        assert_eq!((status, text.as_str()), (200, ": waiting\n\n: waiting\n\ndata: 1\n\n"));
-        assert_eq!(told(after(3, stream()), Endpoint::Run).await.1, "data: 1\n\n");
+        assert_eq!((status, text.as_str()), (200, ": waiting\n\n: waiting\n\ndata: 1\n\ndata: 2\n\n"));
+        assert_eq!(told(after(3, stream()), Endpoint::Run).await.1, "data: 1\n\ndata: 2\n\n");
     }
 
     #[tokio::test(start_paused = true)]

@@ -151,13 +151,16 @@ impl Keys {
         let mut client = None;
         let mut was_sent = false;
         for name in [CF_AIG_AUTHORIZATION, header::AUTHORIZATION] {
-            let Some(value) = headers.get(&name) else { continue };
-            let token = token(value);
-            // Without `Bearer` it opens nothing, and goes no further all the same.
-            let known = self.find(token.unwrap_or_else(|| value.as_bytes().trim_ascii()));
-            was_sent |= token.is_some();
-            client = client.or(known.filter(|_| token.is_some()).map(Client));
-            if known.is_some() {
+            let mut has_key = false;
+            for value in headers.get_all(&name) {
+                let token = token(value);
+                // Without `Bearer` it opens nothing, and goes no further all the same.
+                let known = self.find(token.unwrap_or_else(|| value.as_bytes().trim_ascii()));
+                was_sent |= token.is_some();
+                client = client.or(known.filter(|_| token.is_some()).map(Client));
+                has_key |= known.is_some();
+            }
+            if has_key {
                 headers.remove(&name);
             }
         }
@@ -244,7 +247,11 @@ mod tests {
     }
 
     fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, value.parse().unwrap());
+        }
+        headers
     }
 
     #[test]
@@ -259,6 +266,9 @@ mod tests {
         let mut bare = headers(&[(CF_AIG_AUTHORIZATION, "tg_other"), (header::AUTHORIZATION, "Bearer tg_team")]);
         assert_eq!(&*keys.admit(&mut bare).unwrap().unwrap().name(), "team");
         assert!(bare.is_empty(), "{bare:?}");
+        let mut twice = headers(&[(header::AUTHORIZATION, "Bearer vendor"), (header::AUTHORIZATION, "Bearer tg_team")]);
+        assert_eq!(&*keys.admit(&mut twice).unwrap().unwrap().name(), "team");
+        assert!(twice.is_empty(), "{twice:?}");
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! that no layer below parses it again. It opens the call's [receipt](crate::receipt), and it is where errors become
 //! replies, in the form of the route: Cloudflare's envelope on native routes, OpenAI's error object on `/v1` ones.
 //!
-//! What is not inference but lies under an account goes to a second service as it came, unread.
+//! What is not inference but lies under an account goes to a second service, unread: see [`PassThrough`] for what of it leaves
+//! with the gate's own token.
 //!
 //! # What it does not do
 //! It does not check that a model exists or that a body fits its schema: the vendor knows best, and says so.
@@ -35,6 +36,7 @@
 //! # });
 //! ```
 
+mod complaints;
 mod count;
 mod encoding;
 mod form;
@@ -43,9 +45,13 @@ mod json;
 mod keepalive;
 pub mod keys;
 mod media;
+mod model;
 mod options;
 mod outcome;
 mod paced;
+mod pass;
+mod path;
+mod read;
 mod reply;
 mod route;
 mod scope;
@@ -60,29 +66,33 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{PathAndQuery, Uri};
 use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
+pub(crate) use self::complaints::Complaints;
 use self::encoding::Content;
 use self::intake::read_body;
 use self::json::Reading;
-use self::keys::{Client, Keys};
-use self::media::MediaKind;
-use self::options::Wishes;
+use self::keys::Keys;
+use self::options::CallerOptions;
 use self::outcome::outcome;
 use self::paced::Paced;
+pub use self::pass::{PassThrough, PassThroughError};
+use self::pass::{Payer, is_authorized};
+use self::path::CanonicalPath;
+pub use self::read::measure;
+use self::read::{asks_for_queue, malformed, read, unread};
 pub use self::reply::ReplyBody;
-use self::route::{Route, Target};
-use self::scope::Totals;
+use self::route::{Other, Route, Target};
 use super::Reply;
 use crate::Error;
 use crate::body::{Body, BoxError};
-use crate::call::{self, Ask, Call, Deadline, Endpoint, Head, Options};
-use crate::catalogue::{Catalogue, Model, Task};
-use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
-use crate::json::Broken;
+use crate::call::{Ask, Call, Credentials, Deadline, Endpoint, Head, Options};
+use crate::catalogue::{Catalogue, Task};
+use crate::headers::{CF_AIG_LOG_ID, strip_hop_by_hop};
 use crate::memory::Memory;
 use crate::pace::Pace;
 use crate::payload::{Copying, Payload, Payloads};
@@ -94,8 +104,11 @@ use crate::receipt::{CallId, ReadBy, Readers, Receipt};
 pub struct Settings {
     /// The models.
     pub catalogue: Arc<Catalogue>,
-    /// The account of the short routes.
+    /// The account of the short routes, and the only one that the gate's own token is for.
     pub account: Option<Arc<str>>,
+    /// Further accounts that paths may name, each with limits and a free allocation of its own, and with clients' tokens. All
+    /// that are not listed share one; where the gate has an account and a token they are refused.
+    pub accounts: Vec<Arc<str>>,
     /// The largest body that is read, in bytes.
     pub max_body: u64,
     /// How slowly a client may send its body.
@@ -109,12 +122,21 @@ pub struct Settings {
     pub keepalive: Option<Duration>,
     /// The gate has a token of its own, so that a client needs none.
     pub has_token: bool,
+    /// What leaves with that token besides calls.
+    pub pass_through: Vec<PassThrough>,
+    /// A budget can refuse calls, so that nothing may pass uncounted. [`stack`](crate::gateway::stack) sets it.
+    pub has_budgets: bool,
+    /// Calls leave through an AI Gateway of the config's, whatever gateway a request names. [`stack`](crate::gateway::stack)
+    /// sets it.
+    pub has_gateway: bool,
     /// Clients' own keys. With any, a client needs one, and its Authorization is not the vendor's.
     pub keys: Keys,
     /// Which bodies are kept on the receipt, for its readers.
     pub payloads: Payloads,
     /// Who reads the receipts.
     pub readers: Readers,
+    /// What the log is told of headers.
+    pub(crate) complaints: Arc<Complaints>,
 }
 
 /// Applies [`Identify`].
@@ -151,16 +173,28 @@ impl Default for Settings {
         Self {
             catalogue: Arc::default(),
             account: None,
+            accounts: Vec::new(),
             max_body: 32 << 20,
             body_pace: Pace::new(Duration::from_secs(30), 16 * 1024),
             memory: Memory::default(),
             body_queue: Duration::from_secs(10),
             keepalive: None,
             has_token: false,
+            pass_through: PassThrough::usual(),
+            has_budgets: false,
+            has_gateway: false,
             keys: Keys::default(),
             payloads: Payloads::default(),
             readers: Arc::new([]),
+            complaints: Arc::default(),
         }
+    }
+}
+
+impl Settings {
+    /// What may run a model must not pass uncounted.
+    fn must_count(&self) -> bool {
+        self.has_token || self.has_budgets || !self.keys.is_empty()
     }
 }
 
@@ -228,7 +262,11 @@ where
         B::Error: Into<BoxError>,
     {
         let (mut head, body) = request.into_parts();
-        match Route::of(head.uri.path()) {
+        let path = match CanonicalPath::read(head.uri.path()) {
+            Ok(path) => path,
+            Err(error) => return refuse(error, is_native(head.uri.path())),
+        };
+        match Route::of(path.decoded()) {
             Route::Call(target) => {
                 let Self { settings, inner, .. } = self;
                 let arrived = Arrived {
@@ -240,31 +278,56 @@ where
                 };
                 answer_call(settings, inner, arrived, body).await
             }
-            Route::Through => {
-                let native = is_native(head.uri.path());
-                match self
-                    .settings
-                    .keys
-                    .admit(&mut head.headers)
-                    .and_then(|client| client.map_or(Ok(()), Client::take_turn))
-                {
-                    Ok(()) => pass(self.through, head, Paced::new(body, self.settings.body_pace)).await,
-                    Err(error) => refuse(&error, native),
+            Route::Other(other) => {
+                let native = is_native(path.decoded());
+                match admit(&self.settings, &mut head.headers, &head.method, &path, &other) {
+                    Ok(credentials) => {
+                        let encoded = (path.encoded() != head.uri.path()).then(|| path.encoded().to_owned());
+                        head.extensions.insert(credentials);
+                        pass(self.through, head, encoded, native, Paced::new(body, self.settings.body_pace)).await
+                    }
+                    Err(error) => refuse(error, native),
                 }
             }
-            Route::Unknown => refuse(&unknown_path(head.uri.path()), is_native(head.uri.path())),
+            Route::Unknown => refuse(unknown_path(path.decoded()), is_native(path.decoded())),
         }
     }
 }
 
-async fn pass<P, B>(mut through: P, head: http::request::Parts, body: Paced<B>) -> Response<ReplyBody>
+/// Whether what is no call may pass, and with whose authorisation.
+fn admit(
+    settings: &Settings,
+    headers: &mut HeaderMap,
+    method: &Method,
+    path: &CanonicalPath<'_>,
+    other: &Other<'_>,
+) -> Result<Credentials, Error> {
+    if let Some(client) = settings.keys.admit(headers)? {
+        client.take_turn()?;
+    }
+    pass::credentials(settings, method, path, other, headers)
+}
+
+/// `encoded` is the path's canonical form, where it came in another.
+async fn pass<P, B>(
+    mut through: P,
+    mut head: http::request::Parts,
+    encoded: Option<String>,
+    native: bool,
+    body: Paced<B>,
+) -> Response<ReplyBody>
 where
     P: Service<Request<Body>, Response = Reply, Error = Error>,
     B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let native = is_native(head.uri.path());
+    if let Some(path) = encoded {
+        match with_path(&head.uri, &path) {
+            Ok(uri) => head.uri = uri,
+            Err(error) => return refuse(Error::Malformed(format!("the path makes no URL: {error}")), native),
+        }
+    }
     let request = Request::from_parts(head, Body::stream(body));
     let reply = match poll_fn(|cx| through.poll_ready(cx)).await {
         Ok(()) => through.call(request).await,
@@ -272,8 +335,15 @@ where
     };
     match reply {
         Ok(reply) => reply.map(ReplyBody::unmetered),
-        Err(error) => refuse(&error, native),
+        Err(error) => refuse(error, native),
     }
+}
+
+fn with_path(uri: &Uri, path: &str) -> Result<Uri, http::Error> {
+    let mut parts = uri.clone().into_parts();
+    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    parts.path_and_query = Some(PathAndQuery::try_from(format!("{path}{query}"))?);
+    Ok(Uri::from_parts(parts)?)
 }
 
 async fn answer_call<S, B>(settings: Arc<Settings>, inner: S, arrived: Arrived<'_>, body: B) -> Response<ReplyBody>
@@ -334,15 +404,17 @@ where
     if arrived.method != Method::POST {
         return Err(Error::Method(arrived.method));
     }
-    let account = account(settings, &arrived.target)?;
-    if !settings.has_token && !headers.contains_key(header::AUTHORIZATION) {
+    let payer = Payer::of(settings, arrived.target.account)?;
+    let has_token = settings.has_token && payer.credentials == Credentials::Gate;
+    if !has_token && !is_authorized(headers) {
         return Err(Error::Unauthorized(
-            "no token: send `Authorization: Bearer <Workers AI API token>`, or give the gate its own in \
-             [upstream] api_token_env"
+            "no token: send `Authorization: Bearer <Workers AI API token>` (or X-Auth-Email with X-Auth-Key), or give the \
+             gate its own in [upstream] api_token_env"
                 .into(),
         ));
     }
-    let options = Wishes::read(headers)?.map(|wishes| noted(wishes, receipt));
+    let options =
+        CallerOptions::read(headers, settings.has_gateway, &settings.complaints).map(|all| noted(all, receipt));
     let body = read_body(settings, headers, body).await?;
     keep_request(&settings.payloads, headers, &body, receipt);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -356,7 +428,7 @@ where
         Content::Broken(why) if arrived.target.model.is_none() => return Err(Error::Malformed(why)),
         Content::Broken(_) => (None, unread(&body)),
     };
-    let mut call = make_call(settings, account, arrived, body, decoded, reading, receipt)?;
+    let mut call = make_call(settings, payer, arrived, body, decoded, reading, receipt)?;
     if let Some(options) = options.filter(|options| *options != Options::default()) {
         call.deadline = options.request_timeout.and_then(Deadline::after);
         call.options = Arc::new(options);
@@ -371,80 +443,10 @@ where
     Ok(call)
 }
 
-fn account(settings: &Settings, target: &Target<'_>) -> Result<Arc<str>, Error> {
-    match (target.account, &settings.account) {
-        // The usual account is shared, not copied.
-        (Some(named), Some(ours)) if *named == **ours => Ok(ours.clone()),
-        (Some(named), _) => Ok(named.into()),
-        (None, Some(ours)) => Ok(ours.clone()),
-        (None, None) => Err(Error::NotFound(
-            "the short routes need the gate's own account: set [upstream] account_id or CLOUDFLARE_ACCOUNT_ID, or use \
-             /client/v4/accounts/{account}/ai/…"
-                .into(),
-        )),
-    }
-}
-
-/// What a body of this form asks for, for an estimate without a call.
-pub fn measure(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Ask, Error> {
-    let reading = read(body, content_type, endpoint);
-    match reading.broken {
-        Some(broken) => Err(malformed(&broken, body)),
-        None => Ok(reading.ask),
-    }
-}
-
-fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Reading {
-    let begins = |with: &str| content_type.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
-    if endpoint.is_native() && begins("multipart/form-data") {
-        return form::read(body, content_type);
-    }
-    let is_media = begins("image/") || begins("audio/") || begins("video/");
-    let is_json = is_json(content_type);
-    if !endpoint.is_native() || !is_media && (is_json || looks_json(body)) {
-        let mut reading = Reading::json(body, endpoint);
-        if reading.broken.is_some() && endpoint.is_native() && !is_json {
-            // It only looked like JSON, as samples of a sound may.
-            raw(&mut reading.ask, body);
-        }
-        return reading;
-    }
-    let mut reading = unread(body);
-    raw(&mut reading.ask, body);
-    reading
-}
-
-fn looks_json(body: &[u8]) -> bool {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
-}
-
-/// A picture or a sound, whichever the model takes: each kind of model is priced by its own measure.
-fn raw(ask: &mut Ask, body: &[u8]) {
-    if imagesize::image_type(body).is_ok() {
-        media::add(ask, MediaKind::Picture, body, body.len() as u64);
-    }
-    media::add(ask, MediaKind::Sound, body, body.len() as u64);
-}
-
-/// A body of which nothing is known but its length.
-fn unread(body: &[u8]) -> Reading {
-    let mut reading = Reading::default();
-    reading.set(Totals::UNREAD);
-    let reach = &mut reading.ask.reach;
-    // Bytes that are no UTF-8 become characters of three bytes.
-    (reach.is_unread, reach.other_text_bytes) = (true, 3 * body.len() as u64);
-    reading
-}
-
-fn malformed(broken: &Broken, body: &[u8]) -> Error {
-    Error::Malformed(format!("the body is not the JSON object that this route takes: {}", broken.told(body)))
-}
-
 #[allow(clippy::too_many_arguments)]
 fn make_call(
     settings: &Settings,
-    account: Arc<str>,
+    payer: Payer,
     arrived: Arrived<'_>,
     body: Bytes,
     decoded: Option<Bytes>,
@@ -454,30 +456,27 @@ fn make_call(
     let Arrived { target, method, query, mut headers, .. } = arrived;
     let Reading { mut ask, stream, model: named, broken } = reading;
     let (name, named_in_body, named_beside) = match (target.model, named, broken) {
-        (Some(name), named, _) => (name.into_owned(), None, named),
+        (Some(name), named, _) => (name.to_owned(), None, named),
         (None, _, Some(broken)) => return Err(malformed(&broken, decoded.as_ref().unwrap_or(&body))),
         (None, Some((name, place)), None) => (name, Some(place), None),
         (None, None, None) => return Err(Error::ModelMissing(NO_MODEL)),
     };
-    if name.is_empty() || name.len() > 256 || name.contains(['\r', '\n', '?', '#', ' ']) || name.contains("..") {
-        return Err(Error::ModelMissing(NO_MODEL));
-    }
-    // `compat` writes the provider in front. Upstream gets the model's own name.
-    let bare = name.strip_prefix("workers-ai/").filter(|_| named_in_body.is_some());
-    let id = bare.unwrap_or(&name);
+    let id = model::canonical(&name)?;
     let model = settings.catalogue.find(id, guess(target.endpoint, &ask));
-    let named_beside = named_beside.and_then(|(name, _)| beside(&settings.catalogue, &model, &name));
+    let named_beside = named_beside.and_then(|(name, _)| model::beside(&settings.catalogue, &model, &name));
     ask.batch |= query.is_some_and(asks_for_queue);
     let stream = stream && !ask.batch;
     receipt.identify(|facts| {
-        facts.account = account.clone();
+        facts.account = payer.account.clone();
         facts.asked = model.clone();
         facts.model = model.clone();
         facts.stream = stream;
     });
     strip_hop_by_hop(&mut headers);
     let mut call = Call {
-        account,
+        account: payer.account,
+        is_unlisted: payer.is_unlisted,
+        credentials: payer.credentials,
         key: None,
         models: None,
         model,
@@ -495,30 +494,11 @@ fn make_call(
         departure: None,
         deadline: None,
     };
-    if let (Some(bare), Some(place)) = (bare, call.model_in_body.clone()) {
-        let quoted = serde_json::Value::from(bare).to_string();
-        call.replace_body(call::spliced(call.plain_body(), &place, &quoted));
-        call.model_in_body = Some(place.start..place.start + quoted.len());
+    if call.model_in_body.is_some() && *call.model.id != *name {
+        // Upstream gets the name that is priced and counted here.
+        call = call.with_model(call.model.clone());
     }
     Ok(call)
-}
-
-/// The listed model that a body names beside the path's, by its whole name or as a sibling of it: `clef` beside
-/// `@cf/cloudflare/clef-flash`.
-fn beside(catalogue: &Catalogue, model: &Model, name: &str) -> Option<Arc<Model>> {
-    let name = name.strip_prefix("workers-ai/").unwrap_or(name);
-    let sibling = || catalogue.get(&format!("{}/{name}", model.id.rsplit_once('/')?.0));
-    catalogue.get(name).or_else(sibling).filter(|beside| beside.id != model.id)
-}
-
-/// `queueRequest=true`, as a parameter of its own; of several each says so.
-fn asks_for_queue(query: &str) -> bool {
-    let decoded = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy();
-    let mut values = query.split('&').filter_map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(name) == "queueRequest").then(|| decoded(value) == "true")
-    });
-    values.next().is_some_and(|first| first && values.all(|next| next))
 }
 
 /// What a model in no table does, from what it was sent.
@@ -530,8 +510,8 @@ fn guess(endpoint: Endpoint, ask: &Ask) -> Task {
 }
 
 /// What is known of a call before its body is here stands on its receipt also if that body is no good.
-fn noted(wishes: Wishes, receipt: &Receipt) -> Options {
-    let Wishes { options, metadata, event_id, collect } = wishes;
+fn noted(all: CallerOptions, receipt: &Receipt) -> Options {
+    let CallerOptions { options, metadata, event_id, collect } = all;
     receipt.note(|facts| {
         facts.metadata = metadata.into();
         facts.event_id = event_id.map(Into::into);
@@ -590,13 +570,15 @@ fn write_id(headers: &mut HeaderMap, id: CallId) {
     }
 }
 
-fn refuse(error: &Error, native: bool) -> Response<ReplyBody> {
-    error.response(native).map(ReplyBody::unmetered)
+fn refuse(error: Error, native: bool) -> Response<ReplyBody> {
+    let mut reply = error.response(native).map(ReplyBody::unmetered);
+    reply.extensions_mut().insert(error);
+    reply
 }
 
 /// Whether errors on this path have the vendor's form, where no endpoint is known.
-fn is_native(path: &str) -> bool {
-    !path.starts_with("/v1/")
+pub(crate) fn is_native(path: &str) -> bool {
+    !path.get(..4).is_some_and(|begin| begin.eq_ignore_ascii_case("/v1/"))
 }
 
 fn unknown_path(path: &str) -> Error {

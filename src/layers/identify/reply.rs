@@ -50,6 +50,13 @@ impl ReplyBody {
     }
 }
 
+impl Default for ReplyBody {
+    /// An empty one, of no call.
+    fn default() -> Self {
+        Self::unmetered(Body::empty())
+    }
+}
+
 impl http_body::Body for ReplyBody {
     type Data = Bytes;
     type Error = BoxError;

@@ -1,8 +1,7 @@
 //! Which paths are calls to a model.
-
-use std::borrow::Cow;
-
-use percent_encoding::percent_decode_str;
+//!
+//! Routes are read from the [canonical form](super::path) of a path. Their words count in any case: whether the vendor takes
+//! `/AI/Run` is not known, so it is a call here, and leaves as the call that it is.
 
 use crate::call::Endpoint;
 
@@ -11,8 +10,8 @@ use crate::call::Endpoint;
 pub(super) enum Route<'a> {
     /// A call to a model.
     Call(Target<'a>),
-    /// Something else under an account: it passes, unmetered.
-    Through,
+    /// Something else under an account.
+    Other(Other<'a>),
     /// Nothing the gate knows.
     Unknown,
 }
@@ -24,90 +23,116 @@ pub(super) struct Target<'a> {
     pub(super) account: Option<&'a str>,
     pub(super) endpoint: Endpoint,
     /// Absent where the body names it.
-    pub(super) model: Option<Cow<'a, str>>,
+    pub(super) model: Option<&'a str>,
 }
+
+/// What is under an account and is no call that the gate knows.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Other<'a> {
+    pub(super) account: &'a str,
+    /// What stands below the account on the vendor's API, such as `ai/models/search`. Absent on the AI Gateway's host.
+    pub(super) below: Option<&'a str>,
+    /// It stands where calls stand, and under no name that is known to be something else.
+    pub(super) may_run: bool,
+}
+
+/// What stands under `/ai/` and runs no model that a request names (the vendor's API reference, 2026-10).
+const APART: [&str; 5] = ["/models", "/finetunes", "/tomarkdown", "/authors", "/tasks"];
+
+type Found<'a> = Option<(Endpoint, Option<&'a str>)>;
 
 impl<'a> Route<'a> {
     pub(super) fn of(path: &'a str) -> Self {
-        if let Some(rest) = path.strip_prefix("/client/v4/accounts/") {
+        if let Some(rest) = after(path, "/client/v4/accounts") {
             return Self::api(rest);
         }
         match short(path) {
             Some(target) => Self::Call(target),
-            None => path.strip_prefix("/v1/").map_or(Self::Unknown, Self::gateway),
+            None => after(path, "/v1").map_or(Self::Unknown, Self::gateway),
         }
     }
 
-    /// `{account}/ai/…` on the vendor's API.
+    /// `/{account}/ai/…` on the vendor's API.
     fn api(rest: &'a str) -> Self {
-        let Some((account, rest)) = rest.split_once('/') else { return Self::Through };
-        let Some(rest) = rest.strip_prefix("ai/") else { return Self::Through };
-        let target = match rest.strip_prefix("v1/") {
+        let Some((account, rest)) = first(rest).filter(|(account, _)| is_name(account)) else { return Self::Unknown };
+        let below = Some(rest.trim_start_matches('/'));
+        let Some(ai) = after(rest, "/ai") else { return Self::Other(Other { account, below, may_run: false }) };
+        let found = match after(ai, "/v1") {
             Some(v1) => openai(v1).map(|endpoint| (endpoint, None)),
-            None => native(rest),
+            None => native(ai),
         };
-        target.map_or(Self::Through, |(endpoint, model)| Self::call(account, endpoint, model))
+        let may_run = !APART.iter().any(|apart| after(ai, apart).is_some());
+        Self::known(account, found).unwrap_or(Self::Other(Other { account, below, may_run }))
     }
 
-    /// `{account}/{gateway}/…` on the AI Gateway's host.
+    /// `/{account}/{gateway}/…` on the AI Gateway's host.
     fn gateway(rest: &'a str) -> Self {
-        let mut parts = rest.splitn(4, '/');
-        let (Some(account), Some(_gateway), Some(provider), Some(rest)) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+        let names = first(rest).and_then(|(account, rest)| Some((account, first(rest)?)));
+        let Some((account, (_, rest))) = names.filter(|(a, (g, _))| is_name(a) && is_name(g)) else {
             return Self::Unknown;
         };
-        let target = match provider {
-            "workers-ai" => workers_ai(rest),
-            "compat" => openai(rest).map(|endpoint| (endpoint, None)),
-            _ => return Self::Through,
+        if first(rest).is_none_or(|(_, below)| below.is_empty()) {
+            return Self::Unknown;
+        }
+        let found = match (after(rest, "/workers-ai"), after(rest, "/compat")) {
+            (Some(below), _) => workers_ai(below),
+            (None, Some(below)) => openai(below).map(|endpoint| (endpoint, None)),
+            (None, None) => return Self::Other(Other { account, below: None, may_run: false }),
         };
-        target.map_or(Self::Through, |(endpoint, model)| Self::call(account, endpoint, model))
+        Self::known(account, found).unwrap_or(Self::Other(Other { account, below: None, may_run: true }))
     }
 
-    fn call(account: &'a str, endpoint: Endpoint, model: Option<Cow<'a, str>>) -> Self {
-        Self::Call(Target { account: Some(account), endpoint, model })
+    fn known(account: &'a str, found: Found<'a>) -> Option<Self> {
+        found.map(|(endpoint, model)| Self::Call(Target { account: Some(account), endpoint, model }))
     }
 }
 
-type Found<'a> = Option<(Endpoint, Option<Cow<'a, str>>)>;
-
 /// The short routes, for the configured account.
 fn short(path: &str) -> Option<Target<'_>> {
-    let found = match path.strip_prefix("/v1/") {
+    let found = match after(path, "/v1") {
         Some(v1) => openai(v1).map(|endpoint| (endpoint, None)),
-        None => native(path.strip_prefix('/')?),
+        None => native(path),
     };
     found.map(|(endpoint, model)| Target { account: None, endpoint, model })
 }
 
 fn openai(rest: &str) -> Option<Endpoint> {
-    match rest {
-        "chat/completions" => Some(Endpoint::ChatCompletions),
-        "embeddings" => Some(Endpoint::Embeddings),
-        "responses" => Some(Endpoint::Responses),
-        _ => None,
-    }
+    let routes = [
+        ("/chat/completions", Endpoint::ChatCompletions),
+        ("/embeddings", Endpoint::Embeddings),
+        ("/responses", Endpoint::Responses),
+        ("/messages", Endpoint::Messages),
+    ];
+    routes.into_iter().find(|(route, _)| rest.eq_ignore_ascii_case(route)).map(|(_, endpoint)| endpoint)
 }
 
 fn native(rest: &str) -> Found<'_> {
-    match rest.strip_prefix("run") {
-        Some("" | "/") => Some((Endpoint::Run, None)),
-        Some(model) => Some((Endpoint::Run, Some(name(model.strip_prefix('/')?)))),
-        None => None,
-    }
+    let model = after(rest, "/run")?;
+    Some((Endpoint::Run, model.strip_prefix('/')))
 }
 
 fn workers_ai(rest: &str) -> Found<'_> {
-    if let Some(v1) = rest.strip_prefix("v1/") {
-        return openai(v1).map(|endpoint| (endpoint, None));
+    match after(rest, "/v1") {
+        Some(v1) => openai(v1).map(|endpoint| (endpoint, None)),
+        None => native(rest).or_else(|| Some((Endpoint::Run, rest.strip_prefix('/')))),
     }
-    native(rest).or_else(|| Some((Endpoint::Run, Some(name(rest)))))
 }
 
-/// Clients differ in what they encode: `%40cf/…` and `@cf%2F…` are the same model.
-fn name(model: &str) -> Cow<'_, str> {
-    if model.contains('%') { percent_decode_str(model).decode_utf8_lossy() } else { Cow::Borrowed(model) }
+/// What follows these segments at the beginning of a path: nothing, or a path.
+fn after<'a>(path: &'a str, segments: &str) -> Option<&'a str> {
+    let (begin, rest) = path.split_at_checked(segments.len())?;
+    (begin.eq_ignore_ascii_case(segments) && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)
+}
+
+/// A path's first segment, and the path below it.
+fn first(path: &str) -> Option<(&str, &str)> {
+    let path = path.strip_prefix('/')?;
+    Some(path.split_at(path.find('/').unwrap_or(path.len())))
+}
+
+/// What an account or a gateway can be called.
+fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 #[cfg(test)]
@@ -116,7 +141,7 @@ mod tests {
 
     fn call(path: &str) -> (Option<&str>, Endpoint, Option<String>) {
         match Route::of(path) {
-            Route::Call(t) => (t.account, t.endpoint, t.model.map(Cow::into_owned)),
+            Route::Call(t) => (t.account, t.endpoint, t.model.map(str::to_owned)),
             other => panic!("{path} is {other:?}"),
         }
     }
@@ -127,7 +152,8 @@ mod tests {
         let (run, chat) = (Endpoint::Run, Endpoint::ChatCompletions);
         for (path, want) in [
             ("/client/v4/accounts/a/ai/run/@cf/meta/llama-3.1-8b-instruct", (Some("a"), run, llama())),
-            ("/client/v4/accounts/a/ai/run/%40cf%2Fmeta/llama-3.1-8b-instruct", (Some("a"), run, llama())),
+            ("/Client/V4/accounts/a/AI/Run/@cf/meta/llama-3.1-8b-instruct", (Some("a"), run, llama())),
+            ("/client/v4/accounts/a/ai/v1/messages", (Some("a"), Endpoint::Messages, None)),
             ("/client/v4/accounts/a/ai/run", (Some("a"), run, None)),
             ("/client/v4/accounts/a/ai/v1/chat/completions", (Some("a"), chat, None)),
             ("/client/v4/accounts/a/ai/v1/embeddings", (Some("a"), Endpoint::Embeddings, None)),
@@ -140,6 +166,8 @@ mod tests {
             ("/v1/chat/completions", (None, chat, None)),
             ("/v1/embeddings", (None, Endpoint::Embeddings, None)),
             ("/v1/responses", (None, Endpoint::Responses, None)),
+            ("/v1/messages", (None, Endpoint::Messages, None)),
+            ("/V1/a/gw/Workers-AI/@cf/meta/llama-3.1-8b-instruct", (Some("a"), run, llama())),
             ("/run/@cf/meta/llama-3.1-8b-instruct", (None, run, llama())),
             ("/run", (None, run, None)),
         ] {
@@ -149,16 +177,43 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_under_an_account_passes_through() {
-        for path in [
-            "/client/v4/accounts/a/ai/models/search",
-            "/client/v4/accounts/a/ai/runs",
-            "/client/v4/accounts/a/workers/scripts",
-            "/v1/a/gw/openai/chat/completions",
+    fn the_rest_under_an_account_is_told_by_whether_it_may_run_a_model() {
+        for (path, below, may_run) in [
+            ("/client/v4/accounts/a/ai/models/search", Some("ai/models/search"), false),
+            ("/client/v4/accounts/a/AI/tomarkdown", Some("AI/tomarkdown"), false),
+            ("/client/v4/accounts/a/ai/runs", Some("ai/runs"), true),
+            ("/client/v4/accounts/a/ai/v1/rerank", Some("ai/v1/rerank"), true),
+            ("/client/v4/accounts/a/ai/v1/chat/completions/x", Some("ai/v1/chat/completions/x"), true),
+            ("/client/v4/accounts/a/ai", Some("ai"), true),
+            ("/client/v4/accounts/a/workers/scripts", Some("workers/scripts"), false),
+            ("/client/v4/accounts/a", Some(""), false),
+            ("/v1/a/gw/openai/chat/completions", None, false),
+            ("/v1/a/gw/compat/rerank", None, true),
+            ("/v1/a/gw/workers-ai/v1/rerank", None, true),
         ] {
-            assert_eq!(Route::of(path), Route::Through, "{path}");
+            assert_eq!(Route::of(path), Route::Other(Other { account: "a", below, may_run }), "{path}");
         }
-        for path in ["/", "/favicon.ico", "/v1/models", "/client/v4/user", "/runs"] {
+    }
+
+    #[test]
+    fn what_is_under_no_account_is_unknown() {
+        let long = format!("/client/v4/accounts/{}/ai/run/x", "a".repeat(65));
+        for path in [
+            "/",
+            "",
+            "*",
+            "/favicon.ico",
+            "/v1/models",
+            "/v1/a/gw",
+            "/v1/a/gw/workers-ai",
+            "/client/v4/user",
+            "/client/v4/accounts",
+            "/client/v4/accounts/a b/ai/run/x",
+            "/client/v4/accounts/a.b/ai/run/x",
+            "/v1/a/g w/workers-ai/x",
+            "/runs",
+            &long,
+        ] {
             assert_eq!(Route::of(path), Route::Unknown, "{path}");
         }
     }

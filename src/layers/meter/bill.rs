@@ -21,6 +21,9 @@ pub(super) struct HeadWord {
 /// One unit in the last place of `cf-ai-neurons`.
 const HEAD_PRECISION: u64 = 10_000;
 
+/// The most that one call counts for at its caller's own price, in US dollars.
+const MOST_USD: f64 = 1e6;
+
 /// Writes what the call used and cost on its receipt, and learns from it. `whole` replies alone teach about output.
 pub(super) fn settle(call: &Call, tally: &Tally, head: HeadWord, whole: bool) {
     if let Some(batch) = call.ask.poll_of.as_ref().filter(|_| call.ask.is_poll())
@@ -107,8 +110,18 @@ fn rounds_to(table: Neurons, word: Neurons) -> bool {
     table.micro().abs_diff(word.micro()) < HEAD_PRECISION
 }
 
+/// At most [`MOST_USD`], whatever the price and the reply say: what is summed up has to stay finite.
 fn custom(price: CustomCost, usage: &Usage) -> f64 {
-    price.usd_per_token_in * usage.input_tokens as f64 + price.usd_per_token_out * usage.output_tokens as f64
+    let usd = match price {
+        CustomCost::Total(usd) => usd,
+        CustomCost::PerToken { usd_per_token_in, usd_per_cached_token_in, usd_per_token_out } => {
+            let cached = usage.cached_input_tokens.min(usage.input_tokens);
+            usd_per_token_in * (usage.input_tokens - cached) as f64
+                + usd_per_cached_token_in * cached as f64
+                + usd_per_token_out * usage.output_tokens as f64
+        }
+    };
+    usd.min(MOST_USD)
 }
 
 /// A figure of the vendor's beside the table's for the same usage teaches how they differ.

@@ -81,7 +81,7 @@ impl Limits {
         let tokens = if self.counts_tokens(call, own) { estimate::tokens(call) } else { 0 };
         let key = call.key.as_ref().map_or(NO_KEY, |key| self.hasher.hash_one(key));
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX / 4);
-        Request { lane: self.lane(&call.account, &call.model.id), ask: Ask { key, tokens, own } }
+        Request { lane: self.lane(call.counted_as(), &call.model.id), ask: Ask { key, tokens, own } }
     }
 
     fn lane(&self, account: &str, model: &str) -> u64 {

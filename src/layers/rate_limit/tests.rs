@@ -454,3 +454,13 @@ fn waiters_on_different_runtimes_wake_each_other() {
     });
     threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
 }
+
+#[test]
+fn accounts_that_the_config_does_not_name_share_one_limit() {
+    let layer = layer(2, |_| {});
+    let take = |account: String, is_unlisted| layer.try_take(&Call { account: account.into(), is_unlisted, ..call() });
+    let taken = (0..1000).filter(|n| take(format!("junk-{n}"), true)).count();
+    assert!(taken <= 2, "{taken} of a limit of 2");
+    assert_eq!(layer.len(), 1);
+    assert!(take("listed".into(), false));
+}

@@ -37,6 +37,8 @@ pub enum Pass {
     Held(Duration),
 }
 
+/// Of more accounts it is not kept in mind: their calls go on, and the vendor refuses them.
+const MAX_HELD: usize = 1000;
 const DAY_SECONDS: u64 = 24 * 3600;
 
 impl Allocation {
@@ -75,7 +77,9 @@ impl Allocation {
         let mut held = self.held.lock();
         held.retain(|_, hold| hold.until > now);
         let hold = Hold { until: now + left, probe_at: now + self.probe_every };
-        held.insert(account.clone(), hold);
+        if held.len() < MAX_HELD || held.contains_key(account) {
+            held.insert(account.clone(), hold);
+        }
         self.count.store(held.len(), Ordering::Relaxed);
         left
     }

@@ -10,6 +10,7 @@ mod kinds;
 mod records;
 mod standing;
 pub mod totals;
+mod watched;
 
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +24,7 @@ use self::books::BooksMetrics;
 use self::budgets::BudgetMetrics;
 use self::kinds::Kinds;
 use self::standing::Standing;
+use self::watched::Watched;
 use crate::catalogue::{Catalogue, Model, Slot};
 use crate::layers::budget::Budgets;
 use crate::layers::rate_limit::RateLimitLayer;
@@ -54,6 +56,7 @@ struct Families {
     tokens: IntCounterVec,
     neurons: CounterVec,
     cost_usd: CounterVec,
+    custom_cost_usd: CounterVec,
     saved: CounterVec,
     cache: IntCounterVec,
     wait: HistogramVec,
@@ -175,6 +178,16 @@ impl Metrics {
         self.add(Standing::new(limits, catalogue))
     }
 
+    /// Adds a gauge that is looked up at each scrape.
+    pub fn watch(
+        &self,
+        name: &str,
+        help: &str,
+        look: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.add(Watched::new(name, help, look))
+    }
+
     fn add(&self, collector: Result<impl Collector + 'static, prometheus::Error>) -> Result<(), MetricsError> {
         collector.and_then(|collector| self.registry.register(Box::new(collector))).map_err(MetricsError)
     }
@@ -255,7 +268,10 @@ impl Metrics {
         }
         if let Some(counter) = model.neurons(families, cost.source) {
             counter.inc_by(cost.neurons.as_f64());
-            model.cost_usd(families).inc_by(cost.usd());
+            model.cost_usd(families).inc_by(cost.neurons.usd());
+            if let Some(usd) = cost.custom_usd {
+                families.custom_cost_usd.with_label_values(&[&*model.model]).inc_by(usd);
+            }
             self.kinds.count(&facts.model.prices, usage, cost.neurons);
         }
         if let Some(drift) = cost.drift().filter(|_| cost.source == Source::Reported) {
@@ -338,6 +354,11 @@ impl Families {
             )?,
             neurons: counter("tollgate_neurons_total", "Neurons spent, by who says so.", &["model", "source"])?,
             cost_usd: counter("tollgate_cost_usd_total", "US dollars spent, at $0.011 per 1,000 neurons.", &["model"])?,
+            custom_cost_usd: counter(
+                "tollgate_custom_cost_usd_total",
+                "US dollars by the prices that callers named in cf-aig-custom-cost.",
+                &["model"],
+            )?,
             saved: counter(
                 "tollgate_saved_neurons_total",
                 "Neurons that answers from the cache would have cost.",

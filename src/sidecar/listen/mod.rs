@@ -141,6 +141,8 @@ fn turn_away(mut stream: TcpStream, lingering: &Arc<Semaphore>) {
     let Ok(place) = lingering.clone().try_acquire_owned() else { return };
     tokio::spawn(async move {
         let words = async {
+            // To a client that has not asked yet, an answer makes no sense.
+            stream.readable().await?;
             stream.write_all(NO_ROOM).await?;
             stream.shutdown().await?;
             let mut unread = [0; 1024];

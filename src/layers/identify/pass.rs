@@ -1,0 +1,247 @@
+//! What is no call, and whose token it leaves with.
+//!
+//! The gate's own token goes with what [`PassThrough`] lists and the gate's own account alone. All else needs an authorisation of
+//! the client's own. What may run a model under a name that the gate does not know cannot be counted, so it is refused where
+//! something has to be counted: where there are keys, a budget that can refuse, or a token of the gate's.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap};
+use http::{HeaderName, Method};
+use serde::{Deserialize, Serialize};
+
+use super::Settings;
+use super::path::CanonicalPath;
+use super::route::Other;
+use crate::Error;
+use crate::call::Credentials;
+
+/// One reading that leaves with the gate's own token, such as `GET ai/models/search`. `[upstream] pass_through` in the config.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PassThrough {
+    method: Method,
+    /// Below the account, without a slash in front.
+    path: String,
+    /// All that is below `path`, and not `path` itself.
+    is_below: bool,
+}
+
+/// Why a [`PassThrough`] cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} names no request: write it like \"GET ai/models/search\", or \"GET ai/finetunes/*\" for all below, with the path \
+     as it stands below the account; calls to models need not be listed"
+)]
+pub struct PassThroughError(String);
+
+/// Who pays for a request, and with whose authorisation.
+#[derive(Debug)]
+pub(super) struct Payer {
+    pub(super) account: Arc<str>,
+    pub(super) is_unlisted: bool,
+    pub(super) credentials: Credentials,
+}
+
+pub(super) const X_AUTH_EMAIL: HeaderName = HeaderName::from_static("x-auth-email");
+pub(super) const X_AUTH_KEY: HeaderName = HeaderName::from_static("x-auth-key");
+
+// === impl PassThrough ===
+
+impl PassThrough {
+    /// The reading of models, their schemas, authors and tasks (the vendor's API reference, 2026-10).
+    pub fn usual() -> Vec<Self> {
+        let get = |path: &str| Self { method: Method::GET, path: path.to_owned(), is_below: false };
+        ["ai/models/search", "ai/models/schema", "ai/authors/search", "ai/tasks/search"].map(get).to_vec()
+    }
+
+    fn lists(&self, method: &Method, below: &str) -> bool {
+        let rest = below.strip_prefix(&*self.path);
+        let is_it = |rest: &str| if self.is_below { rest.len() > 1 && rest.starts_with('/') } else { rest.is_empty() };
+        self.method == *method && rest.is_some_and(is_it)
+    }
+}
+
+impl FromStr for PassThrough {
+    type Err = PassThroughError;
+
+    fn from_str(text: &str) -> Result<Self, PassThroughError> {
+        let wrong = || PassThroughError(text.to_owned());
+        let (method, path) = text.trim().split_once(' ').ok_or_else(wrong)?;
+        let (path, is_below) = path.strip_suffix("/*").map_or((path, false), |path| (path, true));
+        let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+        let is_path = path.bytes().all(is_usual) && !path.split('/').any(|part| matches!(part, "" | "." | ".."));
+        let method = Method::from_str(method).map_err(|_| wrong())?;
+        let is_method =
+            [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(&method);
+        let path = path.to_owned();
+        if is_path && is_method { Ok(Self { method, path, is_below }) } else { Err(wrong()) }
+    }
+}
+
+impl TryFrom<String> for PassThrough {
+    type Error = PassThroughError;
+
+    fn try_from(text: String) -> Result<Self, PassThroughError> {
+        text.parse()
+    }
+}
+
+impl From<PassThrough> for String {
+    fn from(listed: PassThrough) -> Self {
+        let PassThrough { method, path, is_below } = listed;
+        format!("{method} {path}{}", if is_below { "/*" } else { "" })
+    }
+}
+
+// === impl Payer ===
+
+impl Payer {
+    /// The account that a path names, or the gate's own on a short route. Another account never gets the gate's token.
+    pub(super) fn of(settings: &Settings, named: Option<&str>) -> Result<Self, Error> {
+        let own = settings.account.as_ref();
+        let of_the_gate =
+            |account: &Arc<str>| Self { account: account.clone(), is_unlisted: false, credentials: Credentials::Gate };
+        let named = match (named, own) {
+            (None, Some(own)) => return Ok(of_the_gate(own)),
+            // The usual account is shared, not copied. Account ids are hexadecimal digits, in either case.
+            (Some(named), Some(own)) if own.eq_ignore_ascii_case(named) => return Ok(of_the_gate(own)),
+            (Some(named), _) => named,
+            (None, None) => return Err(no_account()),
+        };
+        let credentials = if own.is_none() { Credentials::Gate } else { Credentials::Client };
+        if let Some(listed) = settings.accounts.iter().find(|listed| listed.eq_ignore_ascii_case(named)) {
+            return Ok(Self { account: listed.clone(), is_unlisted: false, credentials });
+        }
+        if own.is_some() && settings.has_token {
+            return Err(Error::Forbidden(
+                "this gate serves the account that it has a token for, and the path names another one. Use the short routes, \
+                 or have the account added to [upstream] accounts in the gate's config and send a token of its own"
+                    .into(),
+            ));
+        }
+        Ok(Self { account: named.into(), is_unlisted: true, credentials })
+    }
+}
+
+fn no_account() -> Error {
+    Error::NotFound(
+        "the short routes need the gate's own account: set [upstream] account_id or CLOUDFLARE_ACCOUNT_ID, or use \
+         /client/v4/accounts/{account}/ai/…"
+            .into(),
+    )
+}
+
+/// The client vouches for itself at the vendor: by a token, or by its account's e-mail address and key.
+pub(super) fn is_authorized(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION)
+        || headers.contains_key(X_AUTH_EMAIL) && headers.contains_key(X_AUTH_KEY)
+}
+
+/// With whose authorisation something leaves that is no call, if it may.
+pub(super) fn credentials(
+    settings: &Settings,
+    method: &Method,
+    path: &CanonicalPath<'_>,
+    other: &Other<'_>,
+    headers: &HeaderMap,
+) -> Result<Credentials, Error> {
+    let payer = Payer::of(settings, Some(other.account))?;
+    let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+    if other.may_run && !is_read && settings.must_count() {
+        return Err(Error::Forbidden(
+            "this route is not known here and may run a model, which could not be counted: use …/ai/run/{model} or one of \
+             …/ai/v1/chat/completions, …/embeddings, …/responses, …/messages"
+                .into(),
+        ));
+    }
+    let is_listed = |below| settings.pass_through.iter().any(|listed| listed.lists(method, below));
+    let is_own = settings.account.as_ref().is_none_or(|own| **own == *other.account);
+    let goes_with_own = settings.has_token
+        && payer.credentials == Credentials::Gate
+        && is_own
+        && path.is_plain()
+        && other.below.is_some_and(is_listed);
+    match goes_with_own {
+        true => Ok(Credentials::Gate),
+        false if is_authorized(headers) => Ok(Credentials::Client),
+        false => Err(not_without_token(settings, method, other)),
+    }
+}
+
+fn not_without_token(settings: &Settings, method: &Method, other: &Other<'_>) -> Error {
+    let how = "send an API token of your own as `Authorization: Bearer`, or X-Auth-Email with X-Auth-Key";
+    if !settings.has_token {
+        return Error::Unauthorized(format!("no token: {how}"));
+    }
+    let key = if settings.keys.is_empty() { "" } else { ", and the gate's key as cf-aig-authorization" };
+    let list = match other.below {
+        Some(below) => format!("; or have \"{method} {}\" added to [upstream] pass_through", shown(below)),
+        None => String::new(),
+    };
+    Error::Forbidden(format!("the gate's own token does not go with this request: {how}{key}{list}"))
+}
+
+fn shown(path: &str) -> String {
+    path.chars().take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_listed_is_one_request_or_all_below_a_path() {
+        let lists = |listed: &str, method: Method, below| listed.parse::<PassThrough>().unwrap().lists(&method, below);
+        assert!(lists("GET ai/models/search", Method::GET, "ai/models/search"));
+        assert!(lists("GET ai/finetunes/*", Method::GET, "ai/finetunes/public"));
+        for (listed, method, below) in [
+            ("GET ai/models/search", Method::POST, "ai/models/search"),
+            ("GET ai/models/search", Method::HEAD, "ai/models/search"),
+            ("GET ai/models/search", Method::GET, "ai/models/search/x"),
+            ("GET ai/models/search", Method::GET, "ai/models/searching"),
+            ("GET ai/models/search", Method::GET, "AI/models/search"),
+            ("GET ai/finetunes/*", Method::GET, "ai/finetunes"),
+            ("GET ai/finetunes/*", Method::GET, "ai/finetunesx/y"),
+        ] {
+            assert!(!lists(listed, method.clone(), below), "{listed} is not {method} {below}");
+        }
+        for wrong in [
+            "",
+            "GET",
+            "ai/models",
+            "GET /ai/models",
+            "GET ai//x",
+            "GET ai/../x",
+            "GET ai/%72un",
+            "TRACE ai/x",
+            "G\u{e9}T x",
+            "GET *",
+        ] {
+            assert!(wrong.parse::<PassThrough>().is_err(), "{wrong}");
+        }
+        for usual in PassThrough::usual() {
+            assert_eq!(String::from(usual.clone()).parse(), Ok(usual));
+        }
+    }
+
+    #[test]
+    fn another_account_never_gets_the_gates_token() {
+        let mut settings = Settings { account: Some("023e".into()), has_token: true, ..Settings::default() };
+        settings.accounts = vec!["beef".into()];
+        let of = |settings: &Settings, named| {
+            Payer::of(settings, named).map(|payer| (payer.account, payer.credentials, payer.is_unlisted))
+        };
+        for named in [None, Some("023e"), Some("023E")] {
+            assert_eq!(of(&settings, named).unwrap(), ("023e".into(), Credentials::Gate, false));
+        }
+        assert_eq!(of(&settings, Some("BEEF")).unwrap(), ("beef".into(), Credentials::Client, false));
+        assert_eq!(of(&settings, Some("other")).unwrap_err().status(), 403);
+        settings.has_token = false;
+        assert_eq!(of(&settings, Some("other")).unwrap(), ("other".into(), Credentials::Client, true));
+        settings.account = None;
+        assert_eq!(of(&settings, None).unwrap_err().status(), 404);
+        assert!(of(&settings, Some("other")).unwrap().2);
+    }
+}
