@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::audio::Length;
 use crate::catalogue::{Model, Task, Text};
 use crate::departure::Departure;
 use crate::receipt::Receipt;
@@ -132,6 +133,8 @@ pub struct Ask {
     pub input_images: Vec<Size>,
     /// Milliseconds of audio to be heard.
     pub audio_ms: u64,
+    /// The same at most, where the sound cannot be read to its end.
+    pub audio_upper_ms: u64,
     /// Characters to be spoken.
     pub characters: u64,
     /// `temperature`, where given.
@@ -353,6 +356,12 @@ impl Deadline {
 // === impl Ask ===
 
 impl Ask {
+    /// Adds a sound to be heard.
+    pub fn add_sound(&mut self, length: Length) {
+        self.audio_ms = self.audio_ms.saturating_add(length.likely_ms);
+        self.audio_upper_ms = self.audio_upper_ms.saturating_add(length.upper_ms);
+    }
+
     /// The fetching of a batch's answers, which were counted when it was queued: the body asks for nothing but a
     /// `request_id`, and the query says `queueRequest=true`.
     pub fn is_poll(&self) -> bool {

@@ -194,7 +194,7 @@ fn input_tokens(ask: &Ask, model: &Model) -> Option<u64> {
 fn picture_tokens(ask: &Ask, model: &Model) -> Option<u64> {
     let reach = &ask.reach;
     let reads_media = writes_tokens(model.task);
-    if reads_media && (reach.unsized_media > 0 || ask.audio_ms > 0) {
+    if reads_media && (reach.unsized_media > 0 || ask.audio_upper_ms.max(ask.audio_ms) > 0) {
         return None;
     }
     match model.picture_tokens.map(u64::from) {
@@ -238,7 +238,7 @@ fn audio_ms(ask: &Ask, model: &Model) -> Option<u64> {
     match model.task {
         Task::TextToSpeech => longest,
         _ if ask.reach.unsized_media > 0 => longest,
-        _ => Some(ask.audio_ms),
+        _ => Some(ask.audio_upper_ms.max(ask.audio_ms)),
     }
 }
 

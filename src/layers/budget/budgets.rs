@@ -8,14 +8,14 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::bucket::{Active, Bucket, State, Verdict};
+use super::bucket::{Active, Bucket, LEDGER_WAIT, State, Verdict};
 use super::ledger::Ledger;
 use super::pace::Pace;
 use super::reservation::Reservation;
 use super::rule::{self, OnExceeded, Rule, RuleError};
 use super::table::{Sums, Table};
 use super::unbounded::{self, Unpriced};
-use super::window::{Clock, Millis, SystemClock, millis};
+use super::window::{Clock, Moment, SystemClock};
 use crate::Error;
 use crate::call::Call;
 use crate::catalogue::{Catalogue, Model, Task};
@@ -105,9 +105,6 @@ struct Place {
     bucket: Option<Arc<Bucket>>,
 }
 
-/// The ledger is waited for no longer than this; then calls go on without a lease.
-const LEDGER_WAIT: Duration = Duration::from_secs(2);
-
 // === impl Settings ===
 
 impl Default for Settings {
@@ -133,21 +130,27 @@ impl Budgets {
     pub fn new(settings: Settings, catalogue: impl Into<Arc<Catalogue>>) -> Result<Self, RuleError> {
         let rules: Vec<_> = settings.rules.iter().cloned().map(Arc::new).collect();
         rule::check(&rules)?;
-        let now = millis(settings.clock.now());
+        let now = Moment::of(&*settings.clock);
         let keep = |rule: Arc<Rule>| {
             let active = Active {
                 clock: settings.clock.clone(),
                 ledger: settings.ledger.clone(),
                 ledger_name: rule.ledger_name().into(),
                 rejected: AtomicU64::new(0),
-                pace: Mutex::new(Pace::new(now)),
+                pace: Mutex::new(Pace::new(now.steady)),
+                told_future: AtomicU64::new(0),
                 rule,
             };
             Table::new(Arc::new(active), settings.max_buckets)
         };
         let tables: Vec<_> = rules.into_iter().map(keep).collect();
         for table in &tables {
-            let unsettled = table.restore(now);
+            let unsettled = table.restore(now).map_err(|why| RuleError {
+                name: table.rule.rule.name.clone(),
+                why: format!(
+                    "cannot go on from what was spent before ({why}): restore the file from a copy, or move it away to begin anew"
+                ),
+            })?;
             if !unsettled.is_zero() {
                 tracing::warn!(
                     budget = table.rule.rule.name,
@@ -176,7 +179,7 @@ impl Budgets {
 
     /// How each budget stands now.
     pub fn status(&self) -> Vec<Status> {
-        let now = millis(self.settings.clock.now());
+        let now = Moment::of(&*self.settings.clock);
         self.tables.iter().map(|table| status(table, now)).collect()
     }
 
@@ -189,7 +192,7 @@ impl Budgets {
             Ok(needed) => needed,
             Err(refusal) => return Some(Err(refusal)),
         };
-        match self.attempt(call, needed, &mut None, false) {
+        match self.attempt(call, needed, &mut None) {
             Tried::Reserved(reservation) => Some(Ok(Some(reservation))),
             Tried::Refused(refusal) => Some(Err(refusal)),
             Tried::Wait { .. } => None,
@@ -202,10 +205,9 @@ impl Budgets {
         let began = Instant::now();
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let mut place = Some(Place { ticket, notify: Arc::default(), bucket: None });
-        let mut is_done_waiting = false;
         let mut lease_wanted_at = None;
         let reserved = loop {
-            let (bucket, verdict, relief) = match self.attempt(call, needed, &mut place, is_done_waiting) {
+            let (bucket, verdict, relief) = match self.attempt(call, needed, &mut place) {
                 Tried::Reserved(reservation) => break Ok(reservation),
                 Tried::Refused(refusal) => break Err(refusal),
                 Tried::Wait { bucket, verdict, relief } => (bucket, verdict, relief),
@@ -216,9 +218,12 @@ impl Budgets {
                 lease_wanted_at = None;
                 self.settings.max_wait.saturating_sub(began.elapsed())
             };
-            is_done_waiting = left.is_zero();
-            if is_done_waiting && verdict != Verdict::Lease {
-                break Err(self.refusal(&bucket, needed, call));
+            if left.is_zero() {
+                break Err(if verdict == Verdict::Lease {
+                    unwritten(&bucket)
+                } else {
+                    self.refusal(&bucket, needed, call)
+                });
             }
             if let Some(place) = &place {
                 let _ = tokio::time::timeout(left.min(relief), place.notify.notified()).await;
@@ -256,13 +261,13 @@ impl Budgets {
 
     /// Locks every bucket that counts the call, in the rules' order, so that nobody sees a part of a reservation and two
     /// calls never wait for each other's locks.
-    fn attempt(&self, call: &Call, needed: Neurons, place: &mut Option<Place>, is_done_waiting: bool) -> Tried {
-        let now = millis(self.settings.clock.now());
+    fn attempt(&self, call: &Call, needed: Neurons, place: &mut Option<Place>) -> Tried {
+        let now = Moment::of(&*self.settings.clock);
         loop {
             let buckets = self.buckets(call, now);
             let states: Vec<_> = buckets.iter().map(|bucket| bucket.lock(now)).collect();
             if states.iter().all(|state| !state.retired) {
-                return self.decide(call, needed, place, is_done_waiting, &buckets, states);
+                return self.decide(call, needed, place, &buckets, states);
             }
         }
     }
@@ -272,13 +277,12 @@ impl Budgets {
         call: &Call,
         needed: Neurons,
         place: &mut Option<Place>,
-        is_done_waiting: bool,
         buckets: &[Arc<Bucket>],
         mut states: Vec<MutexGuard<'_, State>>,
     ) -> Tried {
         let ticket = place.as_ref().map_or(u64::MAX, |place| place.ticket);
         let verdicts = buckets.iter().zip(&states);
-        let verdicts = verdicts.map(|(bucket, state)| state.verdict(&bucket.rule, needed, ticket, is_done_waiting));
+        let verdicts = verdicts.map(|(bucket, state)| state.verdict(&bucket.rule, needed, ticket, true));
         let worst = verdicts.enumerate().max_by_key(|(n, verdict)| (*verdict, std::cmp::Reverse(*n)));
         let (blocking, verdict) = worst.unwrap_or((0, Verdict::Room));
         match verdict {
@@ -295,9 +299,13 @@ impl Budgets {
                 drop(states);
                 Tried::Refused(self.refusal(&buckets[blocking], needed, call))
             }
+            Verdict::Unwritten => {
+                drop(states);
+                Tried::Refused(unwritten(&buckets[blocking]))
+            }
             Verdict::Lease | Verdict::Settling => {
                 let (bucket, state) = (&buckets[blocking], &mut states[blocking]);
-                let relief = Duration::from_millis(state.next_relief().saturating_sub(bucket.rule.now()).max(1));
+                let relief = Duration::from_millis(state.next_relief().saturating_sub(bucket.rule.now().wall).max(1));
                 let may_wait = verdict == Verdict::Lease || self.may_wait(place, state);
                 if may_wait && let Some(place) = place {
                     state.wait(place.ticket, needed, place.notify.clone());
@@ -321,14 +329,14 @@ impl Budgets {
         !self.settings.max_wait.is_zero() && (is_queued || state.queue_length() < self.settings.max_waiting)
     }
 
-    fn buckets(&self, call: &Call, now: Millis) -> Vec<Arc<Bucket>> {
+    fn buckets(&self, call: &Call, now: Moment) -> Vec<Arc<Bucket>> {
         let counting = self.tables.iter().filter(|table| table.rule.rule.applies(call));
         counting.map(|table| table.find(call, now)).collect()
     }
 
     /// The most that a call like this one may cost now, in every budget that counts it.
     pub(super) fn room(&self, call: &Call) -> Neurons {
-        let now = millis(self.settings.clock.now());
+        let now = Moment::of(&*self.settings.clock);
         let room = |bucket: Arc<Bucket>| bucket.lock(now).room(&bucket.rule);
         self.buckets(call, now).into_iter().map(room).min().unwrap_or_default()
     }
@@ -338,7 +346,7 @@ impl Budgets {
         let now = rule.now();
         let state = bucket.lock(now);
         let left = state.left(&rule.rule);
-        let resets = state.free_at(&rule.rule, needed).map(|at| Duration::from_millis(at.saturating_sub(now)));
+        let resets = state.free_at(&rule.rule, needed).map(|at| Duration::from_millis(at.saturating_sub(now.wall)));
         drop(state);
         let hint = unbounded::limit_hint(call, &self.settings).unwrap_or_default();
         let error = Error::BudgetExceeded {
@@ -361,6 +369,16 @@ impl Budgets {
     }
 }
 
+/// What is spent now would be forgotten with the process.
+fn unwritten(bucket: &Bucket) -> Refusal {
+    let why = format!(
+        "the budget {:?} cannot be spent from: its books cannot be written, and what its last lease covers is used up; make \
+         room on the disk of [records] path, or see the log",
+        bucket.rule.rule.name
+    );
+    Refusal { error: Error::Unavailable(why), instead: None }
+}
+
 fn mend(rule: &Rule, resets: Option<Duration>) -> String {
     let Some(after) = resets else {
         return "that is more than all of it: ask for fewer tokens, or raise the budget's limit".into();
@@ -381,13 +399,13 @@ impl std::fmt::Debug for Budgets {
     }
 }
 
-fn status(table: &Table, now: Millis) -> Status {
+fn status(table: &Table, now: Moment) -> Status {
     let rule = &table.rule;
     let Sums { buckets, spent, reserved, elsewhere } = table.sums(now);
     let left = table.least_left(now);
-    let pace = rule.pace.lock().per_second(now);
+    let pace = rule.pace.lock().per_second(now.steady);
     let seconds = left.as_f64() / pace;
-    let end = rule.rule.window.span(now, rule.rule.sliding).end;
+    let end = rule.rule.window.span(now.wall, rule.rule.sliding).end;
     let resets = Some(end).filter(|_| !rule.rule.sliding).or_else(|| table.next_relief(now)).unwrap_or(end);
     Status {
         name: rule.rule.name.clone(),

@@ -22,6 +22,10 @@ impl Clock for Watch {
     fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::SeqCst))
     }
+
+    fn steady(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
 }
 
 const DAY_MS: u64 = 86_400_000;

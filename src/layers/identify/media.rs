@@ -80,7 +80,10 @@ pub(super) fn wish(ask: &mut Ask, measure: Measure, count: Count) {
 /// Adds raw bytes, of which `head` is the beginning.
 pub(super) fn add(ask: &mut Ask, kind: MediaKind, head: &[u8], total: u64) {
     match kind {
-        MediaKind::Sound => ask.audio_ms = ask.audio_ms.saturating_add(audio::duration_ms(head, total)),
+        MediaKind::Sound => {
+            let rest = audio::Length::unknown(total.saturating_sub(head.len() as u64));
+            ask.add_sound(audio::measure(head).and(rest));
+        }
         MediaKind::Picture => match imagesize::blob_size(head) {
             Ok(size) => {
                 let side = |side| u32::try_from(side).unwrap_or(u32::MAX);
@@ -137,7 +140,7 @@ fn take_list(walk: &mut Walk<'_>, ask: &mut Ask, kind: MediaKind, depth: u8) -> 
         }
         let byte = walk.literal()?;
         total += 1;
-        if head.len() < HEAD_BYTES {
+        if head.len() < HEAD_BYTES || kind == MediaKind::Sound {
             head.push(std::str::from_utf8(byte).ok().and_then(|byte| byte.parse::<f64>().ok()).unwrap_or(0.0) as u8);
         }
     }
@@ -222,6 +225,10 @@ fn strip_scheme(text: &[u8]) -> Option<&[u8]> {
 
 /// Both alphabets, with white space and without padding, as JavaScript's readers forgive it.
 fn add_base64(ask: &mut Ask, kind: MediaKind, text: &[u8]) {
+    if kind == MediaKind::Sound {
+        let bytes = audio::text::decode(text);
+        return add(ask, kind, &bytes, bytes.len() as u64);
+    }
     let read = |byte: &u8| match byte {
         b'-' => Some(b'+'),
         b'_' => Some(b'/'),

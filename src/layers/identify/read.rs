@@ -47,6 +47,8 @@ fn looks_json(body: &[u8]) -> bool {
 fn raw(ask: &mut Ask, body: &[u8]) {
     if imagesize::image_type(body).is_ok() {
         media::add(ask, MediaKind::Picture, body, body.len() as u64);
+        // Samples may begin as a picture does.
+        return media::add(ask, MediaKind::Sound, &[], body.len() as u64);
     }
     media::add(ask, MediaKind::Sound, body, body.len() as u64);
 }

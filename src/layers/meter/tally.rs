@@ -112,7 +112,7 @@ fn speech_ms(base64: &[u8], length: u64) -> u64 {
     let text = base64.strip_prefix(b"\"").unwrap_or(base64);
     let text = &text[..text.iter().position(|byte| matches!(byte, b'=' | b'"')).unwrap_or(text.len())];
     let head = STANDARD_NO_PAD.decode(&text[..text.len() / 4 * 4]).unwrap_or_default();
-    audio::duration_ms(&head, length.saturating_sub(2) * 3 / 4)
+    audio::measure_head(&head, length.saturating_sub(2) * 3 / 4)
 }
 
 #[cfg(test)]
