@@ -229,8 +229,8 @@ pub enum Metadatum {
 pub struct Estimate {
     /// The likely cost.
     pub likely: Neurons,
-    /// A bound that the real cost does not pass.
-    pub upper: Neurons,
+    /// A bound that the real cost does not pass; `None` where neither the request nor the catalogue bounds it.
+    pub upper: Option<Neurons>,
     /// The likely input tokens; zero for a task without tokens.
     pub input_tokens: u64,
 }

@@ -81,8 +81,13 @@ impl Text {
 
     /// Adds text to the part at hand.
     pub fn add(&mut self, text: &str) {
+        self.add_bytes(text.as_bytes());
+    }
+
+    /// Adds text that need not be UTF-8.
+    pub(crate) fn add_bytes(&mut self, text: &[u8]) {
         // So many that a byte can count them, which lets the compiler count sixteen at a time.
-        for bytes in text.as_bytes().chunks(u8::MAX.into()) {
+        for bytes in text.chunks(u8::MAX.into()) {
             let (mut letters, mut spaces, mut other) = (0u8, 0u8, 0u8);
             for byte in bytes {
                 letters += u8::from((byte | 0x20).wrapping_sub(b'a') < 26);

@@ -110,7 +110,7 @@ impl<'a> Items<'a> {
             _ => return None,
         };
         // Neither a name that is written with escapes nor one that comes twice is read here.
-        let Object(fields) = serde_json::from_slice(&call.body).ok()?;
+        let Object(fields) = serde_json::from_slice(call.plain_body()).ok()?;
         let count = |wanted: &str| fields.iter().filter(|(name, _)| *name == wanted).count();
         let are_common = fields.iter().all(|(name, _)| *name == field || COMMON_FIELDS.contains(name));
         let are_distinct = fields.iter().all(|(name, _)| count(name) == 1);

@@ -88,9 +88,9 @@ impl Scope {
             None => {
                 digest.add(b"body");
                 // JSON in its canonical form, anything else as it is.
-                match canonical::json(&call.body) {
+                match canonical::json(call.plain_body()) {
                     Some(text) => digest.add(&text),
-                    None => digest.add(&call.body),
+                    None => digest.add(call.plain_body()),
                 }
             }
         }

@@ -178,7 +178,7 @@ fn only(call: &Call, items: &Items<'_>, missing: &[usize]) -> Option<Call> {
     part.ask = Arc::new(identify::measure(&body, "application/json", call.endpoint).ok()?);
     // The name stands elsewhere now; the path or the gate's own reading has it.
     part.model_in_body = part.model_in_body.as_ref().and_then(|_| items.model_in(&body));
-    part.body = body;
+    part.replace_body(body);
     Some(part)
 }
 

@@ -3,6 +3,7 @@
 use crate::call::{Call, CustomCost};
 use crate::catalogue::{Model, Unit};
 use crate::estimate;
+use crate::json::Fields;
 use crate::neurons::Neurons;
 use crate::receipt::{Cost, Ending, Source};
 use crate::reply::{Reader, Tally};
@@ -36,7 +37,10 @@ pub(super) fn settle(call: &Call, reader: &Reader, head: HeadWord) {
         Ending::Failed(_) => is_known || reader.has_run(),
         _ => true,
     };
-    if call.ask.is_poll() || !costs {
+    // Its answers are to come, or were paid when it was queued.
+    let is_paid_poll = call.ask.poll_of.as_ref().filter(|_| call.ask.is_poll());
+    let is_paid_poll = is_paid_poll.is_some_and(|batch| !(tally.has_tokens && call.model.batches.pay(batch)));
+    if is_paid_poll || !costs {
         call.receipt.note(|facts| (facts.ending, facts.told_absurdly) = (ending, tally.is_absurd));
         return;
     }
@@ -55,6 +59,17 @@ pub(super) fn settle(call: &Call, reader: &Reader, head: HeadWord) {
         facts.cost = cost;
         (facts.ending, facts.told_absurdly) = (ending, tally.is_absurd);
     });
+}
+
+/// A batch that was queued is paid: what fetches its answers costs nothing.
+pub(super) fn note_queued(call: &Call, reply: &[u8]) {
+    let inner = Fields::of(reply).and_then(|fields| {
+        let result = fields.last("result").and_then(|place| Fields::at(reply, place.start));
+        result.and_then(|result| result.last("request_id")).or(fields.last("request_id"))
+    });
+    if let Some(id) = inner.and_then(|place| serde_json::from_slice::<String>(&reply[place]).ok()) {
+        call.model.batches.pay(&id);
+    }
 }
 
 /// What was used, and whether its tokens are only a guess.
@@ -80,7 +95,7 @@ fn usage(call: &Call, tally: &Tally) -> (Usage, bool) {
 
 /// A batch whose answers are to come, and will not be counted again.
 fn is_queued(call: &Call, tally: &Tally) -> bool {
-    call.ask.batch && !tally.has_tokens
+    call.ask.batch && !call.ask.is_poll() && !tally.has_tokens
 }
 
 fn prices_tokens(model: &Model) -> bool {

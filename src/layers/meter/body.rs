@@ -72,7 +72,7 @@ impl Metered {
     /// Goes on with a reply whose beginning the reader has read.
     pub(super) fn new(opening: Opening, reader: Reader, head: HeadWord, mut call: Call) -> Self {
         // A stream may last for minutes; the request has done its work, and its headers hold the buffer they came in.
-        call.body = Bytes::new();
+        (call.body, call.decoded) = (Bytes::new(), None);
         call.head = Arc::default();
         Self { inner: Resumed::new(opening), reader, head, has_ended: false, call: Some(call) }
     }

@@ -197,7 +197,11 @@ async fn read(reply: Reply, call: &Call, memory: &Memory) -> Result<Reply, Error
     let error = reader.error();
     let mut reply = if opening.is_whole && !reader.is_events() {
         bill::settle(call, &reader, word);
-        let mut reply = Reply::from_parts(head, Body::from(opening.into_bytes()));
+        let bytes = opening.into_bytes();
+        if call.ask.batch && !call.ask.is_poll() {
+            bill::note_queued(call, &bytes);
+        }
+        let mut reply = Reply::from_parts(head, Body::from(bytes));
         write_cost(&mut reply, call);
         reply
     } else {
