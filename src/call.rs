@@ -16,6 +16,8 @@ use crate::Error;
 use crate::audio::Length;
 use crate::catalogue::{Model, Task, Text};
 use crate::departure::Departure;
+use crate::openai::Face;
+use crate::peer::Peer;
 use crate::receipt::Receipt;
 use crate::usage::Size;
 
@@ -37,6 +39,8 @@ pub struct Call {
     pub model: Arc<Model>,
     /// The form of request and reply.
     pub endpoint: Endpoint,
+    /// Which side of the gate it came to.
+    pub face: Face,
     /// The reply is wanted as a stream of events.
     pub stream: bool,
     /// What the body asks for.
@@ -117,6 +121,8 @@ pub struct Head {
     pub query: Option<String>,
     /// The client's headers, less the hop-by-hop ones.
     pub headers: HeaderMap,
+    /// The other end of its connection, where the server told.
+    pub peer: Option<Peer>,
 }
 
 /// What a request's body asks for, measured once, when it was read.

@@ -33,8 +33,13 @@ pub enum Error {
     #[error("{0}")]
     NotFound(String),
     /// The route takes another method.
-    #[error("this route takes POST, not {0}")]
-    Method(http::Method),
+    #[error("this route takes {takes}, not {asked}")]
+    Method {
+        /// What was sent.
+        asked: http::Method,
+        /// The one it takes.
+        takes: &'static str,
+    },
     /// The body is over `max_body`.
     #[error("the body is over {max_bytes} bytes; raise `max_body` in the gate's config if it should pass")]
     BodyTooLarge {
@@ -71,8 +76,8 @@ pub enum Error {
         what: String,
         /// When there is room again.
         retry_after: Duration,
-        /// The limit, for the `ratelimit` headers: requests, their time, and what is left.
-        limit: Option<(u32, Duration, u32)>,
+        /// The limit, for the `ratelimit` headers.
+        limit: Option<Quota>,
     },
     /// Over a budget.
     #[error("the budget {budget:?} has {left} of {limit} neurons left, and this call may cost {needed}; {mend}")]
@@ -142,13 +147,27 @@ pub enum Error {
     Unavailable(String),
 }
 
+/// A limit and what is left of it, for the `ratelimit` headers (draft-ietf-httpapi-ratelimit-headers-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quota {
+    /// What is limited: `model` and `key` in requests, `model-tokens` and `key-tokens` in tokens.
+    pub policy: &'static str,
+    /// The units of a window.
+    pub units: u32,
+    /// How long the window is.
+    pub per: Duration,
+    /// Units that nothing has taken.
+    pub left: u32,
+}
+
 impl Error {
     /// The reply's status.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Header { .. } | Self::ModelMissing(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } | Self::DecodedTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyIncomplete(_) => StatusCode::REQUEST_TIMEOUT,
@@ -176,7 +195,7 @@ impl Error {
             Self::Header { .. } => "invalid_header",
             Self::ModelMissing(_) => "model_missing",
             Self::NotFound(_) => "not_found",
-            Self::Method(_) => "method_not_allowed",
+            Self::Method { .. } => "method_not_allowed",
             Self::BodyTooLarge { .. } | Self::DecodedTooLarge { .. } => "body_too_large",
             Self::Encoding(_) => "unsupported_encoding",
             Self::BodyIncomplete(_) => "body_incomplete",
@@ -198,7 +217,7 @@ impl Error {
         match self {
             Self::Malformed(_) | Self::Header { .. } | Self::BodyIncomplete(_) | Self::Encoding(_) => 5004,
             Self::ModelMissing(_) => 5007,
-            Self::NotFound(_) | Self::Method(_) => 7003,
+            Self::NotFound(_) | Self::Method { .. } => 7003,
             Self::BodyTooLarge { .. } | Self::DecodedTooLarge { .. } => 3006,
             Self::Unauthorized(_) => 10000,
             Self::Forbidden(_) => 5018,
@@ -270,7 +289,8 @@ impl Error {
     fn write_headers(&self, headers: &mut http::HeaderMap) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after() {
-            let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            // Rounded up: a call that comes a part of a millisecond too early is refused again.
+            let millis = u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000)));
             headers.insert("retry-after-ms", HeaderValue::from(millis));
         }
@@ -278,15 +298,17 @@ impl Error {
             // What was not read of the body stands in the way of the next request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        if let Self::Method { takes, .. } = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(takes));
+        }
         if let Some(should) = self.should_retry() {
             headers.insert("x-should-retry", HeaderValue::from_static(if should { "true" } else { "false" }));
         }
-        if let Self::RateLimited { limit: Some((requests, per, left)), retry_after, .. } = self {
-            let (window, reset) = (per.as_secs(), retry_after.as_secs_f64().ceil());
-            // draft-ietf-httpapi-ratelimit-headers-10
+        if let Self::RateLimited { limit: Some(Quota { policy, units, per, left }), retry_after, .. } = self {
+            let (window, reset) = (per.as_secs_f64().ceil(), retry_after.as_secs_f64().ceil());
             for (name, value) in [
-                ("ratelimit-policy", format!("\"model\";q={requests};w={window}")),
-                ("ratelimit", format!("\"model\";r={left};t={reset}")),
+                ("ratelimit-policy", format!("\"{policy}\";q={units};w={window}")),
+                ("ratelimit", format!("\"{policy}\";r={left};t={reset}")),
             ] {
                 if let Ok(value) = HeaderValue::from_str(&value) {
                     headers.insert(name, value);

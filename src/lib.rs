@@ -81,11 +81,13 @@ mod json;
 pub mod layers;
 pub mod memory;
 pub mod neurons;
+pub mod openai;
 pub mod pace;
 pub mod payload;
 pub mod peer;
 pub mod readers;
 pub mod receipt;
+mod reply;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
 #[cfg(feature = "sidecar")]

@@ -1,12 +1,12 @@
 //! From what a reply told to what the call cost.
 
-use super::tally::Tally;
 use crate::call::{Call, CustomCost};
 use crate::catalogue::{Model, Unit};
 use crate::estimate;
 use crate::json::Fields;
 use crate::neurons::Neurons;
-use crate::receipt::{Cost, Source};
+use crate::receipt::{Cost, Ending, Source};
+use crate::reply::{Reader, Tally};
 use crate::usage::Usage;
 
 /// What the vendor says on the reply's head.
@@ -24,21 +24,40 @@ const HEAD_PRECISION: u64 = 10_000;
 /// The most that one call counts for at its caller's own price, in US dollars.
 const MOST_USD: f64 = 1e6;
 
-/// Writes what the call used and cost on its receipt, and learns from it. `whole` replies alone teach about output.
-pub(super) fn settle(call: &Call, tally: &Tally, head: HeadWord, whole: bool) {
-    if let Some(batch) = call.ask.poll_of.as_ref().filter(|_| call.ask.is_poll())
-        && !(tally.has_tokens && call.model.batches.pay(batch))
-    {
-        // Its answers are to come, or were paid when it was queued.
+/// Writes how the reply ended, what the call used and what it cost on its receipt, and learns from it.
+pub(super) fn settle(call: &Call, reader: &Reader, head: HeadWord) {
+    let (tally, ending) = (reader.tally(), reader.ending());
+    let is_known = tally.is_told() || head.neurons.is_some();
+    if tally.is_absurd {
+        tracing::warn!(model = %call.model.id, "the reply tells a count or a cost beyond all bounds, which is not believed");
+    }
+    let costs = match ending {
+        Ending::CUT_OFF => true,
+        // An error alone costs nothing.
+        Ending::Failed(_) => is_known || reader.has_run(),
+        _ => true,
+    };
+    // A poll whose answers are to come, or were paid when the batch was queued.
+    let is_paid = |batch: &str| !(tally.has_tokens && call.model.batches.pay(batch));
+    let is_paid = call.ask.is_poll() && call.ask.poll_of.as_deref().is_none_or(is_paid);
+    if is_paid || !costs {
+        call.receipt.note(|facts| (facts.ending, facts.told_absurdly) = (ending, tally.is_absurd));
         return;
     }
     let (usage, guessed) = usage(call, tally);
-    let cost = cost(call, tally, head, &usage, guessed);
-    learn(call, tally, whole);
+    let mut cost = cost(call, tally, head, &usage, guessed);
+    cost.is_partial |= match ending {
+        Ending::Answer | Ending::Empty => false,
+        // The head tells the cost of the whole.
+        Ending::Open | Ending::CUT_OFF => reader.is_readable() && head.neurons.is_none(),
+        Ending::Failed(_) => !is_known,
+    };
+    learn(call, tally, ending == Ending::Answer);
     learn_price(call, tally, head, &usage, &cost);
     call.receipt.note(|facts| {
         facts.usage = usage;
         facts.cost = cost;
+        (facts.ending, facts.told_absurdly) = (ending, tally.is_absurd);
     });
 }
 
