@@ -58,7 +58,10 @@ where
     };
     let Some(read) = items.read(&body, missing.len()) else {
         // No form that is known. Where all was asked for, it is the caller's as it came.
-        return if asks_all { Ok(unkept(head, body)) } else { inner.oneshot(call).await.map(|reply| keep_none(reply)) };
+        if asks_all {
+            return Ok(unkept(head, body));
+        }
+        return inner.oneshot(call).await.map(keep_none);
     };
     let fresh = keep(store, &call, &items, &missing, &read, ttl);
     if asks_all {

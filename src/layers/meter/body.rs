@@ -105,8 +105,8 @@ impl Metered {
         Some(call)
     }
 
-    fn end(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
-        let comment = self.settle(true).as_ref().and_then(Self::closing_comment);
+    fn end(&mut self, is_over: bool) -> Option<Result<Frame<Bytes>, BoxError>> {
+        let comment = self.settle(is_over).as_ref().and_then(Self::closing_comment);
         comment.map(|comment| Ok(Frame::data(comment)))
     }
 
@@ -146,13 +146,13 @@ impl HttpBody for Metered {
                 }
             }
             // What has come to its own end is all there, however the connection ends.
-            Some(Err(_)) if self.reader.ending() != Ending::Open => return Poll::Ready(self.end()),
+            Some(Err(_)) if self.reader.ending() != Ending::Open => return Poll::Ready(self.end(false)),
             Some(Err(_)) => {
                 if let Some(call) = self.settle(false) {
                     call.receipt.note(|facts| facts.ending = Ending::CUT_OFF);
                 }
             }
-            None => return Poll::Ready(self.end()),
+            None => return Poll::Ready(self.end(true)),
         }
         Poll::Ready(polled)
     }
