@@ -18,6 +18,7 @@ mod errors;
 mod estimates;
 mod keys;
 mod memory;
+mod openai;
 mod page;
 mod process;
 mod prometheus;
