@@ -2,12 +2,11 @@
 //!
 //! The files in `tests/data/sounds` are sines of 440 Hz made by Debian's ffmpeg 5.1.9; `made.sh` beside them says how.
 
-use std::path::Path;
-
 use proptest::prelude::*;
 
 use super::*;
 
+#[cfg(feature = "sound")]
 /// Of each sample: its name and its length in milliseconds.
 const SAMPLES: [(&str, u64); 16] = [
     ("opus.ogg", 4_000),
@@ -28,8 +27,9 @@ const SAMPLES: [(&str, u64); 16] = [
     ("pcm.caf", 1_000),
 ];
 
+#[cfg(feature = "sound")]
 fn sample(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sounds").join(name)).unwrap()
+    std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sounds").join(name)).unwrap()
 }
 
 /// Within 2%, and never under; encoders add up to two frames at the ends, and AAC's are of 128 ms here.
@@ -155,6 +155,7 @@ fn a_head_goes_on_as_it_began() {
     assert_eq!(measure_head(&wav(4, 0)[..4096], 4 * 32_000 + 44).div_ceil(10), 400);
 }
 
+#[cfg(feature = "sound")]
 /// Ogg's pages with all positions set to a lie.
 fn lied(mut ogg: Vec<u8>, position: u64) -> Vec<u8> {
     let pages: Vec<_> = memchr::memmem::find_iter(&ogg, b"OggS").collect();

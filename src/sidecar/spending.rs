@@ -67,7 +67,7 @@ pub struct Records {
     /// Older records go.
     #[serde(with = "super::duration")]
     pub retention: Duration,
-    /// The oldest records go where the database is larger.
+    /// The oldest records go where the database and its log together are larger.
     pub max_size: ByteSize,
     /// Records that may wait to be written.
     pub queue: usize,
