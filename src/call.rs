@@ -16,6 +16,7 @@ use crate::Error;
 use crate::audio::Length;
 use crate::catalogue::{Model, Task, Text};
 use crate::departure::Departure;
+use crate::openai::Face;
 use crate::peer::Peer;
 use crate::receipt::Receipt;
 use crate::usage::Size;
@@ -38,6 +39,8 @@ pub struct Call {
     pub model: Arc<Model>,
     /// The form of request and reply.
     pub endpoint: Endpoint,
+    /// Which side of the gate it came to.
+    pub face: Face,
     /// The reply is wanted as a stream of events.
     pub stream: bool,
     /// What the body asks for.

@@ -33,8 +33,13 @@ pub enum Error {
     #[error("{0}")]
     NotFound(String),
     /// The route takes another method.
-    #[error("this route takes POST, not {0}")]
-    Method(http::Method),
+    #[error("this route takes {takes}, not {asked}")]
+    Method {
+        /// What was sent.
+        asked: http::Method,
+        /// The one it takes.
+        takes: &'static str,
+    },
     /// The body is over `max_body`.
     #[error("the body is over {max_bytes} bytes; raise `max_body` in the gate's config if it should pass")]
     BodyTooLarge {
@@ -138,7 +143,7 @@ impl Error {
         match self {
             Self::Malformed(_) | Self::Header { .. } | Self::ModelMissing(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyIncomplete(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
@@ -164,7 +169,7 @@ impl Error {
             Self::Header { .. } => "invalid_header",
             Self::ModelMissing(_) => "model_missing",
             Self::NotFound(_) => "not_found",
-            Self::Method(_) => "method_not_allowed",
+            Self::Method { .. } => "method_not_allowed",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyIncomplete(_) => "body_incomplete",
             Self::Unauthorized(_) => "unauthorized",
@@ -184,7 +189,7 @@ impl Error {
         match self {
             Self::Malformed(_) | Self::Header { .. } | Self::BodyIncomplete(_) => 5004,
             Self::ModelMissing(_) => 5007,
-            Self::NotFound(_) | Self::Method(_) => 7003,
+            Self::NotFound(_) | Self::Method { .. } => 7003,
             Self::BodyTooLarge { .. } => 3006,
             Self::Unauthorized(_) => 10000,
             Self::Forbidden(_) => 5018,
@@ -262,6 +267,9 @@ impl Error {
         if matches!(self, Self::BodyTooLarge { .. } | Self::BodyIncomplete(_) | Self::Overloaded { .. }) {
             // What was not read of the body stands in the way of the next request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Self::Method { takes, .. } = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(takes));
         }
         if let Some(should) = self.should_retry() {
             headers.insert("x-should-retry", HeaderValue::from_static(if should { "true" } else { "false" }));

@@ -79,6 +79,7 @@ mod headers;
 pub mod layers;
 pub mod memory;
 pub mod neurons;
+pub mod openai;
 pub mod pace;
 pub mod payload;
 pub mod peer;

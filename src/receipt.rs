@@ -70,6 +70,8 @@ pub struct Facts {
     pub account: Arc<str>,
     /// The model that was asked for.
     pub asked: Arc<Model>,
+    /// The name that it was asked for by, where that is not its own: an alias.
+    pub asked_as: Option<Arc<str>>,
     /// The model that answered, or was last tried.
     pub model: Arc<Model>,
     /// The form of the request.
@@ -315,6 +317,7 @@ impl Facts {
             opened_at: Instant::now(),
             account: Arc::default(),
             asked: model.clone(),
+            asked_as: None,
             model,
             endpoint: None,
             stream: false,
@@ -340,6 +343,11 @@ impl Facts {
             reply_bytes: 0,
             payload: None,
         }
+    }
+
+    /// What the caller called the model.
+    pub fn asked_name(&self) -> &str {
+        self.asked_as.as_deref().unwrap_or(&self.asked.id)
     }
 
     /// Our own time: until the reply's head was out, less waits and upstream.

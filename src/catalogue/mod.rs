@@ -6,6 +6,7 @@
 //!
 //! A model that is in no table is still served: see [`Catalogue::find`].
 
+mod aliases;
 mod learned;
 mod live;
 mod model;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+pub use aliases::{AliasError, Aliases};
 pub use learned::Learned;
 pub use live::Change;
 pub use model::{Entry, ImageEntry, Limit, Model, Slot, Task};
@@ -43,6 +45,8 @@ struct Listed {
     /// What the table and the vendor say, without the config's entries.
     entries: BTreeMap<String, Entry>,
     models: HashMap<Arc<str>, Arc<Model>>,
+    /// Models by their names without `@cf/` and author; none where several have the same.
+    short_names: HashMap<Box<str>, Option<Arc<str>>>,
     /// Models that the vendor lists no more.
     vanished: BTreeSet<String>,
 }
@@ -114,6 +118,15 @@ impl Catalogue {
         self.listed.load().models.get(id).cloned()
     }
 
+    /// The vendor's name of the one model whose name ends so: without `@cf/`, or without the author, too.
+    pub fn by_short_name(&self, name: &str) -> Option<Arc<str>> {
+        let listed = self.listed.load();
+        if name.contains('/') {
+            return listed.models.get(&*format!("@cf/{name}")).map(|model| model.id.clone());
+        }
+        listed.short_names.get(name).cloned().flatten()
+    }
+
     /// A model by name in whatever case, or for a name in no table a stand-in with the limit of its guessed task and no prices,
     /// so that it costs what the vendor reports. The first time a name is met it is warned of in the log.
     pub fn find(&self, id: &str, guess: Task) -> Arc<Model> {
@@ -175,7 +188,13 @@ impl Listed {
             };
             (model.id.clone(), Arc::new(model))
         });
-        Self { models: models.collect(), entries, vanished }
+        let models: HashMap<Arc<str>, Arc<Model>> = models.collect();
+        let mut short_names: HashMap<Box<str>, Option<Arc<str>>> = HashMap::new();
+        for id in models.keys() {
+            let short = id.rsplit('/').next().unwrap_or(id);
+            short_names.entry(short.into()).and_modify(|taken| *taken = None).or_insert_with(|| Some(id.clone()));
+        }
+        Self { models, short_names, entries, vanished }
     }
 }
 

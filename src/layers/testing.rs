@@ -15,6 +15,7 @@ use crate::Error;
 use crate::body::Body;
 use crate::call::{Ask, Call, Credentials, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Model, Task, Text};
+use crate::openai::Face;
 use crate::receipt::{Facts, Reader, Readers, Receipt};
 use crate::vendor_error::VendorError;
 
@@ -57,6 +58,7 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
         models: None,
         model,
         endpoint: Endpoint::Run,
+        face: Face::Vendor,
         stream: body.contains("\"stream\":true"),
         ask: Arc::new(Ask { text: Text::of(body), ..Ask::default() }),
         options: Arc::new(Options::default()),

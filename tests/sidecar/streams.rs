@@ -86,8 +86,8 @@ async fn the_cost_of_a_stream_is_told_where_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn compat_closes_openai_streams_in_openais_form() {
-    let gate = Gate::with(vendor(), |config| config.compat.openai_streams = true);
+async fn streams_of_v1_have_openais_form() {
+    let gate = Gate::start();
     let messages = json!([{"role": "user", "content": "hi"}]);
     let body = json!({"model": crate::support::GEMMA, "messages": messages, "stream": true});
     let text = gate.post("/v1/chat/completions", &body).send().await.unwrap().text().await.unwrap();

@@ -51,6 +51,7 @@ mod pass;
 mod path;
 mod reply;
 mod route;
+mod short;
 mod span;
 
 use std::convert::Infallible;
@@ -63,7 +64,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tower::{Layer, Service};
 use tracing::Instrument;
@@ -81,17 +82,19 @@ use self::pass::{Payer, is_authorized};
 use self::path::CanonicalPath;
 pub use self::reply::ReplyBody;
 use self::route::{Other, Route, Target};
+use self::short::Told;
 use super::Reply;
 use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::call::{Ask, Call, Credentials, Deadline, Endpoint, Head, Options};
-use crate::catalogue::{Catalogue, Task};
+use crate::catalogue::{Aliases, Catalogue, Task};
 use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
 use crate::memory::Memory;
+use crate::openai::{self, Face};
 use crate::pace::Pace;
 use crate::payload::{Copying, Payload, Payloads};
 use crate::peer::Peer;
-use crate::receipt::{CallId, ReadBy, Readers, Receipt};
+use crate::receipt::{CallId, Outcome, ReadBy, Readers, Receipt};
 
 /// What the door needs to know.
 #[derive(Clone)]
@@ -130,6 +133,10 @@ pub struct Settings {
     pub payloads: Payloads,
     /// Who reads the receipts.
     pub readers: Readers,
+    /// Other names of models, on the short routes.
+    pub aliases: Arc<Aliases>,
+    /// Which routes answer as OpenAI does, and how.
+    pub openai: openai::Settings,
     /// What the log is told of headers.
     pub(crate) complaints: Arc<Complaints>,
 }
@@ -152,11 +159,25 @@ pub struct Identify<S, P> {
 /// A request for a model, before its body is here.
 struct Arrived<'a> {
     target: Target<'a>,
+    /// Where the vendor has no such route.
+    route: Option<openai::Route>,
+    /// The model's name and the caller's for it, where the gate's own route has read both.
+    own: Option<String>,
+    asked: Option<String>,
     method: Method,
     query: Option<&'a str>,
     headers: HeaderMap,
     peer: Option<Peer>,
     reader: Option<ReadBy>,
+}
+
+/// How a refusal is told.
+#[derive(Clone, Copy)]
+struct Refusal {
+    /// In Cloudflare's envelope.
+    is_native: bool,
+    /// The status of one for money, where that is not the error's own.
+    budget_status: Option<StatusCode>,
 }
 
 /// Words of refusal that are said in more than one place.
@@ -182,6 +203,8 @@ impl Default for Settings {
             keys: Keys::default(),
             payloads: Payloads::default(),
             readers: Arc::new([]),
+            aliases: Arc::default(),
+            openai: openai::Settings::default(),
             complaints: Arc::default(),
         }
     }
@@ -262,11 +285,34 @@ where
             Ok(path) => path,
             Err(error) => return refuse(error, is_native(head.uri.path())),
         };
+        if let Some(wanted) = openai::models::Wanted::of(path.decoded()) {
+            let answer = short::models(&self.settings, wanted, &head.method, &mut head.headers);
+            return answer.unwrap_or_else(|error| refuse(error, false));
+        }
+        if let Some(route) = openai::Route::of(path.decoded()) {
+            let target = Target { account: None, endpoint: route.endpoint(), model: None };
+            let Self { settings, inner, .. } = self;
+            let arrived = Arrived {
+                target,
+                route: Some(route),
+                own: None,
+                asked: None,
+                method: head.method,
+                query: head.uri.query(),
+                headers: head.headers,
+                peer: head.extensions.get().copied(),
+                reader: head.extensions.remove(),
+            };
+            return answer_call(settings, inner, arrived, body).await;
+        }
         match Route::of(path.decoded()) {
             Route::Call(target) => {
                 let Self { settings, inner, .. } = self;
                 let arrived = Arrived {
                     target,
+                    route: None,
+                    own: None,
+                    asked: None,
                     method: head.method,
                     query: head.uri.query(),
                     headers: head.headers,
@@ -351,6 +397,10 @@ where
     B::Error: Into<BoxError>,
 {
     let endpoint = arrived.target.endpoint;
+    let refusal = Refusal {
+        is_native: endpoint.is_native() && arrived.route.is_none(),
+        budget_status: short::is_openai(&settings, &arrived).then_some(settings.openai.budget_status),
+    };
     let readers = match &arrived.reader {
         None => settings.readers.clone(),
         Some(ReadBy(own)) => settings.readers.iter().chain([own]).cloned().collect(),
@@ -359,15 +409,15 @@ where
     receipt.note(|facts| facts.endpoint = Some(endpoint));
     let call = match identify(&settings, arrived, body, &receipt).await {
         Ok(call) => call,
-        Err(error) => return hand_over(Err(error), receipt, endpoint, &settings.payloads),
+        Err(error) => return hand_over(Err(error), receipt, refusal, &settings.payloads),
     };
     let (span, keepalive) = (span::open(&call), settings.keepalive.filter(|_| call.stream));
     let Some(every) = keepalive else {
         let reply = ask(inner, call).instrument(span).await;
-        return hand_over(reply, receipt, endpoint, &settings.payloads);
+        return hand_over(reply, receipt, refusal, &settings.payloads);
     };
     let id = receipt.read(|facts| facts.id);
-    let answering = async move { hand_over(ask(inner, call).await, receipt, endpoint, &settings.payloads) };
+    let answering = async move { hand_over(ask(inner, call).await, receipt, refusal, &settings.payloads) };
     keepalive::answer(Box::pin(answering.instrument(span)), every, endpoint, id).await
 }
 
@@ -399,7 +449,7 @@ where
     }
     let headers = &arrived.headers;
     if arrived.method != Method::POST {
-        return Err(Error::Method(arrived.method));
+        return Err(Error::Method { asked: arrived.method, takes: "POST" });
     }
     let payer = Payer::of(settings, arrived.target.account)?;
     let has_token = settings.has_token && payer.credentials == Credentials::Gate;
@@ -414,9 +464,12 @@ where
         CallerOptions::read(headers, settings.has_gateway, &settings.complaints).map(|all| noted(all, receipt));
     let body = read_body(settings, headers, body).await?;
     keep_request(&settings.payloads, headers, &body, receipt);
+    let (body, answer) = short::translated(settings, &mut arrived, body)?;
+    let headers = &arrived.headers;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let reading = read(&body, content_type, arrived.target.endpoint)?;
     let mut call = make_call(settings, payer, arrived, body, reading, receipt)?;
+    call.face = answer.map_or(call.face, Face::OpenAi);
     if let Some(options) = options.filter(|options| *options != Options::default()) {
         call.deadline = options.request_timeout.and_then(Deadline::after);
         call.options = Arc::new(options);
@@ -459,30 +512,33 @@ fn make_call(
     settings: &Settings,
     payer: Payer,
     arrived: Arrived<'_>,
-    mut body: Bytes,
+    body: Bytes,
     reading: Reading,
     receipt: &Receipt,
 ) -> Result<Call, Error> {
-    let Arrived { target, method, query, mut headers, peer, .. } = arrived;
+    let is_openai = short::is_openai(settings, &arrived);
+    let Arrived { target, own, asked, method, query, mut headers, peer, .. } = arrived;
     let Reading { mut ask, stream, model: named } = reading;
-    let (name, mut model_in_body) = match (target.model, named) {
-        (Some(name), _) => (name.to_owned(), None),
-        (None, Some((name, place))) => (name, Some(place)),
-        (None, None) => return Err(Error::ModelMissing(NO_MODEL)),
-    };
-    let id = model::canonical(&name)?;
-    let model = settings.catalogue.find(id, guess(target.endpoint, &ask));
+    let answer = if is_openai { openai::request::answer(target.endpoint, &body, stream)? } else { None };
+    let face = answer.map_or(Face::Vendor, Face::OpenAi);
+    let (endpoint, is_short) = (target.endpoint, target.account.is_none());
+    let Told { name, mut place, mut body } = short::told(settings, &target, own, named, body)?;
+    let meant = if is_short { settings.aliases.resolve(&settings.catalogue, &name) } else { name.as_str().into() };
+    let model = settings.catalogue.find(model::canonical(&meant)?, guess(endpoint, &ask));
     // Upstream gets the name that is priced and counted here.
-    if let Some(place) = model_in_body.as_mut().filter(|_| *model.id != *name) {
+    if let Some(place) = place.as_mut().filter(|_| *model.id != *name) {
         let quoted = format!("\"{}\"", model.id);
         body = [&body[..place.start], quoted.as_bytes(), &body[place.end..]].concat().into();
         place.end = place.start + quoted.len();
     }
+    drop(meant);
+    let asked = asked.unwrap_or(name);
     ask.batch |= query.is_some_and(|query| query.contains("queueRequest=true"));
     let stream = stream && !ask.batch;
     receipt.identify(|facts| {
         facts.account = payer.account.clone();
         facts.asked = model.clone();
+        facts.asked_as = (is_short && *asked != *model.id).then(|| asked.into());
         facts.model = model.clone();
         facts.stream = stream;
     });
@@ -494,13 +550,14 @@ fn make_call(
         key: None,
         models: None,
         model,
-        endpoint: target.endpoint,
+        endpoint,
+        face,
         stream,
         ask: Arc::new(ask),
         options: Arc::default(),
         head: Arc::new(Head { method, query: query.map(str::to_owned), headers, peer }),
         body,
-        model_in_body,
+        model_in_body: place,
         receipt: receipt.clone(),
         allowance: None,
         departure: None,
@@ -545,7 +602,7 @@ fn keep_response(payloads: &Payloads, headers: &HeaderMap, receipt: &Receipt) ->
 fn hand_over(
     reply: Result<Reply, Error>,
     receipt: Receipt,
-    endpoint: Endpoint,
+    refusal: Refusal,
     payloads: &Payloads,
 ) -> Response<ReplyBody> {
     let (mut reply, outcome) = match reply {
@@ -555,7 +612,10 @@ fn hand_over(
         }
         Err(error) => {
             receipt.note(|facts| facts.refused = Some(error.code()));
-            let (mut reply, outcome) = (error.response(endpoint.is_native()), error.outcome());
+            let (mut reply, outcome) = (error.response(refusal.is_native), error.outcome());
+            if let (Some(status), Outcome::BudgetExceeded) = (refusal.budget_status, outcome) {
+                *reply.status_mut() = status;
+            }
             reply.extensions_mut().insert(error);
             (reply, outcome)
         }
