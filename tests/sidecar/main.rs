@@ -16,6 +16,7 @@ mod door;
 mod entrance;
 mod errors;
 mod estimates;
+mod fair;
 mod keys;
 mod memory;
 mod openai;
