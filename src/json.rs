@@ -247,6 +247,15 @@ impl Levels {
 }
 
 /// By JSON's grammar.
+/// By how many bytes numbers may grow at most when JavaScript writes them out again: `1e20` has 21 digits then.
+pub(crate) fn growth(written: &[u8]) -> u64 {
+    let is_exponent = |at: &usize| *at > 0 && written[at - 1].is_ascii_digit();
+    memchr::memchr2_iter(b'e', b'E', written).filter(is_exponent).count() as u64 * LONGEST_NUMBER
+}
+
+/// The longest that JavaScript writes a number: a sign, 17 digits and a point, and an exponent.
+const LONGEST_NUMBER: u64 = 24;
+
 fn is_number(literal: &[u8]) -> bool {
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let rest = literal.strip_prefix(b"-").unwrap_or(literal);

@@ -70,7 +70,7 @@ fn read_page(streams: &mut Vec<Stream>, bytes: &[u8]) -> Option<usize> {
         Some(place) => place,
         None => {
             // A chain has streams of its own one after the other, perhaps of the same number.
-            let codec = if is_first { Codec::of(bytes.get(at..).unwrap_or_default()) } else { Codec::Unknown };
+            let codec = Codec::of(bytes.get(at..).unwrap_or_default());
             streams.push(Stream { serial, codec, packets: 0, bytes: 0, sum: 0, told: 0, unfinished: Vec::new() });
             streams.len() - 1
         }

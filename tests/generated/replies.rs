@@ -36,8 +36,6 @@ struct Trouble {
 enum Effect {
     /// A good answer.
     None,
-    /// A good answer, but no whole one.
-    Incomplete,
     /// An error, if the reply is a stream of the kind that has it.
     Error,
 }
@@ -52,20 +50,23 @@ const TROUBLES: [(&str, Effect); 12] = [
     ("choice-error=3040", Effect::Error),
     ("finish-error", Effect::Error),
     ("response-failed=3040", Effect::Error),
-    ("response-incomplete", Effect::Incomplete),
+    ("response-incomplete", Effect::Error),
     ("no-end", Effect::Error),
     ("cut", Effect::Error),
 ];
 
 impl Trouble {
-    /// What this trouble makes of the answer to this request.
-    fn on(self, asked: &Asked, streams: bool) -> Effect {
+    /// What this trouble makes of the answer to this request, which has this body.
+    fn on(self, asked: &Asked, streams: bool, body: &[u8]) -> Effect {
         let is_responses = asked.path.ends_with("/responses");
-        let is_chat = asked.path.ends_with("/completions");
+        let has = |words: &str| memchr::memmem::find(body, words.as_bytes()).is_some();
         match self.header.split('=').next() {
             Some("stream-error" | "cut" | "no-end") if !streams => Effect::None,
+            // A stream of fewer events is not cut.
+            Some("cut") if has("[DONE]") || has("response.completed") => Effect::None,
             Some("response-failed" | "response-incomplete") if !is_responses => Effect::None,
-            Some("choice-error" | "finish-error") if !is_chat => Effect::None,
+            // Some models answer natively with OpenAI's choices, too.
+            Some("choice-error" | "finish-error") if !has("\"choices\"") => Effect::None,
             _ => self.effect,
         }
     }
@@ -134,7 +135,7 @@ fn check(world: &World, case: &Case) -> Result<(), Broken> {
     let came = world.ask_by(&gate, &case.asked, &headers);
     let kind_of_reply = came.headers.get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
     let streams = kind_of_reply.as_deref() == Some("text/event-stream");
-    let effect = case.trouble.on(&case.asked, streams);
+    let effect = case.trouble.on(&case.asked, streams, came.body.as_deref().unwrap_or_default());
     let shape = format!("{} of {}", case.trouble.header, if streams { case.framing } else { "JSON" });
     let (outcome, cost) = (came.facts.outcome, came.facts.cost);
     let figures = format!("{outcome:?}, cost {} by {:?}, charged {}", cost.neurons, cost.source, came.charged);

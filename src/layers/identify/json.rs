@@ -8,7 +8,7 @@ use super::media::{self, MediaKind};
 use super::scope::{Form, Limit, Measure, Scope, Totals};
 use crate::call::{Ask, Endpoint};
 use crate::catalogue::Text;
-use crate::json::{Broken, Kind, Quoted, Walk};
+use crate::json::{Broken, Kind, Quoted, Walk, growth};
 
 /// What was read of a body.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub(super) struct Reading {
     pub(super) model: Option<(String, Range<usize>)>,
     /// Where it is no JSON any more.
     pub(super) broken: Option<Broken>,
+    /// Something stands behind the object, so that `JSON.parse` refuses all of it.
+    pub(super) has_more: bool,
 }
 
 /// Within this many values that hold others, text is told from pictures; below it everything is text.
@@ -46,8 +48,10 @@ impl Reading {
                 reading.broken = Some(broken);
             }
         }
+        let more = &body[end.min(body.len())..];
+        reading.has_more = !more.trim_ascii().is_empty();
         let reach = &mut reading.ask.reach;
-        reach.other_text_bytes += (body.len() - end.min(body.len())) as u64;
+        reach.other_text_bytes += more.len() as u64;
         if std::str::from_utf8(body).is_err() {
             // Each byte that is no UTF-8 becomes a character of three bytes.
             reach.other_text_bytes += 2 * body.iter().filter(|byte| !byte.is_ascii()).count() as u64;
@@ -193,7 +197,9 @@ impl<'b> Reader<'_, 'b> {
             Field::Schema => {
                 scope.asks = true;
                 let place = self.walk.skip()?;
-                ask.text.add_bytes(self.walk.written(place));
+                let written = self.walk.written(place);
+                ask.text.add_bytes(written);
+                ask.reach.other_text_bytes += growth(written);
             }
             Field::Prediction => {
                 scope.asks = true;
@@ -204,6 +210,8 @@ impl<'b> Reader<'_, 'b> {
                 media::take(&mut self.walk, ask, kind, 0)?;
             }
             Field::Form => {
+                // Few models read a form here; for the others the body asks for what they do by default.
+                scope.asks = true;
                 let place = self.walk.skip()?;
                 let form = form::within(self.reading, self.walk.written(place));
                 scope.inner = Some(scope.inner.map_or(form, |inner| inner.or(form)));
@@ -295,7 +303,8 @@ impl<'b> Reader<'_, 'b> {
     /// A value that is in no field known to be read: if it is read, then as text. Gives its bytes.
     fn rest(&mut self) -> Result<u64, Broken> {
         let is_literal = !matches!(self.walk.peek()?, Kind::String | Kind::Object | Kind::Array);
-        let bytes = self.walk.skip()?.len() as u64;
+        let place = self.walk.skip()?;
+        let bytes = place.len() as u64 + growth(self.walk.written(place));
         self.reading.ask.reach.other_text_bytes += if is_literal { 0 } else { bytes };
         Ok(bytes)
     }
@@ -338,7 +347,10 @@ impl<'b> Reader<'_, 'b> {
                 }
             }
             Kind::Object => self.part_fields(depth)?,
-            Kind::Number => ask.text.marks += self.walk.literal()?.len() as u64,
+            Kind::Number => {
+                let literal = self.walk.literal()?;
+                ask.text.marks += literal.len() as u64 + growth(literal);
+            }
             Kind::True | Kind::False => ask.text.letters += self.walk.literal()?.len() as u64,
             Kind::Null => drop(self.walk.literal()?),
         }

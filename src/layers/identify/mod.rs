@@ -534,7 +534,7 @@ fn make_call(
     let is_openai = short::is_openai(settings, &arrived);
     let Arrived { target, own, asked, method, query, mut headers, peer, .. } = arrived;
     let Measured { body, decoded, reading } = measured;
-    let Reading { mut ask, stream, model: named, broken } = reading;
+    let Reading { mut ask, stream, model: named, broken, .. } = reading;
     let plain = decoded.as_ref().unwrap_or(&body);
     let is_named_by_path = own.is_some() || target.model.is_some();
     if let Some(broken) = broken.filter(|_| !is_named_by_path) {
