@@ -52,6 +52,20 @@ pub(super) fn mpeg(bytes: &[u8]) -> Option<Length> {
     Some(Length { likely_ms: ms, upper_ms: ms.saturating_add(lost_ms) })
 }
 
+/// Of a sound that begins so: the bytes before its first frame, and the bytes and microseconds of the whole frames that are here.
+pub(super) fn mpeg_pace(head: &[u8]) -> Option<(u64, u64, u64)> {
+    let begun = tag_bytes(head);
+    let (mut at, mut sum) = (begun, Sum::default());
+    while let Some(next) = head.get(at..).and_then(frame).filter(|frame| at + frame.bytes <= head.len()) {
+        if !next.is_silent {
+            sum.add(next.samples * 1000, next.samples_a_second);
+        }
+        at += next.bytes;
+    }
+    let bytes = (at - begun) as u64;
+    (bytes > 0).then(|| (begun as u64, bytes, sum.ms()))
+}
+
 /// Frames follow each other, or one is all there is. Among bytes of another kind two may do so by chance.
 fn begins_well(bytes: &[u8], is_within: bool) -> bool {
     let Some(first) = frame(bytes).filter(|frame| frame.bytes <= bytes.len()) else { return false };

@@ -80,6 +80,9 @@ fn in_ogg(bytes: &[u8]) -> Option<Length> {
 
 /// How long a sound of `total` bytes lasts that begins so: as the second half of what is here goes on.
 pub fn measure_head(head: &[u8], total: u64) -> u64 {
+    if let Some((tag_bytes, frame_bytes, micros)) = frames::mpeg_pace(head) {
+        return ratio(total.saturating_sub(tag_bytes), micros, frame_bytes.saturating_mul(1000));
+    }
     let (here, half) = (measure(head).likely_ms, measure(&head[..head.len() / 2]).likely_ms);
     let missing = total.saturating_sub(head.len() as u64);
     here.saturating_add(ratio(missing, here.saturating_sub(half), (head.len() - head.len() / 2) as u64))

@@ -127,7 +127,8 @@ async fn in_turn(
 
 async fn chat(sidecar: &tollgate::sidecar::Sidecar) -> String {
     let body = json!({"model": LLAMA, "messages": [], "stream": true, "temperature": 0});
-    let url = format!("http://{}/v1/chat/completions", sidecar.listen());
+    // By the vendor's own path, on which its bytes are the client's.
+    let url = format!("http://{}/client/v4/accounts/acc/ai/v1/chat/completions", sidecar.listen());
     crate::support::ask(&client(), &url, &body).send().await.unwrap().text().await.unwrap()
 }
 
