@@ -45,6 +45,7 @@
 //! # });
 //! ```
 
+mod begun;
 mod body;
 mod chat;
 mod chunks;
@@ -155,6 +156,12 @@ struct Mending {
     memory: Memory,
 }
 
+/// What a reply that is not said to be a stream turns out to be.
+enum Unlabelled {
+    Stream(Reply),
+    Document(http::response::Parts, Body),
+}
+
 fn stamp(call: &Call) -> Stamp {
     let (id, received_at) = call.receipt.read(|facts| (facts.id, facts.received_at));
     let created = received_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -192,6 +199,10 @@ impl Mending {
             // Its first event told the error, which the meter has read.
             return Ok(errors::reply(head, &Bytes::new(), self.settings.budget_status));
         }
+        let (head, body) = match self.unlabelled_stream(head, body, is_refusal).await? {
+            Unlabelled::Stream(reply) => return Ok(reply.map(|body| self.stream(body))),
+            Unlabelled::Document(head, body) => (head, body),
+        };
         let is_json = is_kind(&head.headers, is_json);
         if let (Answer::Speech { format }, false, false) = (self.answer, is_refusal, is_json) {
             let mut head = head;
@@ -213,6 +224,25 @@ impl Mending {
         let mut head = without_length(head);
         head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(made.content_type));
         Ok(Reply::from_parts(head, whole.become_body(made.body)))
+    }
+
+    /// A stream that was asked for may come under another content type: what begins as no document is one all the same.
+    async fn unlabelled_stream(
+        &self,
+        head: http::response::Parts,
+        body: Body,
+        is_refusal: bool,
+    ) -> Result<Unlabelled, Error> {
+        if !self.is_stream || is_refusal {
+            return Ok(Unlabelled::Document(head, body));
+        }
+        let (is_document, body) = begun::is_document(body).await.map_err(|why| broken(&why.to_string()))?;
+        if is_document {
+            return Ok(Unlabelled::Document(head, body));
+        }
+        let mut head = without_length(head);
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        Ok(Unlabelled::Stream(Reply::from_parts(head, body)))
     }
 
     fn stream(self, body: Body) -> Body {
@@ -299,20 +329,23 @@ async fn take_in(mut body: Body, memory: &Memory) -> Result<Whole, Error> {
     if let Some(bytes) = body.as_bytes() {
         return Ok(Whole { bytes: bytes.clone(), share: None });
     }
-    let broken = |why: String| Error::Unreachable { host: "upstream".into(), why, was_sent: true };
     let (mut bytes, mut share) = (BytesMut::new(), None);
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame.map_err(|why| broken(format!("the reply broke off: {why}")))?;
+        let frame = frame.map_err(|why| broken(&why.to_string()))?;
         let Ok(piece) = frame.into_data() else { continue };
         bytes.extend_from_slice(&piece);
         if bytes.len() > MAX_WHOLE_BYTES {
-            return Err(broken(format!("the reply is over {MAX_WHOLE_BYTES} bytes")));
+            return Err(broken(&format!("it is over {MAX_WHOLE_BYTES} bytes")));
         }
         if bytes.len() as u64 > SMALL_BYTES {
             take(&mut share, piece.len() as u64, memory)?;
         }
     }
     Ok(Whole { bytes: bytes.freeze(), share })
+}
+
+fn broken(why: &str) -> Error {
+    Error::Unreachable { host: "upstream".into(), why: format!("the reply broke off: {why}"), was_sent: true }
 }
 
 /// Takes so many bytes more of the memory.
