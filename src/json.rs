@@ -246,7 +246,6 @@ impl Levels {
     }
 }
 
-/// By JSON's grammar.
 /// By how many bytes numbers may grow at most when JavaScript writes them out again: `1e20` has 21 digits then.
 pub(crate) fn growth(written: &[u8]) -> u64 {
     let is_exponent = |at: &usize| *at > 0 && written[at - 1].is_ascii_digit();
@@ -256,6 +255,7 @@ pub(crate) fn growth(written: &[u8]) -> u64 {
 /// The longest that JavaScript writes a number: a sign, 17 digits and a point, and an exponent.
 const LONGEST_NUMBER: u64 = 24;
 
+/// By JSON's grammar.
 fn is_number(literal: &[u8]) -> bool {
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let rest = literal.strip_prefix(b"-").unwrap_or(literal);
