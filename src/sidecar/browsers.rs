@@ -8,7 +8,6 @@
 use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Request};
 use serde::{Deserialize, Serialize};
@@ -152,18 +151,18 @@ pub(super) fn page(headers: &HeaderMap) -> Option<String> {
 
 /// Whether another page than our own sent it. A link that a person followed is no such request: what it shows, the page that
 /// had the link cannot read.
-pub(super) fn is_another_pages(head: &Parts) -> bool {
-    let headers = &head.headers;
+pub(super) fn is_another_pages<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
     if let Some(origin) = headers.get(header::ORIGIN) {
         let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
-        let host = head.uri.authority().map(|authority| authority.as_str().as_bytes()).or(host);
+        let host = request.uri().authority().map(|authority| authority.as_str().as_bytes()).or(host);
         let place = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, place)| place.as_bytes());
         return place.is_none() || host != place || headers.get_all(header::ORIGIN).iter().count() > 1;
     }
     let says = |name: HeaderName, word: &[u8]| headers.get(name).is_some_and(|value| value.as_bytes() == word);
     let is_ours = |site: &HeaderValue| matches!(site.as_bytes(), b"none" | b"same-origin");
     let is_link =
-        || head.method == Method::GET && says(SEC_FETCH_MODE, b"navigate") && says(SEC_FETCH_DEST, b"document");
+        || request.method() == Method::GET && says(SEC_FETCH_MODE, b"navigate") && says(SEC_FETCH_DEST, b"document");
     !headers.get_all(SEC_FETCH_SITE).iter().all(is_ours) && !is_link()
 }
 
@@ -171,12 +170,12 @@ pub(super) fn is_another_pages(head: &Parts) -> bool {
 mod tests {
     use super::*;
 
-    fn parts(pairs: &[(&str, &str)]) -> Parts {
+    fn request(pairs: &[(&str, &str)]) -> Request<()> {
         let mut request = Request::get("/");
         for (name, value) in pairs {
             request = request.header(*name, *value);
         }
-        request.body(()).unwrap().into_parts().0
+        request.body(()).unwrap()
     }
 
     #[test]
@@ -229,7 +228,7 @@ mod tests {
             (&[("origin", "null")], true),
             (&[("origin", "")], true),
         ] {
-            assert_eq!(page(&parts(pairs).headers).is_some(), is_a_pages, "{pairs:?}");
+            assert_eq!(page(request(pairs).headers()).is_some(), is_a_pages, "{pairs:?}");
         }
     }
 
@@ -248,7 +247,7 @@ mod tests {
             (&[host, ("sec-fetch-site", "cross-site"), navigate, ("sec-fetch-dest", "iframe")], true),
             (&[host, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")], true),
         ] {
-            assert_eq!(is_another_pages(&parts(pairs)), is_anothers, "{pairs:?}");
+            assert_eq!(is_another_pages(&request(pairs)), is_anothers, "{pairs:?}");
         }
     }
 

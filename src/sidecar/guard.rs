@@ -89,22 +89,18 @@ impl Guard {
 
 impl Terms {
     /// Why nothing at all is shown.
-    fn road_refusal(&self, from: IpAddr, request: Request) -> Result<Request, Response> {
+    fn road_refusal(&self, from: IpAddr, request: &Request) -> Option<Response> {
         if from.is_loopback()
-            && let Some(host) = self.hosts.strange(&request)
+            && let Some(host) = self.hosts.strange(request)
         {
             let why = format!(
                 "the admin port is asked for as {host:?} over loopback: use its address or localhost, or add the name to \
                  allowed_hosts\n"
             );
-            return Err((StatusCode::MISDIRECTED_REQUEST, why).into_response());
+            return Some((StatusCode::MISDIRECTED_REQUEST, why).into_response());
         }
-        let (head, body) = request.into_parts();
-        if is_another_pages(&head) {
-            let why = "another web page sent this request, and the admin port answers to none but its own\n";
-            return Err((StatusCode::FORBIDDEN, why).into_response());
-        }
-        Ok(Request::from_parts(head, body))
+        let why = "another web page sent this request, and the admin port answers to none but its own\n";
+        is_another_pages(request).then(|| (StatusCode::FORBIDDEN, why).into_response())
     }
 
     /// Why what tells of single calls is not shown.
@@ -155,9 +151,9 @@ fn secret(authorization: &str) -> Option<Vec<u8>> {
 
 /// For the whole admin port.
 pub(super) async fn check_road(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.0.road_refusal(peer(&request), request) {
-        Ok(request) => next.run(request).await,
-        Err(refusal) => refusal,
+    match guard.0.road_refusal(peer(&request), &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
     }
 }
 
@@ -241,7 +237,7 @@ mod tests {
             for (name, value) in pairs {
                 request = request.header(*name, *value);
             }
-            guard.road_refusal(from, request.body(Body::empty()).unwrap()).err().map(|r| r.status().as_u16())
+            guard.road_refusal(from, &request.body(Body::empty()).unwrap()).map(|r| r.status().as_u16())
         };
         for (from, pairs, refused) in [
             (LOOPBACK, &[("host", "localhost:9787")][..], None),
