@@ -33,14 +33,33 @@ pub enum Error {
     #[error("{0}")]
     NotFound(String),
     /// The route takes another method.
-    #[error("this route takes POST, not {0}")]
-    Method(http::Method),
+    #[error("this route takes {takes}, not {asked}")]
+    Method {
+        /// What was sent.
+        asked: http::Method,
+        /// The one it takes.
+        takes: &'static str,
+    },
     /// The body is over `max_body`.
     #[error("the body is over {max_bytes} bytes; raise `max_body` in the gate's config if it should pass")]
     BodyTooLarge {
         /// The limit.
         max_bytes: u64,
     },
+    /// The body is over `max_body` once its content encoding is taken off.
+    #[error(
+        "the body is over {max_bytes} bytes once its content encoding is taken off; raise `max_body` in the gate's config if it \
+         should pass"
+    )]
+    DecodedTooLarge {
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The body has a content encoding that is not known.
+    #[error(
+        "the content encoding {0:?} is not known; send the body as gzip, deflate, br or zstd, or without an encoding"
+    )]
+    Encoding(String),
     /// The client stopped sending before the body was whole.
     #[error("the request's body ended early: {0}")]
     BodyIncomplete(String),
@@ -57,8 +76,8 @@ pub enum Error {
         what: String,
         /// When there is room again.
         retry_after: Duration,
-        /// The limit, for the `ratelimit` headers: requests, their time, and what is left.
-        limit: Option<(u32, Duration, u32)>,
+        /// The limit, for the `ratelimit` headers.
+        limit: Option<Quota>,
     },
     /// Over a budget.
     #[error("the budget {budget:?} has {left} of {limit} neurons left, and this call may cost {needed}; {mend}")]
@@ -75,6 +94,16 @@ pub enum Error {
         mend: String,
         /// When it resets.
         retry_after: Option<Duration>,
+    },
+    /// Nothing bounds what the call may cost, and a budget that refuses counts it.
+    #[error("nothing bounds what this call to {model} may cost, and the budget {budget:?} needs a bound: {mend}")]
+    CostUnbounded {
+        /// The budget's name.
+        budget: String,
+        /// The model.
+        model: String,
+        /// What to add to the request or to the config.
+        mend: String,
     },
     /// The vendor said that the day's free neurons are used up, and nothing will change that before midnight.
     #[error(
@@ -118,20 +147,36 @@ pub enum Error {
     Unavailable(String),
 }
 
+/// A limit and what is left of it, for the `ratelimit` headers (draft-ietf-httpapi-ratelimit-headers-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quota {
+    /// What is limited: `model` and `key` in requests, `model-tokens` and `key-tokens` in tokens.
+    pub policy: &'static str,
+    /// The units of a window.
+    pub units: u32,
+    /// How long the window is.
+    pub per: Duration,
+    /// Units that nothing has taken.
+    pub left: u32,
+}
+
 impl Error {
     /// The reply's status.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Header { .. } | Self::ModelMissing(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge { .. } | Self::DecodedTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyIncomplete(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::RateLimited { .. } | Self::BudgetExceeded { .. } | Self::FreeNeuronsUsedUp { .. } => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            Self::RateLimited { .. }
+            | Self::BudgetExceeded { .. }
+            | Self::CostUnbounded { .. }
+            | Self::FreeNeuronsUsedUp { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded { .. } | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -150,13 +195,15 @@ impl Error {
             Self::Header { .. } => "invalid_header",
             Self::ModelMissing(_) => "model_missing",
             Self::NotFound(_) => "not_found",
-            Self::Method(_) => "method_not_allowed",
-            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::Method { .. } => "method_not_allowed",
+            Self::BodyTooLarge { .. } | Self::DecodedTooLarge { .. } => "body_too_large",
+            Self::Encoding(_) => "unsupported_encoding",
             Self::BodyIncomplete(_) => "body_incomplete",
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::RateLimited { .. } => "rate_limited",
             Self::BudgetExceeded { .. } => "budget_exceeded",
+            Self::CostUnbounded { .. } => "cost_unbounded",
             Self::FreeNeuronsUsedUp { .. } => "free_neurons_used_up",
             Self::Unreachable { .. } => "upstream_unreachable",
             Self::Timeout { .. } => "upstream_timeout",
@@ -168,13 +215,13 @@ impl Error {
     /// The vendor's number for the same thing, for clients that look at that (errors page, 2026-09-17).
     fn vendor_code(&self) -> u32 {
         match self {
-            Self::Malformed(_) | Self::Header { .. } | Self::BodyIncomplete(_) => 5004,
+            Self::Malformed(_) | Self::Header { .. } | Self::BodyIncomplete(_) | Self::Encoding(_) => 5004,
             Self::ModelMissing(_) => 5007,
-            Self::NotFound(_) | Self::Method(_) => 7003,
-            Self::BodyTooLarge { .. } => 3006,
+            Self::NotFound(_) | Self::Method { .. } => 7003,
+            Self::BodyTooLarge { .. } | Self::DecodedTooLarge { .. } => 3006,
             Self::Unauthorized(_) => 10000,
             Self::Forbidden(_) => 5018,
-            Self::RateLimited { .. } | Self::BudgetExceeded { .. } => 3021,
+            Self::RateLimited { .. } | Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } => 3021,
             Self::FreeNeuronsUsedUp { .. } => 3036,
             Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) => 3040,
             Self::Timeout { .. } => 3007,
@@ -196,7 +243,7 @@ impl Error {
     fn should_retry(&self) -> Option<bool> {
         match self {
             Self::RateLimited { .. } | Self::Overloaded { .. } => Some(true),
-            Self::BudgetExceeded { .. } | Self::FreeNeuronsUsedUp { .. } => Some(false),
+            Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => Some(false),
             _ => None,
         }
     }
@@ -205,7 +252,9 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::RateLimited { .. } => Outcome::RateLimited,
-            Self::BudgetExceeded { .. } | Self::FreeNeuronsUsedUp { .. } => Outcome::BudgetExceeded,
+            Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => {
+                Outcome::BudgetExceeded
+            }
             Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) => Outcome::UpstreamError,
             Self::Timeout { .. } => Outcome::Timeout,
             _ => Outcome::ClientError,
@@ -240,7 +289,8 @@ impl Error {
     fn write_headers(&self, headers: &mut http::HeaderMap) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after() {
-            let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            // Rounded up: a call that comes a part of a millisecond too early is refused again.
+            let millis = u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000)));
             headers.insert("retry-after-ms", HeaderValue::from(millis));
         }
@@ -248,15 +298,17 @@ impl Error {
             // What was not read of the body stands in the way of the next request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        if let Self::Method { takes, .. } = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(takes));
+        }
         if let Some(should) = self.should_retry() {
             headers.insert("x-should-retry", HeaderValue::from_static(if should { "true" } else { "false" }));
         }
-        if let Self::RateLimited { limit: Some((requests, per, left)), retry_after, .. } = self {
-            let (window, reset) = (per.as_secs(), retry_after.as_secs_f64().ceil());
-            // draft-ietf-httpapi-ratelimit-headers-10
+        if let Self::RateLimited { limit: Some(Quota { policy, units, per, left }), retry_after, .. } = self {
+            let (window, reset) = (per.as_secs_f64().ceil(), retry_after.as_secs_f64().ceil());
             for (name, value) in [
-                ("ratelimit-policy", format!("\"model\";q={requests};w={window}")),
-                ("ratelimit", format!("\"model\";r={left};t={reset}")),
+                ("ratelimit-policy", format!("\"{policy}\";q={units};w={window}")),
+                ("ratelimit", format!("\"{policy}\";r={left};t={reset}")),
             ] {
                 if let Ok(value) = HeaderValue::from_str(&value) {
                     headers.insert(name, value);

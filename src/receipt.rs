@@ -21,6 +21,7 @@ use crate::catalogue::Model;
 use crate::neurons::Neurons;
 use crate::payload::{Collect, Payload};
 use crate::usage::Usage;
+use crate::vendor_error::Meaning;
 
 /// Reads sealed receipts: metrics, records, a budget that settles, or your own.
 ///
@@ -70,6 +71,8 @@ pub struct Facts {
     pub account: Arc<str>,
     /// The model that was asked for.
     pub asked: Arc<Model>,
+    /// The name that it was asked for by, where that is not its own: an alias.
+    pub asked_as: Option<Arc<str>>,
     /// The model that answered, or was last tried.
     pub model: Arc<Model>,
     /// The form of the request.
@@ -87,6 +90,10 @@ pub struct Facts {
 
     /// What the client was told.
     pub status: Option<StatusCode>,
+    /// How the vendor's reply ended, by its own word.
+    pub ending: Ending,
+    /// The reply told a figure beyond all bounds, which was not believed.
+    pub told_absurdly: bool,
     /// How it ended; [`Outcome::Aborted`] until someone knows better, so that a call that vanishes is told as such.
     pub outcome: Outcome,
     /// Why the gate refused it: the code of [`Error`](crate::Error).
@@ -167,6 +174,21 @@ pub enum Outcome {
     Aborted,
 }
 
+/// How a reply of the vendor's ended, by its own end and not the transport's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ending {
+    /// It has not, or nobody could read it.
+    #[default]
+    Open,
+    /// An answer, and all of it.
+    Answer,
+    /// All of it, without an error, and nothing that a client could use: no text, no tool, no vector.
+    Empty,
+    /// The vendor said in it that it failed, or it stopped before its end.
+    Failed(Meaning),
+}
+
 /// What the cache had to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -207,8 +229,8 @@ pub enum Metadatum {
 pub struct Estimate {
     /// The likely cost.
     pub likely: Neurons,
-    /// A bound that the real cost does not pass.
-    pub upper: Neurons,
+    /// A bound that the real cost does not pass; `None` where neither the request nor the catalogue bounds it.
+    pub upper: Option<Neurons>,
     /// The likely input tokens; zero for a task without tokens.
     pub input_tokens: u64,
 }
@@ -315,6 +337,7 @@ impl Facts {
             opened_at: Instant::now(),
             account: Arc::default(),
             asked: model.clone(),
+            asked_as: None,
             model,
             endpoint: None,
             stream: false,
@@ -323,6 +346,8 @@ impl Facts {
             event_id: None,
             collect: Collect::default(),
             status: None,
+            ending: Ending::default(),
+            told_absurdly: false,
             outcome: Outcome::default(),
             refused: None,
             attempts: Vec::new(),
@@ -340,6 +365,11 @@ impl Facts {
             reply_bytes: 0,
             payload: None,
         }
+    }
+
+    /// What the caller called the model.
+    pub fn asked_name(&self) -> &str {
+        self.asked_as.as_deref().unwrap_or(&self.asked.id)
     }
 
     /// Our own time: until the reply's head was out, less waits and upstream.
@@ -393,7 +423,11 @@ impl std::fmt::Display for CallId {
     }
 }
 
-// === impl Outcome, CacheStatus, Source ===
+// === impl Ending, Outcome, CacheStatus, Source ===
+
+impl Ending {
+    pub(crate) const CUT_OFF: Self = Self::Failed(Meaning::CutOff);
+}
 
 impl Outcome {
     /// Every outcome.

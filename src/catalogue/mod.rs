@@ -1,11 +1,15 @@
 //! The models Workers AI hosts: task, rate limit, prices.
 //!
-//! The catalogue is data. A table is built in (`models.json`: pricing page of 2026-08-28, limits page of 2026-09-17), and
+//! The catalogue is data. A table is built in (`models.json`: pricing page of 2026-08-28 with the changes up to 2026-10-09,
+//! limits page of 2026-09-17; windows, defaults and maxima from the vendor's schemas of 2026-10, and from the model's own
+//! configuration where there is no schema: the two fp8-fast Llamas' windows, flux-2's largest picture), and
 //! entries given to [`Catalogue::with`] override or add models, so that a new model needs no new code. What the vendor lists
 //! is laid between the two by [`Catalogue::update`], while calls go on: a call keeps the model it was identified with.
 //!
 //! A model that is in no table is still served: see [`Catalogue::find`].
 
+mod aliases;
+mod batches;
 mod learned;
 mod live;
 mod model;
@@ -18,9 +22,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+pub use aliases::{AliasError, Aliases};
+pub use batches::Batches;
 pub use learned::Learned;
 pub use live::Change;
-pub use model::{Entry, ImageEntry, Limit, Model, Slot, Task};
+pub use model::{Entry, ImageEntry, ImageLimits, Limit, Model, Slot, StepsField, Task};
 pub use price::{Prices, Unit};
 pub use tokens::{Text, TokenRatio};
 
@@ -43,6 +49,8 @@ struct Listed {
     /// What the table and the vendor say, without the config's entries.
     entries: BTreeMap<String, Entry>,
     models: HashMap<Arc<str>, Arc<Model>>,
+    /// Models by their names without `@cf/` and author; none where several have the same.
+    short_names: HashMap<Box<str>, Option<Arc<str>>>,
     /// Models that the vendor lists no more.
     vanished: BTreeSet<String>,
 }
@@ -114,6 +122,15 @@ impl Catalogue {
         self.listed.load().models.get(id).cloned()
     }
 
+    /// The vendor's name of the one model whose name ends so: without `@cf/`, or without the author, too.
+    pub fn by_short_name(&self, name: &str) -> Option<Arc<str>> {
+        let listed = self.listed.load();
+        if name.contains('/') {
+            return listed.models.get(&*format!("@cf/{name}")).map(|model| model.id.clone());
+        }
+        listed.short_names.get(name).cloned().flatten()
+    }
+
     /// A model by name in whatever case, or for a name in no table a stand-in with the limit of its guessed task and no prices,
     /// so that it costs what the vendor reports. The first time a name is met it is warned of in the log.
     pub fn find(&self, id: &str, guess: Task) -> Arc<Model> {
@@ -122,7 +139,9 @@ impl Catalogue {
         }
         self.warn_once(id);
         let entry = Entry { task: Some(guess), ..Entry::default() };
-        Arc::new(Model { tokens: self.nameless(guess).tokens.clone(), ..entry.model(id, Slot::OTHER) })
+        let nameless = self.nameless(guess);
+        let (tokens, batches) = (nameless.tokens.clone(), nameless.batches.clone());
+        Arc::new(Model { tokens, batches, ..entry.model(id, Slot::OTHER) })
     }
 
     /// Whether the vendor tells `@CF/…` from `@cf/…` is not known, so it is priced as the model that it may be.
@@ -175,7 +194,13 @@ impl Listed {
             };
             (model.id.clone(), Arc::new(model))
         });
-        Self { models: models.collect(), entries, vanished }
+        let models: HashMap<Arc<str>, Arc<Model>> = models.collect();
+        let mut short_names: HashMap<Box<str>, Option<Arc<str>>> = HashMap::new();
+        for id in models.keys() {
+            let short = id.rsplit('/').next().unwrap_or(id);
+            short_names.entry(short.into()).and_modify(|taken| *taken = None).or_insert_with(|| Some(id.clone()));
+        }
+        Self { models, short_names, entries, vanished }
     }
 }
 
@@ -196,8 +221,8 @@ mod tests {
     #[test]
     fn the_table_reads() {
         let table: BTreeMap<String, Entry> = serde_json::from_str(TABLE).unwrap();
-        assert_eq!(table.len(), 78);
-        assert_eq!(table.values().filter(|m| m.prices.as_ref().is_some_and(|p| !p.is_empty())).count(), 67);
+        assert_eq!(table.len(), 81);
+        assert_eq!(table.values().filter(|m| m.prices.as_ref().is_some_and(|p| !p.is_empty())).count(), 68);
         assert!(table.values().all(|m| m.task.is_some() && m.requests_per_minute.is_some()));
     }
 

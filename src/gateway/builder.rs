@@ -136,7 +136,6 @@ impl Builder {
         let door = identify::Settings { catalogue, account, readers, has_token: target.has_token(), ..self.door };
         let settings = Settings {
             identify: door,
-            compat: Default::default(),
             cache: CacheLayer::new(self.cache),
             budget: BudgetLayer::new(budgets),
             retry: RetryLayer::new(self.retry),

@@ -74,8 +74,6 @@ pub type Held<C> = Budget<Retry<RateLimit<Meter<Upstream<C>>>>>;
 pub struct Settings {
     /// The door.
     pub identify: identify::Settings,
-    /// Mends for clients.
-    pub compat: CompatLayer,
     /// What repeats are answered from. Its state is shared by every stack that is made with it.
     pub cache: CacheLayer,
     /// What may be spent. Its state is shared in the same way.
@@ -91,7 +89,6 @@ impl Default for Settings {
         let cache = CacheLayer::new(cache::Settings::default());
         Self {
             identify: identify::Settings::default(),
-            compat: CompatLayer::default(),
             cache,
             budget: BudgetLayer::default(),
             retry: RetryLayer::default(),
@@ -142,10 +139,12 @@ pub fn stack<C: Clone>(client: C, target: Target, mut settings: Settings) -> Sta
     settings.identify.has_gateway = target.gateway.is_some();
     let upstream = Upstream::new(client, target);
     let catalogue = settings.identify.catalogue.clone();
+    let mut compat = CompatLayer::new(settings.identify.openai);
+    compat.memory = settings.identify.memory.clone();
     let meter = MeterLayer { memory: settings.identify.memory.clone() };
     ServiceBuilder::new()
         .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
-        .layer(settings.compat)
+        .layer(compat)
         .layer(settings.cache)
         .layer(FallbackLayer::new(catalogue))
         .layer(settings.budget)

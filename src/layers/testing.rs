@@ -10,11 +10,12 @@ use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use tower::Service;
 
-use super::{Reply, ReplyFuture};
+use super::{Reply, ReplyFuture, identify};
 use crate::Error;
 use crate::body::Body;
 use crate::call::{Ask, Call, Credentials, Endpoint, Head, Options};
 use crate::catalogue::{Catalogue, Model, Task, Text};
+use crate::openai::Face;
 use crate::receipt::{Facts, Reader, Readers, Receipt};
 use crate::vendor_error::VendorError;
 
@@ -57,17 +58,26 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
         models: None,
         model,
         endpoint: Endpoint::Run,
+        face: Face::Vendor,
         stream: body.contains("\"stream\":true"),
-        ask: Arc::new(Ask { text: Text::of(body), ..Ask::default() }),
+        ask: Arc::new(measured(body)),
         options: Arc::new(Options::default()),
         head: Arc::new(Head::default()),
         body: Bytes::copy_from_slice(body.as_bytes()),
+        decoded: None,
         model_in_body: None,
+        named_beside: None,
         receipt,
         allowance: None,
         departure: None,
         deadline: None,
     }
+}
+
+/// What JSON asks for; what is none is a text.
+fn measured(body: &str) -> Ask {
+    let text = || Ask { text: Text::of(body), ..Ask::default() };
+    identify::measure(body.as_bytes(), "application/json", Endpoint::Run).unwrap_or_else(|_| text())
 }
 
 /// A service that answers with what a function makes of each call.

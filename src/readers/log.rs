@@ -11,6 +11,7 @@ impl Reader for CallLog {
     fn sealed(&self, facts: &Facts) {
         tracing::debug!(
             id = %facts.id,
+            asked = facts.asked_as.as_deref(),
             model = facts.model.label(),
             outcome = facts.outcome.label(),
             status = facts.status.map(|status| status.as_u16()),

@@ -17,11 +17,12 @@ use super::guard::Secret;
 use super::limits::{Limits, Retry};
 use super::spending::{Account, Records, Reservations};
 use super::timeouts::Timeouts;
-use crate::catalogue::Entry;
+use crate::catalogue::{AliasError, Aliases, Entry};
 use crate::layers::budget::Rule;
 use crate::layers::cache;
 use crate::layers::identify::PassThrough;
 use crate::layers::identify::keys::Key;
+use crate::openai::{self, Form, Reasoning};
 use crate::upstream::{self, Target};
 
 /// The whole config.
@@ -71,7 +72,7 @@ pub struct Config {
     pub limits: Limits,
     /// What is tried again, and how.
     pub retry: Retry,
-    /// For clients that choke on what the vendor sends.
+    /// What OpenAI's clients get.
     pub compat: Compat,
     /// What repeats are answered from.
     pub cache: Cache,
@@ -91,6 +92,9 @@ pub struct Config {
     pub catalogue: CatalogueSettings,
     /// Models beyond or over the built-in table and the vendor's list, by name.
     pub models: BTreeMap<String, Entry>,
+    /// Other names of models on the short routes; one `*` stands for any text, `default` for every unknown name and none.
+    #[serde(skip_serializing_if = "AliasTable::is_empty")]
+    pub aliases: AliasTable,
 }
 
 /// `[log]`
@@ -160,16 +164,41 @@ pub struct Upstream {
 pub struct BaseUrl(String);
 
 /// `[compat]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Compat {
-    /// Turn the native chunk that closes some `/v1` streams into OpenAI's form, which strict clients need.
-    pub openai_streams: bool,
+    /// Whose form the short routes `/v1/…` have: `openai` or `vendor`.
+    pub v1: Form,
+    /// The same of OpenAI's routes on the vendor's own paths.
+    pub vendor_paths: Form,
+    /// Under which name a model's reasoning is told on OpenAI's side: `both`, `reasoning` or `reasoning_content`.
+    pub reasoning: Reasoning,
+    /// The status of a refusal for money on OpenAI's side. Clients leave 402 and 403 alone, and try 429 again at once.
+    pub budget_status: RefusalStatus,
     /// Send a comment to the client of a stream that has waited so long for its turn or its first token, and then again;
     /// `0s` sends none. The reply's status is 200 once a comment has left, and an error comes as an event.
     #[serde(with = "super::duration")]
     pub keepalive: Duration,
+    #[serde(skip_serializing)]
+    openai_streams: Retired,
+}
+
+/// A status of 400 to 499.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct RefusalStatus(http::StatusCode);
+
+/// `openai_streams`, whose work `v1` does now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Retired;
+
+/// `[aliases]`: a model for each name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+pub struct AliasTable {
+    table: BTreeMap<String, String>,
+    aliases: Aliases,
 }
 
 /// `[cache]`
@@ -184,7 +213,8 @@ pub struct Cache {
     pub max_bytes: ByteSize,
     /// The largest answer that is kept.
     pub max_entry: ByteSize,
-    /// Keep also answers to calls with a temperature over 0 and no seed.
+    /// Keep and share also what another call would get another answer to: texts without a seed whose temperature is not 0,
+    /// pictures without a seed.
     pub sampled: bool,
     /// A file that keeps the cache warm over a restart: written when the sidecar stops, and every five minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -261,6 +291,7 @@ impl Default for Config {
             budgets: Vec::new(),
             catalogue: CatalogueSettings::default(),
             models: BTreeMap::new(),
+            aliases: AliasTable::default(),
         }
     }
 }
@@ -295,6 +326,78 @@ impl Cache {
             max_entry_bytes: usize::try_from(self.max_entry.as_u64()).unwrap_or(usize::MAX),
             sampled: self.sampled,
         }
+    }
+}
+
+impl Default for Compat {
+    fn default() -> Self {
+        let openai::Settings { v1, vendor_paths, reasoning, budget_status } = openai::Settings::default();
+        Self {
+            v1,
+            vendor_paths,
+            reasoning,
+            budget_status: RefusalStatus(budget_status),
+            keepalive: Duration::ZERO,
+            openai_streams: Retired,
+        }
+    }
+}
+
+impl Compat {
+    /// As the door takes it.
+    pub fn settings(&self) -> openai::Settings {
+        let Self { v1, vendor_paths, reasoning, budget_status, .. } = *self;
+        openai::Settings { v1, vendor_paths, reasoning, budget_status: budget_status.0 }
+    }
+}
+
+impl AliasTable {
+    fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// As the door takes them.
+    pub fn aliases(&self) -> Aliases {
+        self.aliases.clone()
+    }
+}
+
+impl TryFrom<BTreeMap<String, String>> for AliasTable {
+    type Error = AliasError;
+
+    fn try_from(table: BTreeMap<String, String>) -> Result<Self, AliasError> {
+        Ok(Self { aliases: Aliases::new(&table)?, table })
+    }
+}
+
+impl From<AliasTable> for BTreeMap<String, String> {
+    fn from(aliases: AliasTable) -> Self {
+        aliases.table
+    }
+}
+
+impl TryFrom<u16> for RefusalStatus {
+    type Error = String;
+
+    fn try_from(code: u16) -> Result<Self, String> {
+        let status = http::StatusCode::from_u16(code).ok().filter(http::StatusCode::is_client_error);
+        status
+            .map(Self)
+            .ok_or_else(|| format!("{code} is no status of a refusal; give one from 400 to 499, such as 402"))
+    }
+}
+
+impl From<RefusalStatus> for u16 {
+    fn from(status: RefusalStatus) -> Self {
+        status.0.as_u16()
+    }
+}
+
+impl<'de> Deserialize<'de> for Retired {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom(
+            "`openai_streams` is no more: /v1 streams have OpenAI's form by default; write `v1 = \"vendor\"` for the vendor's",
+        ))
     }
 }
 
@@ -505,6 +608,12 @@ mod tests {
         assert!(url.starts_with("t.toml:2:12: ") && url.contains("is not a base URL"), "{url}");
         let limit = error("[models.\"@cf/a/b\"]\nrequests_per_minute = 0\n");
         assert!(limit.starts_with("t.toml:2:23: "), "{limit}");
+        let retired = error("[compat]\nopenai_streams = true\n");
+        assert!(retired.starts_with("t.toml:2:18: ") && retired.contains("v1 = \"vendor\""), "{retired}");
+        let status = error("[compat]\nbudget_status = 200\n");
+        assert!(status.starts_with("t.toml:2:17: ") && status.contains("400 to 499"), "{status}");
+        let alias = error("[aliases]\n\"a*b*\" = \"@cf/a/b\"\n");
+        assert!(alias.contains("more than one `*`"), "{alias}");
         assert!(error("listen = \n").starts_with("t.toml:1:"), "{}", error("listen = \n"));
     }
 
@@ -514,13 +623,13 @@ mod tests {
         let good = variables(&[
             ("TOLLGATE_WORKERS", "3"),
             ("TOLLGATE_UPSTREAM_BASE_URL", "http://127.0.0.1:9"),
-            ("TOLLGATE_COMPAT_OPENAI_STREAMS", "true"),
+            ("TOLLGATE_COMPAT_BUDGET_STATUS", "403"),
             ("TOLLGATE_SERVICE_HOST", "10.0.0.1"),
             ("TOLLGATE_PORT", "tcp://10.0.0.1:80"),
             ("PATH", "/bin"),
         ]);
         let config = Config::load(None, &good).unwrap();
-        assert_eq!((config.workers, config.compat.openai_streams), (3, true));
+        assert_eq!((config.workers, config.compat.settings().budget_status.as_u16()), (3, 403));
         assert_eq!(config.upstream.base_url, Some(BaseUrl("http://127.0.0.1:9".into())));
         for (name, value) in [("TOLLGATE_MAX_BODY", "lots"), ("TOLLGATE_WORKRES", "2"), ("TOLLGATE_LISTEN", "x")] {
             let error = Config::load(None, &variables(&[(name, value)])).unwrap_err();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::call::Backoff;
 use crate::catalogue::Limit;
+use crate::layers::rate_limit::FairBy;
 use crate::layers::{rate_limit, retry};
 
 /// `[limits]`: the catalogue's, unless changed here.
@@ -24,6 +25,8 @@ pub struct Limits {
     pub models: BTreeMap<String, Quota>,
     /// Limits of keys, by name, on each model, besides the model's own.
     pub keys: BTreeMap<String, Quota>,
+    /// What tells callers apart, for turns that are fair, where there are no `[[keys]]`: `token`, `address` or `metadata.NAME`.
+    pub fair_by: FairBy,
 }
 
 /// `[limits.models."…"]` and `[limits.keys."…"]`: so much a time. What is left out stays as it is.
@@ -78,8 +81,8 @@ fn window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Err
 
 impl Default for Limits {
     fn default() -> Self {
-        let rate_limit::Settings { max_wait, max_queue, .. } = rate_limit::Settings::default();
-        Self { max_wait, max_queue, models: BTreeMap::new(), keys: BTreeMap::new() }
+        let rate_limit::Settings { max_wait, max_queue, fair_by, .. } = rate_limit::Settings::default();
+        Self { max_wait, max_queue, models: BTreeMap::new(), keys: BTreeMap::new(), fair_by }
     }
 }
 
@@ -93,6 +96,7 @@ impl Limits {
             max_queue: self.max_queue,
             models: quotas(&self.models),
             keys: quotas(&self.keys),
+            fair_by: self.fair_by.clone(),
         }
     }
 }
@@ -153,6 +157,21 @@ mod tests {
     }
 
     #[test]
+    fn callers_are_told_apart_as_the_config_says() {
+        let read = |text: &str| Config::parse(text, "").unwrap();
+        assert_eq!(read("").limits.fair_by, FairBy::Token);
+        for (text, fair_by) in [
+            ("token", FairBy::Token),
+            ("address", FairBy::Address),
+            ("metadata.user_id", FairBy::Metadata("user_id".into())),
+        ] {
+            let config = read(&format!("[limits]\nfair_by = \"{text}\"\n"));
+            assert_eq!(config.limits.settings().fair_by, fair_by);
+            assert_eq!(read(&config.show().unwrap()).limits, config.limits);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_is_named_by_its_place() {
         for (text, place, what) in [
             ("[limits.models.\"@cf/a/b\"]\nrequests = 0\n", "t:2:12: ", "nonzero"),
@@ -161,6 +180,8 @@ mod tests {
             ("[limits]\nmax_queue = -1\n", "t:2:13: ", "integer `-1`"),
             ("[limits.models.x]\nper = \"0s\"\n", "t:2:7: ", "from 1s"),
             ("[limits.models.x]\nrequest = 1\n", "t:2:1: ", "unknown field"),
+            ("[limits]\nfair_by = \"ip\"\n", "t:2:11: ", "token, address or metadata.NAME"),
+            ("[limits]\nfair_by = \"metadata.\"\n", "t:2:11: ", "metadata.NAME"),
             ("[retry]\nmax_attempts = 0\n", "t:2:16: ", "nonzero"),
             ("[retry]\ndelay = \"-1s\"\n", "t:2:9: ", "no duration"),
             ("[retry]\nbackoff = \"cubic\"\n", "t:2:11: ", "exponential"),

@@ -47,9 +47,8 @@ use crate::catalogue::Catalogue;
 use crate::gateway;
 use crate::layers::budget::BudgetLayer;
 use crate::layers::cache::CacheLayer;
-use crate::layers::compat::CompatLayer;
 use crate::layers::identify;
-use crate::layers::rate_limit::RateLimitLayer;
+use crate::layers::rate_limit::{FairBy, RateLimitLayer};
 use crate::layers::retry::RetryLayer;
 use crate::memory::Memory;
 use crate::pace::Pace;
@@ -272,6 +271,8 @@ impl Plan {
             keys: spending.keys.clone(),
             payloads: config.records.payloads(),
             readers: readers.into(),
+            aliases: Arc::new(config.aliases.aliases()),
+            openai: config.compat.settings(),
             ..identify::Settings::default()
         };
         let descriptors = Descriptors::of(machine::open_files());
@@ -279,15 +280,12 @@ impl Plan {
             max_connections: max_connections(&config, descriptors).div_ceil(workers).max(1),
             addresses: Addresses::new(config.max_connections_per_address),
             limits: limits(&config),
-            // Guesses of keys are told apart by their addresses.
-            tells_peer: !config.keys.is_empty(),
+            // Guesses of keys are told apart by their addresses, and so are callers who need no token.
+            tells_peer: !config.keys.is_empty() || target.has_token() || config.limits.fair_by != FairBy::default(),
             shutdown_timeout: config.shutdown_timeout,
         };
-        let mut compat = CompatLayer::default();
-        compat.openai_streams = config.compat.openai_streams;
         let stack = gateway::Settings {
             identify: door,
-            compat,
             cache: CacheLayer::with_memory(config.cache.settings(), memory),
             budget: BudgetLayer::new(spending.budgets.clone()),
             retry: RetryLayer::new(config.retry.settings()),

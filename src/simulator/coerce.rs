@@ -67,8 +67,14 @@ impl Given<'_> {
         if is_negative { -read } else { read }
     }
 
+    fn is_bool(self) -> bool {
+        matches!(self, Self::Json(view) if view.bool().is_some())
+    }
+
     fn casts(self) -> [Cast; 2] {
-        [self.number(), self.leading()].map(|number| match number {
+        // Nobody reads digits off `true`.
+        let leading = if self.is_bool() { self.number() } else { self.leading() };
+        [self.number(), leading].map(|number| match number {
             0.0 => Cast::Zero,
             number if number > 0.0 && number.is_finite() => Cast::Above(number),
             _ => Cast::Useless,
@@ -106,8 +112,8 @@ impl Coercion {
                     Cast::Zero => default,
                     Cast::Useless => most,
                 });
-                // `true` is 1 by one cast and no number by the other.
-                each.into_iter().max().unwrap_or(default)
+                // `true` is 1, or no limit of the caller's.
+                each.into_iter().max().unwrap_or(default).max(if figure.is_bool() { default } else { 0 })
             }
         });
         match self {
@@ -145,6 +151,8 @@ mod tests {
             ("[4096]", 4096, 4096),
             ("[1,2]", 256, 9000),
             ("{}", 256, 9000),
+            ("true", 1, 256),
+            ("false", 256, 256),
             ("\"inf\"", 256, 9000),
         ] {
             assert_eq!((limit(Coercion::Plain, json), limit(Coercion::Dear, json)), (plain, dear), "{json}");

@@ -195,7 +195,8 @@ impl<'a> Prompt<'a> {
 
     /// The pictures that it gives, in a form or in JSON.
     pub(super) fn pictures(&self) -> Vec<Picture> {
-        let files = self.files().map(|part| Picture::Bytes(part.content.clone()));
+        let files = self.files().filter(|part| part.name.contains("image") || part.name == "mask");
+        let files = files.map(|part| Picture::Bytes(part.content.clone()));
         let fields = ["image", "images", "image_b64", "mask"].into_iter().filter_map(|name| self.field(name));
         files.chain(fields.flat_map(pictures::given)).collect()
     }

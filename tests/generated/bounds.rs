@@ -41,7 +41,7 @@ pub fn judge(world: &World, asked: &Asked, came: &Came) -> Result<(), Broken> {
 
 /// What the gate refuses, the vendor refuses, too.
 fn refused(world: &World, asked: &Asked, came: &Came) -> Result<(), Broken> {
-    let status = world.ask_vendor(asked);
+    let (status, _) = world.ask_vendor(asked, &[]);
     if !status.is_success() {
         return Ok(());
     }

@@ -150,6 +150,9 @@ fn check(world: &World, case: &Case) -> Result<(), Broken> {
         let kind = format!("another cost than the vendor's: {} {} {}", case.style, case.words, came.facts.model.id);
         return Err((kind, figures));
     }
+    if effect == Effect::None && came.body != world.ask_vendor(&case.asked, &headers).1 {
+        return Err((format!("another reply than the vendor's: {shape}"), figures));
+    }
     let again = world.ask_by(&gate, &case.asked, &headers);
     if effect != Effect::None && again.facts.cache == CacheStatus::Hit {
         return Err((format!("what is no whole answer was kept: {shape}"), figures));

@@ -101,18 +101,17 @@ impl World {
         })
     }
 
-    /// The same, straight to the vendor.
-    pub fn ask_vendor(&self, asked: &Asked) -> StatusCode {
+    /// The same, straight to the vendor: the reply's status and body.
+    pub fn ask_vendor(&self, asked: &Asked, headers: &[(&str, &str)]) -> (StatusCode, Option<Bytes>) {
         let path = match asked.path.strip_prefix("/run/") {
             Some(model) => format!("/client/v4/accounts/acc/ai/run/{model}"),
             None => asked.path.clone(),
         };
         let asked = Asked { path: format!("{}{path}", self.vendor.base_url()), ..asked.clone() };
         self.runtime.block_on(async {
-            let reply = self.client.clone().oneshot(request(&asked, &[])).await.unwrap();
+            let reply = self.client.clone().oneshot(request(&asked, headers)).await.unwrap();
             let status = reply.status();
-            let _ = reply.into_body().collect().await;
-            status
+            (status, reply.into_body().collect().await.ok().map(|body| body.to_bytes()))
         })
     }
 }

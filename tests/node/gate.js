@@ -63,3 +63,5 @@ export const LLAMA = "@cf/meta/llama-3.2-1b-instruct";
 export const GEMMA = "@cf/google/gemma-4-26b-a4b-it";
 /** The test's sidecar lets one call a second through to this one, and lets none wait. */
 export const ONE_A_SECOND = "@cf/meta/llama-3.2-3b-instruct";
+/** And has no money for this one. */
+export const PENNILESS = "@cf/meta/llama-3.1-8b-instruct-fp8";

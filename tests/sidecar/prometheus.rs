@@ -158,9 +158,18 @@ fn without_threshold(expression: &str) -> &str {
     panic!("{expression} has no threshold");
 }
 
-/// What a fallback to zero would hide.
-fn without_zero(expression: &str) -> String {
-    expression.replace(" or vector(0)", "")
+/// Without what stands for "nothing of the kind has happened yet": each ` or vector(…)`.
+fn without_quiet(expression: &str) -> String {
+    let mut parts = expression.split(" or vector(");
+    let first = parts.next().unwrap().to_owned();
+    parts.fold(first, |bare, rest| {
+        let mut depth = 1;
+        let end = rest.find(|letter| {
+            depth += i32::from(letter == '(') - i32::from(letter == ')');
+            depth == 0
+        });
+        bare + &rest[end.unwrap() + 1..]
+    })
 }
 
 /// A sidecar with narrow limits and budgets, records, and a vendor that is not always well.
@@ -253,7 +262,7 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) 
 async fn everything_has_data(prometheus: &Prometheus, queries: &[(String, String)]) -> Result<(), String> {
     let mut silent = Vec::new();
     for (place, expression) in queries {
-        if !prometheus.has_data(&without_zero(expression)).await {
+        if !prometheus.has_data(&without_quiet(expression)).await {
             silent.push(format!("{place}\n    {expression}"));
         }
     }
@@ -355,6 +364,56 @@ async fn every_panel_and_alert_has_data_and_the_costs_are_those_of_the_records()
         let shown = shown.unwrap_or_else(|| panic!("{} is not on the dashboard", row["model"]));
         assert_near(row["model"].as_str().unwrap(), figure(shown), row["neurons"].as_f64().unwrap());
     }
+}
+
+/// Every query as it is, once a gate has been scraped for a while.
+async fn nothing_is_silent(gate: &Gate, tools: &str, traffic: impl AsyncFnOnce(&Gate)) {
+    let prometheus = Prometheus::start(tools, gate.sidecar.admin()).await;
+    traffic(gate).await;
+    let rules = until("the rules are evaluated on two scrapes", async || {
+        let rules = rules(&prometheus).await;
+        let scrapes = prometheus.value("max(count_over_time(tollgate_build_info[1h]))", None).await;
+        let is_ready = scrapes >= 5.0 && !rules.is_empty() && rules.iter().all(|rule| rule["health"] == "ok");
+        if is_ready { Ok(rules) } else { Err(format!("{scrapes} scrapes")) }
+    })
+    .await;
+    let mut silent = Vec::new();
+    for (place, expression) in panels() {
+        if !prometheus.has_data(&expression).await && !says_none(&place) {
+            silent.push(format!("{place}\n    {expression}"));
+        }
+    }
+    for rule in rules.iter().filter(|rule| rule["type"] == "alerting") {
+        let query = without_threshold(rule["query"].as_str().unwrap());
+        if !prometheus.has_data(query).await {
+            silent.push(format!("rule {}\n    {query}", rule["name"]));
+        }
+    }
+    assert!(silent.is_empty(), "no data for\n{}", silent.join("\n"));
+    assert_eq!(prometheus.value(&expression_of("Traffic", "Failed"), None).await, 0.0, "the error rate");
+    let firing: Vec<_> = rules.iter().filter(|rule| rule["state"] == "firing").map(|rule| &rule["name"]).collect();
+    assert!(firing.is_empty(), "{firing:?}");
+}
+
+/// The panel says in words that there is none, where a figure would be wrong.
+fn says_none(place: &str) -> bool {
+    ["Tollgate: Cost: Days until models go", "Tollgate: Limits: Permits left"].contains(&place)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quiet_is_told_as_quiet_by_a_gate_without_traffic_and_by_one_that_is_well() {
+    let Some(tools) = tool(TOOLS, "quiet dashboards on a real Prometheus") else { return };
+    nothing_is_silent(&Gate::start(), &tools, async |_: &Gate| {}).await;
+    nothing_is_silent(&Gate::start(), &tools, async |gate: &Gate| {
+        for n in 0..40 {
+            let body = json!({"prompt": format!("question {n}"), "max_tokens": 8});
+            let reply =
+                gate.client.post(gate.url(&format!("/run/{LLAMA}"))).bearer_auth(TOKEN).json(&body).send().await;
+            assert_eq!(reply.unwrap().status(), 200);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }
 
 /// Runs promtool, and fails with its words.

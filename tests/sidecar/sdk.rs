@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use tollgate::openai::Form;
 use tollgate::sidecar::config::Config;
 
 use crate::support::{Gate, tool, vendor};
@@ -14,14 +15,20 @@ const ONE_A_SECOND: &str = "
     [limits.models.'@cf/meta/llama-3.2-3b-instruct']
     requests = 1
     per = '1s'
+    [[budgets]]
+    name = 'nothing'
+    limit = '0.001 neurons'
+    window = 'month'
+    models = ['@cf/meta/llama-3.1-8b-instruct-fp8']
 ";
 
-fn gate(openai_streams: bool) -> Gate {
+fn gate(v1: Form) -> Gate {
     Gate::with(vendor(), |config| {
-        let limits = Config::parse(ONE_A_SECOND, "test").unwrap().limits;
+        let Config { limits, budgets, .. } = Config::parse(ONE_A_SECOND, "test").unwrap();
+        config.budgets = budgets;
         config.limits.max_wait = limits.max_wait;
         config.limits.models.extend(limits.models);
-        config.compat.openai_streams = openai_streams;
+        config.compat.v1 = v1;
     })
 }
 
@@ -34,44 +41,88 @@ fn run(command: &mut Command) {
 }
 
 /// Runs a file of tests with node's own runner, beside the packages that are installed.
-fn node_test(file: &str, variable: &str, value: &str) {
+fn node_test(file: &str, variables: &[(&str, &str)]) {
     let Some(installed) = tool("TOLLGATE_TEST_NODE", &format!("tests/node/{file}")) else { return };
     let place = crate::support::node_place(Path::new(&installed));
     let mut node = Command::new(Path::new(&installed).join("node_modules/.bin/node"));
-    run(node.args(["--test", file]).current_dir(place.path()).env(variable, value));
+    run(node.args(["--test", file]).current_dir(place.path()).envs(variables.iter().copied()));
 }
 
 fn through(gate: &Gate, file: &str) {
-    node_test(file, "TOLLGATE_URL", &gate.url(""));
+    node_test(file, &[("TOLLGATE_URL", &gate.url(""))]);
 }
 
 #[test]
 fn the_openai_python_client() {
     let Some(python) = tool("TOLLGATE_TEST_PYTHON", "the openai Python client") else { return };
-    for compat in [false, true] {
+    for v1 in [Form::OpenAi, Form::Vendor] {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/openai_client.py");
-        run(Command::new(&python).arg(script).arg(gate(compat).url("/v1")));
+        run(Command::new(&python).arg(script).arg(gate(v1).url("/v1")));
     }
 }
 
 #[test]
 fn the_openai_node_client() {
-    for compat in [false, true] {
-        through(&gate(compat), "openai.test.js");
+    for v1 in [Form::OpenAi, Form::Vendor] {
+        through(&gate(v1), "openai.test.js");
     }
 }
 
 #[test]
+fn older_openai_node_clients() {
+    for version in ["openai5", "openai6"] {
+        let gate = gate(Form::OpenAi);
+        node_test("openai.test.js", &[("TOLLGATE_URL", &gate.url("")), ("TOLLGATE_OPENAI", version)]);
+    }
+}
+
+#[test]
+fn the_ai_sdks_provider_of_openais_form() {
+    through(&gate(Form::OpenAi), "openai-compatible.test.js");
+}
+
+/// A script of `tests/clients/python`, unless its name is left out.
+fn python_client(name: &str) {
+    if std::env::var("TOLLGATE_TEST_WITHOUT").is_ok_and(|without| without.split(',').any(|part| part == name)) {
+        eprintln!("left out: {name} (TOLLGATE_TEST_WITHOUT)");
+        return;
+    }
+    let Some(python) = tool("TOLLGATE_TEST_CLIENTS", &format!("tests/clients/python/{name}.py")) else { return };
+    let script = format!("{}/tests/clients/python/{name}.py", env!("CARGO_MANIFEST_DIR"));
+    run(Command::new(&python).arg(script).arg(gate(Form::OpenAi).url("")));
+}
+
+#[test]
+fn generated_calls_hold_before_openais_own_models() {
+    python_client("openai_strict");
+}
+
+#[test]
+fn litellm() {
+    python_client("litellm_client");
+}
+
+#[test]
+fn langchain_openai() {
+    python_client("langchain_client");
+}
+
+#[test]
+fn pydantic_ai() {
+    python_client("pydantic_ai_client");
+}
+
+#[test]
 fn the_cloudflare_node_client() {
-    through(&gate(false), "cloudflare.test.js");
+    through(&gate(Form::OpenAi), "cloudflare.test.js");
 }
 
 #[test]
 fn the_vercel_ai_sdk() {
-    through(&gate(false), "ai.test.js");
+    through(&gate(Form::OpenAi), "ai.test.js");
 }
 
 #[test]
 fn the_dashboards_fit_grafanas_schema_and_the_compose_file_its_paths() {
-    node_test("dashboards.test.js", "TOLLGATE_DASHBOARDS", concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards"));
+    node_test("dashboards.test.js", &[("TOLLGATE_DASHBOARDS", concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards"))]);
 }

@@ -1,7 +1,7 @@
 //! What an account has spent here, and what the vendor's books say of it.
 
 use super::Budgets;
-use super::window::millis;
+use super::window::Moment;
 use crate::neurons::Neurons;
 
 /// What an account has spent here of a budget that counts accounts, in the window that is open.
@@ -21,14 +21,14 @@ pub struct Standing {
 impl Budgets {
     /// How an account stands with each budget of [`Scope::Account`](super::Scope::Account).
     pub fn of_account(&self, account: &str) -> Vec<Standing> {
-        let now = millis(self.settings.clock.now());
+        let now = Moment::of(&*self.settings.clock);
         let standing = |table: &super::table::Table| {
             let rule = &table.rule.rule;
             let bucket = table.named(rule.bucket_of_account(account)?, now);
             Some(Standing {
                 budget: rule.name.clone(),
                 models: rule.models.clone(),
-                start_ms: rule.window.span(now, false).start,
+                start_ms: rule.window.span(now.wall, false).start,
                 spent: bucket.lock(now).spent,
             })
         };
@@ -49,12 +49,12 @@ impl Budgets {
     }
 
     fn take_up(&self, account: &str, then: &Standing, booked: Neurons, only_more: bool) {
-        let now = millis(self.settings.clock.now());
+        let now = Moment::of(&*self.settings.clock);
         let Some(table) = self.tables.iter().find(|table| table.rule.rule.name == then.budget) else { return };
         let Some(name) = table.rule.rule.bucket_of_account(account) else { return };
         let more = table.named(name, now).book(then.start_ms, booked, then.spent, only_more);
         if !more.is_zero() {
-            table.rule.pace.lock().note(now, more);
+            table.rule.pace.lock().note(now.steady, more);
         }
     }
 }

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::ledger::{Lease, Ledger};
 use super::pace::Pace;
 use super::rule::{OnExceeded, Rule};
-use super::window::{Clock, Millis, Span, millis};
+use super::window::{Clock, Millis, Moment, Span};
 use crate::neurons::Neurons;
 
 /// The spending of a budget, or of one value that it is split by.
@@ -31,24 +33,28 @@ pub(super) struct Active {
     pub(super) ledger_name: Arc<str>,
     pub(super) rejected: AtomicU64,
     pub(super) pace: Mutex<Pace>,
+    /// The start of the window that was last told to lie in the future.
+    pub(super) told_future: AtomicU64,
 }
 
 /// What a bucket's lock guards.
 #[derive(Default)]
 pub(super) struct State {
-    /// Oldest first; reservations are made in the last. An aligned window has one.
+    /// What counts now, oldest first; reservations are made in the last. An aligned window has one.
     slots: VecDeque<Slot>,
-    /// Of all slots.
+    /// What does not count now, and will again if the wall clock is set back, or forth.
+    aside: Vec<Slot>,
+    /// Of all slots that count.
     pub(super) spent: Neurons,
-    /// What the vendor's books have beyond what is spent here, or what they have less, in this window. In micro-neurons.
-    beyond: i64,
     pub(super) reserved: Neurons,
     /// By ticket: who came first is served first.
     queue: BTreeMap<u64, Waiter>,
     /// What all who wait need.
     wanted: Neurons,
-    /// The ledger cannot write: calls go on without a lease.
-    uncovered: bool,
+    /// No more will be spent, so no lease runs ahead.
+    is_released: bool,
+    /// Since when the ledger cannot write.
+    unwritten_since: Option<Instant>,
     /// It has left the table: whoever still found it looks again.
     pub(super) retired: bool,
 }
@@ -59,6 +65,10 @@ struct Slot {
     reserved: Neurons,
     /// Spending up to this is on the books.
     covered: Neurons,
+    /// What the vendor's books have beyond what is spent here, or what they have less. In micro-neurons.
+    beyond: i64,
+    /// When it will be over by the steady clock, and can count no more wherever the wall clock is set to.
+    over_at: Millis,
 }
 
 struct Waiter {
@@ -74,21 +84,43 @@ pub(super) enum Verdict {
     Lease,
     /// Not before others settle.
     Settling,
+    /// Not before the ledger can write again.
+    Unwritten,
     /// Not in this window.
     Full,
 }
 
 /// A lease runs ahead by this part of the limit.
 const LEAD: u64 = 100;
+/// The ledger is waited for no longer than this; then calls that no lease covers are refused until it can write.
+pub(super) const LEDGER_WAIT: Duration = Duration::from_secs(2);
+/// A wall clock that is behind by less is not set back: others have read it between.
+const JITTER: Millis = 500;
+/// How long a window that is over is remembered, for a wall clock that is set back just then.
+const GRACE: Millis = 60_000;
+/// More windows than a wall clock that is set forth and back comes to in one of them.
+const MAX_ASIDE: usize = 128;
 
 // === impl Active ===
 
 impl Active {
-    pub(super) fn now(&self) -> Millis {
-        millis(self.clock.now())
+    pub(super) fn now(&self) -> Moment {
+        Moment::of(&*self.clock)
     }
 
-    fn only_counts(&self) -> bool {
+    /// Tells once of each window that begins in the future.
+    fn tell_future(&self, span: Span, now: Moment) {
+        if self.told_future.swap(span.start, Ordering::Relaxed) != span.start {
+            tracing::warn!(
+                budget = self.rule.name,
+                ahead_seconds = (span.start - now.wall) / 1000,
+                "calls were counted in a window that begins in the future: the clock was ahead, or is behind now; the \
+                 budget counts the window that the clock tells now, and what it has of others where they come"
+            );
+        }
+    }
+
+    pub(super) fn only_counts(&self) -> bool {
         self.rule.on_exceeded == OnExceeded::Allow
     }
 
@@ -110,34 +142,40 @@ impl Bucket {
     }
 
     /// Its state at a moment.
-    pub(super) fn lock(&self, now: Millis) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self, now: Moment) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
-        state.roll(&self.rule.rule, now);
+        state.roll(&self.rule, now);
         state
     }
 
-    /// Takes up what the books have; a lease that nobody settled counts as spent. Says how much that is.
-    pub(super) fn restore(&self, lease: &Lease, now: Millis) -> Neurons {
-        let mut state = self.state.lock();
+    /// Takes up what the books have; a lease that nobody settled counts as spent. Says how much that is, where it counts now.
+    pub(super) fn restore(&self, lease: &Lease, now: Moment) -> Neurons {
+        let mut state = self.lock(now);
         let span = self.rule.rule.window.span(lease.start_ms, self.rule.rule.sliding);
-        if span.start != lease.start_ms || span.expires <= now || state.slots.iter().any(|s| s.span.start >= span.start)
-        {
+        if span.start != lease.start_ms {
             return Neurons::ZERO;
         }
         let spent = lease.upto.max(lease.spent);
-        state.slots.push_back(Slot { span, spent, reserved: Neurons::ZERO, covered: spent });
-        state.spent += spent;
-        spent.saturating_sub(lease.spent)
+        if let Some(slot) = state.slot(span.start) {
+            // The window that is now, made when the bucket was locked.
+            (slot.spent, slot.covered) = (slot.spent.max(spent), spent);
+            state.sum_up();
+        } else {
+            let over_at = now.steady + (span.expires - span.start) + GRACE;
+            state.aside.push(Slot { spent, covered: spent, over_at, ..Slot::new(span) });
+            state.turn(&self.rule, now);
+        }
+        let counts = state.slots.iter().any(|slot| slot.span.start == span.start);
+        if counts { spent.saturating_sub(lease.spent) } else { Neurons::ZERO }
     }
 
     /// Moves a reservation to what was spent. Where its window is over it is no matter any more.
     pub(super) fn settle(self: &Arc<Self>, start: Millis, reserved: Neurons, cost: Neurons) {
         let mut state = self.state.lock();
-        let Some(slot) = state.slots.iter_mut().rev().find(|slot| slot.span.start == start) else { return };
+        let Some(slot) = state.slot(start) else { return };
         slot.reserved = slot.reserved.saturating_sub(reserved);
         slot.spent += cost;
-        state.reserved = state.reserved.saturating_sub(reserved);
-        state.spent += cost;
+        state.sum_up();
         state.wake_next();
         self.list(&state);
     }
@@ -150,8 +188,9 @@ impl Bucket {
         }
     }
 
-    /// Has the ledger look at it in any case.
-    pub(super) fn list_always(self: &Arc<Self>) {
+    /// Has its leases lowered to what is spent, before the ledger is closed.
+    pub(super) fn release(self: &Arc<Self>) {
+        self.state.lock().is_released = true;
         if let Some(ledger) = &self.rule.ledger {
             self.is_listed.store(true, Ordering::Release);
             ledger.renew(self.clone());
@@ -163,14 +202,14 @@ impl Bucket {
     pub fn leases(&self, is_closing: bool) -> Vec<Lease> {
         self.is_listed.store(false, Ordering::Release);
         let mut state = self.lock(self.rule.now());
-        let last = state.slots.len().saturating_sub(1);
-        let target = |(n, slot): (usize, &Slot)| {
-            let lead = if n == last && !is_closing { state.wanted_lead(&self.rule) } else { Neurons::ZERO };
-            slot.used() + lead
-        };
-        let targets: Vec<_> = state.slots.iter().enumerate().map(target).collect();
+        let current = state.slots.back().map(|slot| slot.span.start);
+        let lead = if is_closing { Neurons::ZERO } else { state.wanted_lead(&self.rule) };
         let mut leases = Vec::new();
-        for (slot, upto) in state.slots.iter_mut().zip(targets) {
+        let State { slots, aside, .. } = &mut *state;
+        // What the books have too much of a window that is over is of no matter while the process lives.
+        let aside = aside.iter_mut().filter(|slot| is_closing || slot.used() > slot.covered);
+        for slot in slots.iter_mut().chain(aside) {
+            let upto = slot.used() + if Some(slot.span.start) == current { lead } else { Neurons::ZERO };
             if slot.covered == upto {
                 continue;
             }
@@ -191,9 +230,9 @@ impl Bucket {
     /// For the [`Ledger`]: these are on the books.
     pub fn written<'a>(self: &Arc<Self>, leases: impl IntoIterator<Item = &'a Lease>) {
         let mut state = self.state.lock();
-        state.uncovered = false;
+        state.unwritten_since = None;
         for lease in leases {
-            if let Some(slot) = state.slots.iter_mut().find(|slot| slot.span.start == lease.start_ms) {
+            if let Some(slot) = state.slot(lease.start_ms) {
                 slot.covered = lease.upto;
             }
         }
@@ -201,12 +240,11 @@ impl Bucket {
         self.list(&state);
     }
 
-    /// For the [`Ledger`]: the books cannot be written. Calls go on without a lease until they can.
+    /// For the [`Ledger`]: the books cannot be written. They have at least what the last lease covers, and no more is spent
+    /// until they can.
     pub fn unwritten(&self) {
         let mut state = self.state.lock();
-        state.uncovered = true;
-        // What the books have is not known now; all of it is written again.
-        state.slots.iter_mut().for_each(|slot| slot.covered = Neurons::ZERO);
+        state.unwritten_since.get_or_insert_with(Instant::now);
         state.wake_next();
     }
 
@@ -214,13 +252,11 @@ impl Bucket {
     /// much. Says how much more that makes than was known.
     pub(super) fn book(&self, start: Millis, booked: Neurons, spent: Neurons, at_least: bool) -> Neurons {
         let mut state = self.lock(self.rule.now());
-        if state.slots.back().is_none_or(|slot| slot.span.start != start) {
-            return Neurons::ZERO;
-        }
-        let micro = |neurons: Neurons| i64::try_from(neurons.micro()).unwrap_or(i64::MAX);
         let before = state.counted();
+        let Some(slot) = state.slots.back_mut().filter(|slot| slot.span.start == start) else { return Neurons::ZERO };
+        let micro = |neurons: Neurons| i64::try_from(neurons.micro()).unwrap_or(i64::MAX);
         let beyond = micro(booked) - micro(spent);
-        state.beyond = if at_least { beyond.max(state.beyond) } else { beyond };
+        slot.beyond = if at_least { beyond.max(slot.beyond) } else { beyond };
         state.wake_next();
         state.counted().saturating_sub(before)
     }
@@ -230,13 +266,17 @@ impl Bucket {
         self.state.lock().leave(ticket);
     }
 
-    /// Out of use: nothing spent in any window that still counts, nothing reserved, nobody waiting.
-    pub(super) fn retire_if_idle(&self, now: Millis) -> bool {
+    /// Out of use: nothing spent in any window that counts or may count again, nothing reserved, nobody waiting. Where the
+    /// table `is_full`, what does not count now is let go of.
+    pub(super) fn retire_if_idle(&self, now: Moment, is_full: bool) -> bool {
         // A bucket whose lock is held is in use.
         let Some(mut state) = self.state.try_lock() else { return false };
-        state.roll(&self.rule.rule, now);
-        state.retired =
-            state.queue.is_empty() && state.spent.is_zero() && state.reserved.is_zero() && state.beyond == 0;
+        state.roll(&self.rule, now);
+        state.aside.retain(|slot| slot.over_at > now.steady);
+        let is_unused = |slot: &Slot| slot.used().is_zero() && slot.beyond == 0;
+        state.retired = state.queue.is_empty()
+            && state.slots.iter().all(is_unused)
+            && state.aside.iter().all(|slot| is_unused(slot) || is_full && slot.reserved.is_zero());
         state.retired
     }
 }
@@ -249,7 +289,7 @@ pub(super) fn reserve_in_all<'a>(
 ) -> Option<Vec<Millis>> {
     let mut states: Vec<_> = buckets.clone().map(|bucket| bucket.lock(bucket.rule.now())).collect();
     let has_room = |(bucket, state): (&Arc<Bucket>, &MutexGuard<'_, State>)| {
-        !state.retired && state.verdict(&bucket.rule, needed, u64::MAX, true) == Verdict::Room
+        !state.retired && state.verdict(&bucket.rule, needed, u64::MAX, false) == Verdict::Room
     };
     if !buckets.clone().zip(&states).all(has_room) {
         return None;
@@ -269,25 +309,55 @@ impl std::fmt::Debug for Bucket {
 // === impl State ===
 
 impl State {
-    /// Lets go of what counts no more. A clock that goes back changes nothing.
-    fn roll(&mut self, rule: &Rule, now: Millis) {
-        if self.slots.back().is_some_and(|last| now < last.span.end) {
-            return;
+    /// Counts what counts at this moment.
+    fn roll(&mut self, rule: &Active, now: Moment) {
+        let is_current = |slot: &&mut Slot| slot.span.start <= now.wall + JITTER && now.wall < slot.span.end;
+        match self.slots.back_mut().filter(is_current) {
+            Some(slot) => slot.is_now(now),
+            None => self.turn(rule, now),
         }
-        let span = rule.window.span(now, rule.sliding);
-        while let Some(first) = self.slots.front().filter(|first| first.span.expires <= span.start) {
-            self.spent = self.spent.saturating_sub(first.spent);
-            self.reserved = self.reserved.saturating_sub(first.reserved);
-            self.slots.pop_front();
+    }
+
+    /// Sorts all slots by whether they count in the window that the wall clock tells. Those that do not, because it is over or
+    /// begins in the future, are kept aside until they are over by the steady clock too: the wall clock may have been set, and
+    /// may be set again.
+    fn turn(&mut self, rule: &Active, now: Moment) {
+        let span = rule.rule.window.span(now.wall, rule.rule.sliding);
+        let counts = |slot: &Slot| slot.span.start <= span.start && span.start < slot.span.expires;
+        let all = self.slots.drain(..).chain(self.aside.drain(..));
+        let (mut counting, mut aside): (Vec<_>, Vec<_>) = all.partition(counts);
+        counting.sort_unstable_by_key(|slot| slot.span.start);
+        if counting.last().is_none_or(|last| last.span.start != span.start) {
+            counting.push(Slot::new(span));
         }
-        self.beyond = 0;
-        self.slots.push_back(Slot { span, spent: Neurons::ZERO, reserved: Neurons::ZERO, covered: Neurons::ZERO });
+        aside.retain(|slot| slot.over_at > now.steady);
+        aside.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.over_at));
+        aside.truncate(MAX_ASIDE);
+        if let Some(future) = aside.iter().find(|slot| slot.span.start > span.start && !slot.used().is_zero()) {
+            rule.tell_future(future.span, now);
+        }
+        (self.slots, self.aside) = (counting.into(), aside);
+        if let Some(slot) = self.slots.back_mut() {
+            slot.is_now(now);
+        }
+        self.sum_up();
+    }
+
+    fn sum_up(&mut self) {
+        self.spent = self.slots.iter().map(|slot| slot.spent).sum();
+        self.reserved = self.slots.iter().map(|slot| slot.reserved).sum();
+    }
+
+    /// The slot that begins then, whether it counts now or not.
+    fn slot(&mut self, start: Millis) -> Option<&mut Slot> {
+        self.slots.iter_mut().rev().chain(&mut self.aside).find(|slot| slot.span.start == start)
     }
 
     /// What is spent, as far as anyone knows.
     pub(super) fn counted(&self) -> Neurons {
-        let beyond = Neurons::from_micro(self.beyond.unsigned_abs());
-        if self.beyond < 0 { self.spent.saturating_sub(beyond) } else { self.spent + beyond }
+        let beyond = self.slots.back().map_or(0, |slot| slot.beyond);
+        let size = Neurons::from_micro(beyond.unsigned_abs());
+        if beyond < 0 { self.spent.saturating_sub(size) } else { self.spent + size }
     }
 
     pub(super) fn used(&self) -> Neurons {
@@ -306,8 +376,8 @@ impl State {
         self.left(&rule.rule).saturating_sub(self.wanted)
     }
 
-    /// `ticket` is the caller's place in the queue; one who `is_done_waiting` for the ledger goes on without it.
-    pub(super) fn verdict(&self, rule: &Active, needed: Neurons, ticket: u64, is_done_waiting: bool) -> Verdict {
+    /// `ticket` is the caller's place in the queue, which one that stands `in_line` keeps to.
+    pub(super) fn verdict(&self, rule: &Active, needed: Neurons, ticket: u64, in_line: bool) -> Verdict {
         let limit = rule.rule.limit;
         if rule.only_counts() {
             return Verdict::Room;
@@ -320,11 +390,16 @@ impl State {
         if self.used() + ahead + needed > limit {
             return Verdict::Settling;
         }
-        let is_short = rule.ledger.is_some() && !self.uncovered && {
+        let is_short = rule.ledger.is_some() && {
             let slot = self.slots.back();
             slot.is_none_or(|slot| slot.used() + needed > slot.covered && !needed.is_zero())
         };
-        if (is_behind || is_short) && !is_done_waiting { Verdict::Lease } else { Verdict::Room }
+        let is_hopeless = || self.unwritten_since.is_some_and(|since| since.elapsed() >= LEDGER_WAIT);
+        match is_short {
+            true if is_hopeless() => Verdict::Unwritten,
+            false if !(is_behind && in_line) => Verdict::Room,
+            _ => Verdict::Lease,
+        }
     }
 
     /// Whether others were here before, and what they need.
@@ -391,6 +466,9 @@ impl State {
 
     /// How far the lease should be ahead of what is used.
     fn wanted_lead(&self, rule: &Active) -> Neurons {
+        if self.is_released {
+            return Neurons::ZERO;
+        }
         (self.wanted + rule.lead()).min(self.left(&rule.rule))
     }
 
@@ -404,12 +482,24 @@ impl State {
             || is_waited_for
             || last.used() > last.covered
             || self.slots.iter().rev().skip(1).any(|slot| slot.covered != slot.used())
+            || self.aside.iter().any(|slot| slot.used() > slot.covered)
     }
 }
 
 // === impl Slot ===
 
 impl Slot {
+    fn new(span: Span) -> Self {
+        let nothing = Neurons::ZERO;
+        Self { span, spent: nothing, reserved: nothing, covered: nothing, beyond: 0, over_at: 0 }
+    }
+
+    /// It is the window of this moment, so it lasts for the rest of that from here on.
+    fn is_now(&mut self, now: Moment) {
+        let over_at = now.steady + self.span.expires.saturating_sub(now.wall) + GRACE;
+        self.over_at = self.over_at.max(over_at);
+    }
+
     fn used(&self) -> Neurons {
         self.spent + self.reserved
     }

@@ -8,13 +8,14 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::bucket::{Active, Bucket, State, Verdict};
+use super::bucket::{Active, Bucket, LEDGER_WAIT, State, Verdict};
 use super::ledger::Ledger;
 use super::pace::Pace;
 use super::reservation::Reservation;
 use super::rule::{self, OnExceeded, Rule, RuleError};
 use super::table::{Sums, Table};
-use super::window::{Clock, Millis, SystemClock, millis};
+use super::unbounded::{self, Unpriced};
+use super::window::{Clock, Moment, SystemClock};
 use crate::Error;
 use crate::call::Call;
 use crate::catalogue::{Catalogue, Model, Task};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub clamp_max_tokens: bool,
     /// But not with less than this.
     pub min_tokens: u32,
+    /// What becomes of a call whose cost nothing bounds.
+    pub unpriced: Unpriced,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
     /// What outlives the process; without one, nothing.
@@ -102,9 +105,6 @@ struct Place {
     bucket: Option<Arc<Bucket>>,
 }
 
-/// The ledger is waited for no longer than this; then calls go on without a lease.
-const LEDGER_WAIT: Duration = Duration::from_secs(2);
-
 // === impl Settings ===
 
 impl Default for Settings {
@@ -116,6 +116,7 @@ impl Default for Settings {
             max_buckets: 100_000,
             clamp_max_tokens: false,
             min_tokens: 16,
+            unpriced: Unpriced::default(),
             clock: Arc::new(SystemClock),
             ledger: None,
         }
@@ -129,21 +130,27 @@ impl Budgets {
     pub fn new(settings: Settings, catalogue: impl Into<Arc<Catalogue>>) -> Result<Self, RuleError> {
         let rules: Vec<_> = settings.rules.iter().cloned().map(Arc::new).collect();
         rule::check(&rules)?;
-        let now = millis(settings.clock.now());
+        let now = Moment::of(&*settings.clock);
         let keep = |rule: Arc<Rule>| {
             let active = Active {
                 clock: settings.clock.clone(),
                 ledger: settings.ledger.clone(),
                 ledger_name: rule.ledger_name().into(),
                 rejected: AtomicU64::new(0),
-                pace: Mutex::new(Pace::new(now)),
+                pace: Mutex::new(Pace::new(now.steady)),
+                told_future: AtomicU64::new(0),
                 rule,
             };
             Table::new(Arc::new(active), settings.max_buckets)
         };
         let tables: Vec<_> = rules.into_iter().map(keep).collect();
         for table in &tables {
-            let unsettled = table.restore(now);
+            let unsettled = table.restore(now).map_err(|why| RuleError {
+                name: table.rule.rule.name.clone(),
+                why: format!(
+                    "cannot go on from what was spent before ({why}): restore the file from a copy, or move it away to begin anew"
+                ),
+            })?;
             if !unsettled.is_zero() {
                 tracing::warn!(
                     budget = table.rule.rule.name,
@@ -172,7 +179,7 @@ impl Budgets {
 
     /// How each budget stands now.
     pub fn status(&self) -> Vec<Status> {
-        let now = millis(self.settings.clock.now());
+        let now = Moment::of(&*self.settings.clock);
         self.tables.iter().map(|table| status(table, now)).collect()
     }
 
@@ -181,7 +188,11 @@ impl Budgets {
         if !self.tables.iter().any(|table| table.rule.rule.applies(call)) {
             return Some(Ok(None));
         }
-        match self.attempt(call, Estimate::of(call).upper, &mut None, false) {
+        let needed = match self.needed(call) {
+            Ok(needed) => needed,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        match self.attempt(call, needed, &mut None) {
             Tried::Reserved(reservation) => Some(Ok(Some(reservation))),
             Tried::Refused(refusal) => Some(Err(refusal)),
             Tried::Wait { .. } => None,
@@ -190,14 +201,13 @@ impl Budgets {
 
     /// Reserves what the call may cost, waiting for others to settle where that may help.
     pub(crate) async fn reserve(&self, call: &Call) -> Result<Arc<Reservation>, Refusal> {
-        let needed = Estimate::of(call).upper;
+        let needed = self.needed(call)?;
         let began = Instant::now();
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let mut place = Some(Place { ticket, notify: Arc::default(), bucket: None });
-        let mut is_done_waiting = false;
         let mut lease_wanted_at = None;
         let reserved = loop {
-            let (bucket, verdict, relief) = match self.attempt(call, needed, &mut place, is_done_waiting) {
+            let (bucket, verdict, relief) = match self.attempt(call, needed, &mut place) {
                 Tried::Reserved(reservation) => break Ok(reservation),
                 Tried::Refused(refusal) => break Err(refusal),
                 Tried::Wait { bucket, verdict, relief } => (bucket, verdict, relief),
@@ -208,9 +218,12 @@ impl Budgets {
                 lease_wanted_at = None;
                 self.settings.max_wait.saturating_sub(began.elapsed())
             };
-            is_done_waiting = left.is_zero();
-            if is_done_waiting && verdict != Verdict::Lease {
-                break Err(self.refusal(&bucket, needed));
+            if left.is_zero() {
+                break Err(if verdict == Verdict::Lease {
+                    unwritten(&bucket)
+                } else {
+                    self.refusal(&bucket, needed, call)
+                });
             }
             if let Some(place) = &place {
                 let _ = tokio::time::timeout(left.min(relief), place.notify.notified()).await;
@@ -220,15 +233,41 @@ impl Budgets {
         reserved
     }
 
+    /// What a call reserves: its bound, or what stands in for one where nothing bounds it.
+    fn needed(&self, call: &Call) -> Result<Neurons, Refusal> {
+        let estimate = Estimate::of(call);
+        if let Some(upper) = estimate.upper {
+            return Ok(upper);
+        }
+        let may_refuse = |rule: &Rule| rule.on_exceeded != OnExceeded::Allow && rule.applies(call);
+        let held = self.tables.iter().map(|table| &table.rule.rule).find(|rule| may_refuse(rule));
+        match (held, self.settings.unpriced) {
+            (Some(rule), Unpriced::Refuse) => {
+                let error = unbounded::error(call, rule, &self.settings);
+                Err(Refusal { error, instead: self.instead(rule) })
+            }
+            (Some(_), Unpriced::AtMost(neurons)) => Ok(neurons),
+            _ => Ok(estimate.likely),
+        }
+    }
+
+    /// The model that a rule sends to what it has no room for.
+    fn instead(&self, rule: &Rule) -> Option<Arc<Model>> {
+        match &rule.on_exceeded {
+            OnExceeded::Model(id) => Some(self.catalogue.find(id, Task::TextGeneration)),
+            OnExceeded::Reject | OnExceeded::Allow => None,
+        }
+    }
+
     /// Locks every bucket that counts the call, in the rules' order, so that nobody sees a part of a reservation and two
     /// calls never wait for each other's locks.
-    fn attempt(&self, call: &Call, needed: Neurons, place: &mut Option<Place>, is_done_waiting: bool) -> Tried {
-        let now = millis(self.settings.clock.now());
+    fn attempt(&self, call: &Call, needed: Neurons, place: &mut Option<Place>) -> Tried {
+        let now = Moment::of(&*self.settings.clock);
         loop {
             let buckets = self.buckets(call, now);
             let states: Vec<_> = buckets.iter().map(|bucket| bucket.lock(now)).collect();
             if states.iter().all(|state| !state.retired) {
-                return self.decide(call, needed, place, is_done_waiting, &buckets, states);
+                return self.decide(call, needed, place, &buckets, states);
             }
         }
     }
@@ -238,13 +277,12 @@ impl Budgets {
         call: &Call,
         needed: Neurons,
         place: &mut Option<Place>,
-        is_done_waiting: bool,
         buckets: &[Arc<Bucket>],
         mut states: Vec<MutexGuard<'_, State>>,
     ) -> Tried {
         let ticket = place.as_ref().map_or(u64::MAX, |place| place.ticket);
         let verdicts = buckets.iter().zip(&states);
-        let verdicts = verdicts.map(|(bucket, state)| state.verdict(&bucket.rule, needed, ticket, is_done_waiting));
+        let verdicts = verdicts.map(|(bucket, state)| state.verdict(&bucket.rule, needed, ticket, true));
         let worst = verdicts.enumerate().max_by_key(|(n, verdict)| (*verdict, std::cmp::Reverse(*n)));
         let (blocking, verdict) = worst.unwrap_or((0, Verdict::Room));
         match verdict {
@@ -259,11 +297,15 @@ impl Budgets {
             }
             Verdict::Full => {
                 drop(states);
-                Tried::Refused(self.refusal(&buckets[blocking], needed))
+                Tried::Refused(self.refusal(&buckets[blocking], needed, call))
+            }
+            Verdict::Unwritten => {
+                drop(states);
+                Tried::Refused(unwritten(&buckets[blocking]))
             }
             Verdict::Lease | Verdict::Settling => {
                 let (bucket, state) = (&buckets[blocking], &mut states[blocking]);
-                let relief = Duration::from_millis(state.next_relief().saturating_sub(bucket.rule.now()).max(1));
+                let relief = Duration::from_millis(state.next_relief().saturating_sub(bucket.rule.now().wall).max(1));
                 let may_wait = verdict == Verdict::Lease || self.may_wait(place, state);
                 if may_wait && let Some(place) = place {
                     state.wait(place.ticket, needed, place.notify.clone());
@@ -276,7 +318,7 @@ impl Budgets {
                 if may_wait {
                     Tried::Wait { bucket: bucket.clone(), verdict, relief }
                 } else {
-                    Tried::Refused(self.refusal(bucket, needed))
+                    Tried::Refused(self.refusal(bucket, needed, call))
                 }
             }
         }
@@ -287,47 +329,54 @@ impl Budgets {
         !self.settings.max_wait.is_zero() && (is_queued || state.queue_length() < self.settings.max_waiting)
     }
 
-    fn buckets(&self, call: &Call, now: Millis) -> Vec<Arc<Bucket>> {
+    fn buckets(&self, call: &Call, now: Moment) -> Vec<Arc<Bucket>> {
         let counting = self.tables.iter().filter(|table| table.rule.rule.applies(call));
         counting.map(|table| table.find(call, now)).collect()
     }
 
     /// The most that a call like this one may cost now, in every budget that counts it.
     pub(super) fn room(&self, call: &Call) -> Neurons {
-        let now = millis(self.settings.clock.now());
+        let now = Moment::of(&*self.settings.clock);
         let room = |bucket: Arc<Bucket>| bucket.lock(now).room(&bucket.rule);
         self.buckets(call, now).into_iter().map(room).min().unwrap_or_default()
     }
 
-    fn refusal(&self, bucket: &Arc<Bucket>, needed: Neurons) -> Refusal {
+    fn refusal(&self, bucket: &Arc<Bucket>, needed: Neurons, call: &Call) -> Refusal {
         let rule = &bucket.rule;
         let now = rule.now();
         let state = bucket.lock(now);
         let left = state.left(&rule.rule);
-        let resets = state.free_at(&rule.rule, needed).map(|at| Duration::from_millis(at.saturating_sub(now)));
+        let resets = state.free_at(&rule.rule, needed).map(|at| Duration::from_millis(at.saturating_sub(now.wall)));
         drop(state);
+        let hint = unbounded::limit_hint(call, &self.settings).unwrap_or_default();
         let error = Error::BudgetExceeded {
             budget: rule.rule.name.clone(),
             limit: rule.rule.limit,
             left,
             needed,
-            mend: mend(&rule.rule, resets),
+            mend: hint + &mend(&rule.rule, resets),
             retry_after: resets,
         };
-        let instead = match &rule.rule.on_exceeded {
-            OnExceeded::Model(id) => Some(self.catalogue.find(id, Task::TextGeneration)),
-            OnExceeded::Reject | OnExceeded::Allow => None,
-        };
-        Refusal { error, instead }
+        Refusal { error, instead: self.instead(&rule.rule) }
     }
 
     /// Counts a call that is refused in the end.
     pub(super) fn count(&self, error: &Error) {
-        let Error::BudgetExceeded { budget, .. } = error else { return };
+        let (Error::BudgetExceeded { budget, .. } | Error::CostUnbounded { budget, .. }) = error else { return };
         if let Some(table) = self.tables.iter().find(|table| table.rule.rule.name == *budget) {
             table.rule.rejected.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// What is spent now would be forgotten with the process.
+fn unwritten(bucket: &Bucket) -> Refusal {
+    let why = format!(
+        "the budget {:?} cannot be spent from: its books cannot be written, and what its last lease covers is used up; make \
+         room on the disk of [records] path, or see the log",
+        bucket.rule.rule.name
+    );
+    Refusal { error: Error::Unavailable(why), instead: None }
 }
 
 fn mend(rule: &Rule, resets: Option<Duration>) -> String {
@@ -350,13 +399,13 @@ impl std::fmt::Debug for Budgets {
     }
 }
 
-fn status(table: &Table, now: Millis) -> Status {
+fn status(table: &Table, now: Moment) -> Status {
     let rule = &table.rule;
     let Sums { buckets, spent, reserved, elsewhere } = table.sums(now);
     let left = table.least_left(now);
-    let pace = rule.pace.lock().per_second(now);
+    let pace = rule.pace.lock().per_second(now.steady);
     let seconds = left.as_f64() / pace;
-    let end = rule.rule.window.span(now, rule.rule.sliding).end;
+    let end = rule.rule.window.span(now.wall, rule.rule.sliding).end;
     let resets = Some(end).filter(|_| !rule.rule.sliding).or_else(|| table.next_relief(now)).unwrap_or(end);
     Status {
         name: rule.rule.name.clone(),

@@ -4,6 +4,10 @@
 //! the process is killed, the books have at least that much, and no call waits for a disk. A lease runs about 1% of the
 //! budget ahead of what is spent and reserved; it is renewed before it runs out, and lowered again when reservations turn
 //! out to have been too high. A ledger that is shared by several replicas grants slices of one limit in the same way.
+//!
+//! Where the books cannot be written (a full disk), a bucket spends what its last lease covers; then calls that it counts are
+//! refused with 503 until they can. A budget that only counts refuses nothing, and may have spent more than its books tell
+//! after a kill. Where the books cannot be read, a budget that refuses is not set up at all: it would begin anew.
 
 use std::sync::Arc;
 
@@ -12,8 +16,9 @@ use crate::neurons::Neurons;
 
 /// Where leases are written.
 pub trait Ledger: Send + Sync + 'static {
-    /// What the books have of a budget, by [`Lease::budget`]: leases that have not expired.
-    fn load(&self, budget: &str, now_ms: u64) -> Vec<Lease>;
+    /// What the books have of a budget, by [`Lease::budget`], at a moment in milliseconds since 1970, UTC. Leases that have
+    /// expired by then, or begin later, may be among them, and should be for a while: the clock may be wrong at this moment.
+    fn load(&self, budget: &str, now_ms: u64) -> Result<Vec<Lease>, LedgerError>;
 
     /// Has a bucket's leases written soon: [`Bucket::leases`] says what, and [`Bucket::written`] or [`Bucket::unwritten`]
     /// is to be told. Called on a request's path: it must not block. A bucket is not named again until it was asked.
@@ -36,6 +41,18 @@ pub struct Lease {
     pub spent: Neurons,
     /// Spending up to this is on the books.
     pub upto: Neurons,
+}
+
+/// Why a ledger cannot tell what was spent.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct LedgerError(Box<dyn std::error::Error + Send + Sync>);
+
+impl LedgerError {
+    /// For this reason.
+    pub fn new(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(why.into())
+    }
 }
 
 impl Lease {

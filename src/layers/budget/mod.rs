@@ -12,11 +12,17 @@
 //!
 //! # What is promised
 //! - The sum of what is spent and reserved never passes the limit, as long as no call costs more than its upper estimate.
-//!   A model without a price cannot be estimated: it passes while the budget is not used up, and is charged when it is known.
+//!   Where nothing bounds a call's cost (no prices, a translation, a link to a picture), it is refused with what to add, or
+//!   passes as [`Settings::unpriced`] says. A rule that refuses nothing needs no bound.
 //! - An attempt that may have run but was never heard of again (given up by the client, timed out, its connection reset after
 //!   it was sent), and a stream that was cut off, are charged what was reserved for them: upstream may have gone on to the
 //!   end. The receipt tells what flowed. Such an attempt is tried again only if there is room for as much again.
-//! - With a [`Ledger`], what was spent survives `kill -9`; no call waits for a disk unless a lease has run out.
+//! - An attempt whose request never left, because it was given up in a queue or before a connection stood, costs nothing. See
+//!   [`departure`](crate::departure).
+//! - With a [`Ledger`], what was spent survives `kill -9`; no call waits for a disk unless a lease has run out, and none is
+//!   made that the books do not cover.
+//! - The window that the wall clock tells is the one that counts. What was counted while the clock was ahead or behind counts
+//!   in the windows that it told then, and where it is set back, what this window had is remembered.
 //! - A rule of [`Scope::Account`] counts what the vendor's books have, and what was spent and reserved here since they were
 //!   settled: see [`Budgets::book`]. What others spend between two looks at the books can be overshot, and no more.
 //! - Buckets are bounded: see [`Settings::max_buckets`]. Idle ones go.
@@ -63,6 +69,8 @@ mod bucket;
 mod budgets;
 mod clamp;
 #[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
 mod departure_tests;
 mod free;
 mod ledger;
@@ -72,6 +80,7 @@ mod rule;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unbounded;
 mod window;
 
 use std::mem;
@@ -85,9 +94,10 @@ pub use self::bucket::Bucket;
 use self::budgets::Refusal;
 pub use self::budgets::{Budgets, Settings, Status};
 pub use self::free::{FREE, FREE_A_DAY, Plan};
-pub use self::ledger::{Lease, Ledger};
+pub use self::ledger::{Lease, Ledger, LedgerError};
 pub use self::reservation::Reservation;
 pub use self::rule::{OnExceeded, Rule, RuleError, Scope, Split};
+pub use self::unbounded::Unpriced;
 pub use self::window::{Clock, Period, SystemClock};
 use super::{Reply, ReplyFuture};
 use crate::Error;

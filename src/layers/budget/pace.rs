@@ -22,7 +22,7 @@ impl Pace {
 
     pub(super) fn note(&mut self, now: Millis, cost: Neurons) {
         self.weighed = self.weighed * decay(now.saturating_sub(self.at)) + cost.as_f64();
-        self.at = self.at.max(now);
+        self.at = now;
     }
 
     /// In neurons a second; 0 where nothing was spent.

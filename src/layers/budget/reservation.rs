@@ -57,7 +57,7 @@ impl Reservation {
         for (bucket, start) in &*self.parts.lock() {
             bucket.settle(*start, self.needed, cost);
             if !cost.is_zero() {
-                bucket.rule.pace.lock().note(bucket.rule.now(), cost);
+                bucket.rule.pace.lock().note(bucket.rule.now().steady, cost);
             }
         }
     }

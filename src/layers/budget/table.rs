@@ -6,7 +6,8 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::bucket::{Active, Bucket};
-use super::window::Millis;
+use super::ledger::LedgerError;
+use super::window::{Millis, Moment};
 use crate::call::Call;
 use crate::neurons::Neurons;
 
@@ -42,6 +43,7 @@ struct Door {
 
 /// The shared bucket of a rule that is split, in the ledger.
 const SHARED: &str = "*";
+const SWEEP_EVERY: Millis = 60_000;
 
 impl Table {
     pub(super) fn new(rule: Arc<Active>, max_buckets: usize) -> Self {
@@ -50,15 +52,23 @@ impl Table {
         Self { rule, shared, own: DashMap::new(), max_buckets, door: Mutex::default() }
     }
 
-    /// Takes up what the ledger has; says how much of it was never settled.
-    pub(super) fn restore(&self, now: Millis) -> Neurons {
-        let Some(ledger) = &self.rule.ledger else { return Neurons::ZERO };
-        let mut leases = ledger.load(&self.rule.ledger_name, now);
+    /// Takes up what the ledger has; says how much of it was never settled. A rule that only counts begins anew where the ledger
+    /// cannot be read.
+    pub(super) fn restore(&self, now: Moment) -> Result<Neurons, LedgerError> {
+        let Some(ledger) = &self.rule.ledger else { return Ok(Neurons::ZERO) };
+        let mut leases = match ledger.load(&self.rule.ledger_name, now.wall) {
+            Err(why) if self.rule.only_counts() => {
+                tracing::error!(budget = self.rule.rule.name, %why, "what was spent before cannot be read: it counts anew");
+                Vec::new()
+            }
+            loaded => loaded?,
+        };
         leases.sort_by_key(|lease| lease.start_ms);
         let mut door = self.door.lock();
         let restore = |lease: &super::ledger::Lease| {
             if *lease.bucket == *self.shared.name() {
-                if self.rule.rule.is_split() {
+                let span = self.rule.rule.window.span(now.wall, self.rule.rule.sliding);
+                if self.rule.rule.is_split() && lease.start_ms <= span.start {
                     door.shares_until = door.shares_until.max(lease.expires_ms);
                 }
                 return self.shared.restore(lease, now);
@@ -66,7 +76,7 @@ impl Table {
             let bucket = self.own.entry(lease.bucket.to_string()).or_insert_with(|| self.bucket(&lease.bucket)).clone();
             bucket.restore(lease, now)
         };
-        leases.iter().map(restore).sum()
+        Ok(leases.iter().map(restore).sum())
     }
 
     fn bucket(&self, name: &str) -> Arc<Bucket> {
@@ -74,7 +84,7 @@ impl Table {
     }
 
     /// The bucket of a call. It may have retired by the time it is locked; then it is to be found again.
-    pub(super) fn find(&self, call: &Call, now: Millis) -> Arc<Bucket> {
+    pub(super) fn find(&self, call: &Call, now: Moment) -> Arc<Bucket> {
         if !self.rule.rule.is_split() {
             return self.shared.clone();
         }
@@ -82,26 +92,28 @@ impl Table {
     }
 
     /// The bucket of a value.
-    pub(super) fn named(&self, name: String, now: Millis) -> Arc<Bucket> {
+    pub(super) fn named(&self, name: String, now: Moment) -> Arc<Bucket> {
         match self.own.get(&name) {
             Some(bucket) => bucket.clone(),
             None => self.admit(name, now),
         }
     }
 
-    fn admit(&self, name: String, now: Millis) -> Arc<Bucket> {
+    fn admit(&self, name: String, now: Moment) -> Arc<Bucket> {
+        let span = self.rule.rule.window.span(now.wall, self.rule.rule.sliding);
         let mut door = self.door.lock();
         if let Some(bucket) = self.own.get(&name) {
             return bucket.clone();
         }
+        // A wall clock that was ahead has set them further than they can be now.
+        door.shares_until = door.shares_until.min(span.expires);
+        door.next_sweep = door.next_sweep.min(now.wall + SWEEP_EVERY);
         let is_full = self.own.len() >= self.max_buckets;
-        if now >= door.next_sweep || is_full && now + 1_000 >= door.next_sweep {
-            let span = self.rule.rule.window.span(now, self.rule.rule.sliding);
-            door.next_sweep = span.end.min(now + 60_000);
-            self.sweep(now);
+        if now.wall >= door.next_sweep || is_full && now.wall + 1_000 >= door.next_sweep {
+            door.next_sweep = span.end.min(now.wall + SWEEP_EVERY);
+            self.sweep(now, is_full);
         }
-        if now < door.shares_until || self.own.len() >= self.max_buckets {
-            let span = self.rule.rule.window.span(now, self.rule.rule.sliding);
+        if now.wall < door.shares_until || self.own.len() >= self.max_buckets {
             door.shares_until = door.shares_until.max(span.expires);
             if !std::mem::replace(&mut door.warned, true) {
                 tracing::warn!(
@@ -118,17 +130,17 @@ impl Table {
     }
 
     /// Lets go of buckets that count nothing any more.
-    fn sweep(&self, now: Millis) {
-        self.own.retain(|_, bucket| !bucket.retire_if_idle(now));
+    fn sweep(&self, now: Moment, is_full: bool) {
+        self.own.retain(|_, bucket| !bucket.retire_if_idle(now, is_full));
     }
 
     /// Has all leases lowered to what is spent.
     pub(super) fn release(&self) {
-        self.shared.list_always();
-        self.own.iter().for_each(|bucket| bucket.list_always());
+        self.shared.release();
+        self.own.iter().for_each(|bucket| bucket.release());
     }
 
-    pub(super) fn sums(&self, now: Millis) -> Sums {
+    pub(super) fn sums(&self, now: Moment) -> Sums {
         let mut sums = Sums::default();
         let is_split = self.rule.rule.is_split();
         let mut add = |bucket: &Bucket| {
@@ -146,13 +158,13 @@ impl Table {
     }
 
     /// When the first of what was spent counts no more, in any bucket.
-    pub(super) fn next_relief(&self, now: Millis) -> Option<Millis> {
+    pub(super) fn next_relief(&self, now: Moment) -> Option<Millis> {
         let own = self.own.iter().filter_map(|bucket| bucket.lock(now).oldest_expires()).min();
         own.into_iter().chain(self.shared.lock(now).oldest_expires()).min()
     }
 
     /// What the fullest bucket has left.
-    pub(super) fn least_left(&self, now: Millis) -> Neurons {
+    pub(super) fn least_left(&self, now: Moment) -> Neurons {
         let left = |bucket: &Bucket| bucket.lock(now).left(&self.rule.rule);
         self.own.iter().map(|bucket| left(&bucket)).fold(left(&self.shared), Neurons::min)
     }

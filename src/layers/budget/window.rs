@@ -1,6 +1,7 @@
 //! When a budget begins anew.
 
-use std::time::{Duration, SystemTime};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -9,8 +10,14 @@ use serde::{Deserialize, Serialize};
 
 /// Where the time comes from, so that a test can own it.
 pub trait Clock: Send + Sync + 'static {
-    /// The wall clock.
+    /// The wall clock, which may be set forth and back.
     fn now(&self) -> SystemTime;
+
+    /// The time since some fixed moment, by a clock that nobody sets. It tells a wall clock that was set from time that passed.
+    fn steady(&self) -> Duration {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGAN.elapsed()
+    }
 }
 
 /// The system's own.
@@ -36,6 +43,15 @@ pub enum Period {
 /// Milliseconds since 1970, UTC: what windows are reckoned in.
 pub(super) type Millis = u64;
 
+/// When it is, by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// By the wall clock: this alone says which window is now.
+    pub(super) wall: Millis,
+    /// By the steady clock: how much time has passed.
+    pub(super) steady: Millis,
+}
+
 /// What is counted together: all of an aligned window, or a sixtieth of a sliding one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
@@ -56,6 +72,12 @@ const DAY: Millis = 24 * HOUR;
 impl Clock for SystemClock {
     fn now(&self) -> SystemTime {
         SystemTime::now()
+    }
+}
+
+impl Moment {
+    pub(super) fn of(clock: &dyn Clock) -> Self {
+        Self { wall: millis(clock.now()), steady: clock.steady().as_millis() as Millis }
     }
 }
 
@@ -95,11 +117,13 @@ impl Period {
             let slice = self.length_millis() / SLICES;
             let start = now - now % slice;
             // A slice counts until the last of its moments has left the window: the limit holds in every window.
-            return Span { start, end: start + slice, expires: start + slice + self.length_millis() };
+            let end = start.saturating_add(slice);
+            return Span { start, end, expires: end.saturating_add(self.length_millis()) };
         }
+        let fixed = |length: Millis| (now - now % length, (now - now % length).saturating_add(length));
         let (start, end) = match self {
-            Self::Month => month(now).unwrap_or((now - now % DAY, now - now % DAY + DAY)),
-            fixed => (now - now % fixed.length_millis(), now - now % fixed.length_millis() + fixed.length_millis()),
+            Self::Month => month(now).unwrap_or(fixed(DAY)),
+            other => fixed(other.length_millis()),
         };
         Span { start, end, expires: end }
     }

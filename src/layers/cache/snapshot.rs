@@ -1,15 +1,20 @@
 //! What is kept, written to a file and read back: a warm cache survives a restart.
 //!
-//! A line for the secret that the keys were made with; then a line of JSON for each entry, and its body's bytes after it. The file is written beside the old one and takes its place,
-//! so that there is always a whole one.
+//! A line for the secret that the keys were made with; then for each entry a mark, a checksum, a line of JSON, and the body's
+//! bytes. The mark is random and the file's own, so what follows a broken entry is found again: that one alone is left out. The
+//! file is written beside the old one and takes its place, so that there is always a whole one. Files of the first version, which
+//! had neither marks nor checksums, are read up to where they break.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use highway::{HighwayHash, HighwayHasher};
 use http::{HeaderName, HeaderValue};
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
 
 use super::key::{Key, Secret};
@@ -19,6 +24,12 @@ use crate::neurons::Neurons;
 #[derive(Serialize, Deserialize)]
 struct Head {
     secret: [u64; 4],
+    /// Stands before each entry; absent in the first version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<u128>,
+    /// Of the secret and the mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -36,6 +47,9 @@ struct Line {
 
 /// No entry is longer; what says so is a broken file.
 const MAX_LENGTH: usize = 1 << 30;
+const MAX_LINE_BYTES: usize = 1 << 20;
+/// A mark and a checksum.
+const PREFIX_BYTES: usize = 16 + 8;
 
 pub(super) fn save(store: &Store, path: &Path) -> io::Result<()> {
     let beside = path.with_extension("new");
@@ -45,11 +59,16 @@ pub(super) fn save(store: &Store, path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = BufWriter::new(options.open(&beside)?);
-    serde_json::to_writer(&mut file, &Head { secret: store.secret().0 })?;
+    let head = Head::new(store.secret().0);
+    serde_json::to_writer(&mut file, &head)?;
     file.write_all(b"\n")?;
+    let mark = head.mark.unwrap_or_default().to_le_bytes();
     for (key, entry) in store.all() {
-        serde_json::to_writer(&mut file, &Line::of(key, &entry))?;
-        file.write_all(b"\n")?;
+        let mut line = serde_json::to_vec(&Line::of(key, &entry))?;
+        line.push(b'\n');
+        file.write_all(&mark)?;
+        file.write_all(&checksum(&[&line, &entry.body]).to_le_bytes())?;
+        file.write_all(&line)?;
         file.write_all(&entry.body)?;
     }
     file.into_inner()?.sync_all()?;
@@ -66,16 +85,130 @@ pub(super) fn load(store: &Store, path: &Path) -> io::Result<usize> {
     if !store.adopt(Secret(head.secret)) {
         return Ok(0);
     }
+    let entries: &mut dyn Iterator<Item = io::Result<(Key, Entry)>> = match head.mark {
+        Some(mark) if head.checksum == Some(head.expected()) => &mut Marked::new(file, mark),
+        Some(_) => return Ok(0),
+        None => &mut std::iter::from_fn(|| read_unmarked(&mut file).transpose()),
+    };
     let mut count = 0;
-    while let Some((key, entry)) = read(&mut file)? {
+    for entry in entries {
+        let (key, entry) = entry?;
         store.keep(key, entry);
         count += 1;
     }
     Ok(count)
 }
 
-/// The next entry; `None` at the end, or where the file is none of ours.
-fn read(file: &mut impl BufRead) -> io::Result<Option<(Key, Entry)>> {
+fn checksum(pieces: &[&[u8]]) -> u64 {
+    let mut hasher = HighwayHasher::default();
+    pieces.iter().for_each(|piece| hasher.append(piece));
+    hasher.finalize64()
+}
+
+impl Head {
+    fn new(secret: [u64; 4]) -> Self {
+        let mark = Some(fastrand::u128(..));
+        let head = Self { secret, mark, checksum: None };
+        Self { checksum: Some(head.expected()), ..head }
+    }
+
+    fn expected(&self) -> u64 {
+        let mut bytes = self.mark.unwrap_or_default().to_le_bytes().to_vec();
+        self.secret.iter().for_each(|part| bytes.extend(part.to_le_bytes()));
+        checksum(&[&bytes])
+    }
+}
+
+/// The entries of a file with marks, less those that are not as they were written.
+struct Marked<R> {
+    file: R,
+    mark: [u8; 16],
+    /// Read, and from `begin` on not gone through yet.
+    buffer: Vec<u8>,
+    begin: usize,
+    /// The file has no more.
+    has_ended: bool,
+    broken: usize,
+}
+
+impl<R: Read> Marked<R> {
+    fn new(file: R, mark: u128) -> Self {
+        Self { file, mark: mark.to_le_bytes(), buffer: Vec::new(), begin: 0, has_ended: false, broken: 0 }
+    }
+
+    /// Where in the buffer the next entry stands, its mark included; `None` where there is no more.
+    fn piece(&mut self) -> io::Result<Option<Range<usize>>> {
+        let mut searched = self.begin + self.mark.len();
+        loop {
+            let unsearched = self.buffer.get(searched..).unwrap_or_default();
+            let end = match memmem::find(unsearched, &self.mark) {
+                Some(at) => searched + at,
+                None if self.has_ended => self.buffer.len(),
+                None => {
+                    // A mark may begin in what is here and end in what comes.
+                    searched =
+                        (self.buffer.len() - self.begin + 1).saturating_sub(self.mark.len()).max(self.mark.len());
+                    self.read_more()?;
+                    continue;
+                }
+            };
+            let piece = std::mem::replace(&mut self.begin, end)..end;
+            return Ok((!piece.is_empty()).then_some(piece));
+        }
+    }
+
+    /// Reads more of the file, in the place of what has been gone through.
+    fn read_more(&mut self) -> io::Result<()> {
+        self.buffer.drain(..self.begin);
+        self.begin = 0;
+        if self.buffer.len() > MAX_LENGTH + MAX_LINE_BYTES {
+            return Err(io::Error::other("no entry is so long"));
+        }
+        let more = (&mut self.file).take(READ_BYTES).read_to_end(&mut self.buffer)?;
+        self.has_ended = more == 0;
+        Ok(())
+    }
+}
+
+const READ_BYTES: u64 = 1 << 20;
+
+impl<R: Read> Iterator for Marked<R> {
+    type Item = io::Result<(Key, Entry)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.piece() {
+                Ok(Some(piece)) => match self.buffer.get(piece).and_then(entry_of) {
+                    Some(entry) => return Some(Ok(entry)),
+                    None => self.broken += 1,
+                },
+                Ok(None) => {
+                    if self.broken > 0 {
+                        tracing::warn!(left_out = self.broken, "the cache's file is broken in places");
+                    }
+                    return None;
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// The entry between two marks, where it is as it was written.
+fn entry_of(piece: &[u8]) -> Option<(Key, Entry)> {
+    let (prefix, rest) = piece.split_at_checked(PREFIX_BYTES)?;
+    let written = u64::from_le_bytes(prefix[16..].try_into().ok()?);
+    let line_end = memchr::memchr(b'\n', rest)? + 1;
+    let (line, body) = rest.split_at(line_end);
+    if checksum(&[line, body]) != written {
+        return None;
+    }
+    let line = serde_json::from_slice::<Line>(line).ok()?;
+    (line.length == body.len()).then(|| line.entry(Bytes::copy_from_slice(body)))?
+}
+
+/// The next entry of a file of the first version; `None` at the end, or where the file is none of ours.
+fn read_unmarked(file: &mut impl BufRead) -> io::Result<Option<(Key, Entry)>> {
     let Some(line) = line(file)?.and_then(|line| serde_json::from_slice::<Line>(&line).ok()) else { return Ok(None) };
     if line.length > MAX_LENGTH {
         return Ok(None);
@@ -87,7 +220,7 @@ fn read(file: &mut impl BufRead) -> io::Result<Option<(Key, Entry)>> {
 
 fn line(file: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
-    let length = file.take(1 << 20).read_until(b'\n', &mut line)?;
+    let length = file.take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut line)?;
     Ok((length > 0).then_some(line))
 }
 
@@ -108,7 +241,8 @@ impl Line {
             Some(headers) => Kind::Reply(headers.into_iter().filter_map(header).collect()),
             None => Kind::Vector(self.pooling.map(Bytes::from)),
         };
-        let kept_at = SystemTime::UNIX_EPOCH.checked_add(self.kept_at)?;
+        // One that was kept in the future, by a clock that was ahead, is kept from now on: it lasts no longer than others.
+        let kept_at = SystemTime::UNIX_EPOCH.checked_add(self.kept_at)?.min(SystemTime::now());
         Some((Key(self.key), Entry { model: self.model.into(), kind, body, cost: self.cost, kept_at, ttl: self.ttl }))
     }
 }
@@ -158,6 +292,42 @@ mod tests {
         let store = Store::new(1 << 20);
         entries(100).into_iter().for_each(|(key, entry)| store.keep(key, entry));
         save(&store, &place.join("cache")).unwrap();
+    }
+
+    #[test]
+    fn a_broken_entry_is_left_out_and_the_others_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let (whole, broken) = (directory.path().join("whole"), directory.path().join("broken"));
+        let store = Store::new(1 << 20);
+        let many = (0u8..20).flat_map(|n| entries(300).map(|(Key(key), entry)| (Key([key[0] + 2 * n; 32]), entry)));
+        many.for_each(|(key, entry)| store.keep(key, entry));
+        save(&store, &whole).unwrap();
+        let bytes = std::fs::read(&whole).unwrap();
+        let head = memchr::memchr(b'\n', &bytes).unwrap();
+        for place in (0..bytes.len()).step_by(37) {
+            let mut changed = bytes.clone();
+            changed[place] ^= 1 << (place % 8);
+            std::fs::write(&broken, changed).unwrap();
+            let (read, count) = (Store::new(1 << 20), load(&Store::new(1 << 20), &broken).unwrap());
+            // A broken mark takes the entry before it along.
+            let least = if place <= head { 0 } else { 38 };
+            assert!((least..=40).contains(&count), "{count} of 40 are read with byte {place} changed");
+            load(&read, &broken).unwrap();
+            for (key, entry) in read.all().filter(|_| place > head) {
+                let kept = store.get(&key).unwrap();
+                assert_eq!((&entry.body, entry.cost, &entry.model), (&kept.body, kept.cost, &kept.model), "{place}");
+            }
+        }
+        std::fs::write(&broken, &bytes[..bytes.len() / 2]).unwrap();
+        assert!((15..25).contains(&load(&Store::new(1 << 20), &broken).unwrap()));
+    }
+
+    #[test]
+    fn what_was_kept_in_the_future_lasts_no_longer_than_others() {
+        let [(key, mut entry), _] = entries(1);
+        (entry.kept_at, entry.ttl) = (SystemTime::now() + Duration::from_secs(1 << 25), Duration::from_secs(60));
+        let (_, read) = Line::of(key, &entry).entry(entry.body.clone()).unwrap();
+        assert!(read.kept_at <= SystemTime::now());
     }
 
     #[test]

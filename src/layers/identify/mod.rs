@@ -37,6 +37,8 @@
 //! ```
 
 mod complaints;
+mod count;
+mod encoding;
 mod form;
 mod intake;
 mod json;
@@ -49,8 +51,11 @@ mod outcome;
 mod paced;
 mod pass;
 mod path;
+mod read;
 mod reply;
 mod route;
+mod scope;
+mod short;
 mod span;
 
 use std::convert::Infallible;
@@ -63,34 +68,39 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
 pub(crate) use self::complaints::Complaints;
+use self::encoding::Content;
 use self::intake::read_body;
 use self::json::Reading;
 use self::keys::Keys;
-use self::media::MediaKind;
 use self::options::CallerOptions;
 use self::outcome::outcome;
 use self::paced::Paced;
 pub use self::pass::{PassThrough, PassThroughError};
 use self::pass::{Payer, is_authorized};
 use self::path::CanonicalPath;
+pub use self::read::measure;
+use self::read::{asks_for_queue, malformed, read, unread};
 pub use self::reply::ReplyBody;
 use self::route::{Other, Route, Target};
+use self::short::Told;
 use super::Reply;
 use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::call::{Ask, Call, Credentials, Deadline, Endpoint, Head, Options};
-use crate::catalogue::{Catalogue, Task};
-use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
+use crate::catalogue::{Aliases, Catalogue, Task};
+use crate::headers::{CF_AIG_LOG_ID, strip_hop_by_hop};
 use crate::memory::Memory;
+use crate::openai::{self, Face};
 use crate::pace::Pace;
 use crate::payload::{Copying, Payload, Payloads};
-use crate::receipt::{CallId, ReadBy, Readers, Receipt};
+use crate::peer::Peer;
+use crate::receipt::{CallId, Outcome, ReadBy, Readers, Receipt};
 
 /// What the door needs to know.
 #[derive(Clone)]
@@ -129,6 +139,10 @@ pub struct Settings {
     pub payloads: Payloads,
     /// Who reads the receipts.
     pub readers: Readers,
+    /// Other names of models, on the short routes.
+    pub aliases: Arc<Aliases>,
+    /// Which routes answer as OpenAI does, and how.
+    pub openai: openai::Settings,
     /// What the log is told of headers.
     pub(crate) complaints: Arc<Complaints>,
 }
@@ -151,13 +165,30 @@ pub struct Identify<S, P> {
 /// A request for a model, before its body is here.
 struct Arrived<'a> {
     target: Target<'a>,
+    /// Where the vendor has no such route.
+    route: Option<openai::Route>,
+    /// The model's name and the caller's for it, where the gate's own route has read both.
+    own: Option<String>,
+    asked: Option<String>,
     method: Method,
     query: Option<&'a str>,
     headers: HeaderMap,
+    peer: Option<Peer>,
     reader: Option<ReadBy>,
 }
 
+/// How a refusal is told.
+#[derive(Clone, Copy)]
+struct Refusal {
+    /// In Cloudflare's envelope.
+    is_native: bool,
+    /// The status of one for money, where that is not the error's own.
+    budget_status: Option<StatusCode>,
+}
+
 /// Words of refusal that are said in more than one place.
+/// A body of so many bytes is long to read.
+const LONG_BYTES: usize = 512 * 1024;
 const NO_MODEL: &str = "give its name, such as @cf/meta/llama-3.2-1b-instruct, as \"model\" in the body";
 
 // === impl Settings ===
@@ -180,6 +211,8 @@ impl Default for Settings {
             keys: Keys::default(),
             payloads: Payloads::default(),
             readers: Arc::new([]),
+            aliases: Arc::default(),
+            openai: openai::Settings::default(),
             complaints: Arc::default(),
         }
     }
@@ -260,14 +293,38 @@ where
             Ok(path) => path,
             Err(error) => return refuse(error, is_native(head.uri.path())),
         };
+        if let Some(wanted) = openai::models::Wanted::of(path.decoded()) {
+            let answer = short::models(&self.settings, wanted, &head.method, &mut head.headers);
+            return answer.unwrap_or_else(|error| refuse(error, false));
+        }
+        if let Some(route) = openai::Route::of(path.decoded()) {
+            let target = Target { account: None, endpoint: route.endpoint(), model: None };
+            let Self { settings, inner, .. } = self;
+            let arrived = Arrived {
+                target,
+                route: Some(route),
+                own: None,
+                asked: None,
+                method: head.method,
+                query: head.uri.query(),
+                headers: head.headers,
+                peer: head.extensions.get().copied(),
+                reader: head.extensions.remove(),
+            };
+            return answer_call(settings, inner, arrived, body).await;
+        }
         match Route::of(path.decoded()) {
             Route::Call(target) => {
                 let Self { settings, inner, .. } = self;
                 let arrived = Arrived {
                     target,
+                    route: None,
+                    own: None,
+                    asked: None,
                     method: head.method,
                     query: head.uri.query(),
                     headers: head.headers,
+                    peer: head.extensions.get().copied(),
                     reader: head.extensions.remove(),
                 };
                 answer_call(settings, inner, arrived, body).await
@@ -348,6 +405,10 @@ where
     B::Error: Into<BoxError>,
 {
     let endpoint = arrived.target.endpoint;
+    let refusal = Refusal {
+        is_native: endpoint.is_native() && arrived.route.is_none(),
+        budget_status: short::is_openai(&settings, &arrived).then_some(settings.openai.budget_status),
+    };
     let readers = match &arrived.reader {
         None => settings.readers.clone(),
         Some(ReadBy(own)) => settings.readers.iter().chain([own]).cloned().collect(),
@@ -356,15 +417,15 @@ where
     receipt.note(|facts| facts.endpoint = Some(endpoint));
     let call = match identify(&settings, arrived, body, &receipt).await {
         Ok(call) => call,
-        Err(error) => return hand_over(Err(error), receipt, endpoint, &settings.payloads),
+        Err(error) => return hand_over(Err(error), receipt, refusal, &settings.payloads),
     };
     let (span, keepalive) = (span::open(&call), settings.keepalive.filter(|_| call.stream));
     let Some(every) = keepalive else {
         let reply = ask(inner, call).instrument(span).await;
-        return hand_over(reply, receipt, endpoint, &settings.payloads);
+        return hand_over(reply, receipt, refusal, &settings.payloads);
     };
     let id = receipt.read(|facts| facts.id);
-    let answering = async move { hand_over(ask(inner, call).await, receipt, endpoint, &settings.payloads) };
+    let answering = async move { hand_over(ask(inner, call).await, receipt, refusal, &settings.payloads) };
     keepalive::answer(Box::pin(answering.instrument(span)), every, endpoint, id).await
 }
 
@@ -396,7 +457,7 @@ where
     }
     let headers = &arrived.headers;
     if arrived.method != Method::POST {
-        return Err(Error::Method(arrived.method));
+        return Err(Error::Method { asked: arrived.method, takes: "POST" });
     }
     let payer = Payer::of(settings, arrived.target.account)?;
     let has_token = settings.has_token && payer.credentials == Credentials::Gate;
@@ -411,104 +472,131 @@ where
         CallerOptions::read(headers, settings.has_gateway, &settings.complaints).map(|all| noted(all, receipt));
     let body = read_body(settings, headers, body).await?;
     keep_request(&settings.payloads, headers, &body, receipt);
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let reading = read(&body, content_type, arrived.target.endpoint)?;
-    let mut call = make_call(settings, payer, arrived, body, reading, receipt)?;
+    let content = encoding::decode(settings, &arrived.headers, &body)?;
+    let (body, content, answer) = short::translated(settings, &mut arrived, body, content)?;
+    let measured = measured(&arrived, body, content).await?;
+    let mut call = make_call(settings, payer, arrived, measured, receipt)?;
+    call.face = answer.map_or(call.face, Face::OpenAi);
     if let Some(options) = options.filter(|options| *options != Options::default()) {
         call.deadline = options.request_timeout.and_then(Deadline::after);
         call.options = Arc::new(options);
     }
     if let Some(client) = client {
         client.may_ask(&call.model.id)?;
+        if let Some(model) = &call.named_beside {
+            client.may_ask(&model.id)?;
+        }
         (call.key, call.models) = (Some(client.name()), client.models());
     }
     Ok(call)
 }
 
-/// What a body of this form asks for, for an estimate without a call.
-pub fn measure(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Ask, Error> {
-    read(body, content_type, endpoint).map(|reading| reading.ask)
+/// A body, and what was read of it.
+struct Measured {
+    body: Bytes,
+    /// Without its content encoding, where it has one.
+    decoded: Option<Bytes>,
+    reading: Reading,
 }
 
-fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Reading, Error> {
-    let looks_json = || body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    if !endpoint.is_native() || is_json(content_type) || looks_json() {
-        return Reading::json(body).map_err(|error| malformed(&error));
-    }
-    if content_type.starts_with("multipart/form-data") {
-        return Ok(form::read(body, content_type));
-    }
-    let mut reading = Reading::default();
-    let kind = if content_type.starts_with("image/") || imagesize::image_type(body).is_ok() {
-        MediaKind::Picture
-    } else {
-        MediaKind::Sound
+async fn measured(arrived: &Arrived<'_>, body: Bytes, content: Content) -> Result<Measured, Error> {
+    let endpoint = arrived.target.endpoint;
+    let content_type = arrived.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let (decoded, reading) = match content {
+        Content::Plain => (None, read_aside(&body, content_type, endpoint).await),
+        Content::Decoded(plain) => {
+            let reading = read_aside(&plain, content_type, endpoint).await;
+            (Some(plain), reading)
+        }
+        Content::Broken(why) if arrived.target.model.is_none() => return Err(Error::Malformed(why)),
+        Content::Broken(_) => (None, unread(&body)),
     };
-    media::add(&mut reading.ask, kind, body, body.len() as u64);
-    Ok(reading)
+    Ok(Measured { body, decoded, reading })
 }
 
-fn malformed(error: &serde_json::Error) -> Error {
-    Error::Malformed(format!("the body is not the JSON object that this route takes: {error}"))
+/// A body that takes milliseconds to read, as a long sound does, is read on a thread for such work: the calls beside it go on.
+async fn read_aside(body: &Bytes, content_type: &str, endpoint: Endpoint) -> Reading {
+    if body.len() < LONG_BYTES {
+        return read(body, content_type, endpoint);
+    }
+    let (bytes, content_type) = (body.clone(), content_type.to_owned());
+    let reading = tokio::task::spawn_blocking(move || read(&bytes, &content_type, endpoint)).await;
+    reading.unwrap_or_else(|_| unread(body))
 }
 
 fn make_call(
     settings: &Settings,
     payer: Payer,
     arrived: Arrived<'_>,
-    mut body: Bytes,
-    reading: Reading,
+    measured: Measured,
     receipt: &Receipt,
 ) -> Result<Call, Error> {
-    let Arrived { target, method, query, mut headers, .. } = arrived;
-    let Reading { mut ask, stream, model: named } = reading;
-    let (name, mut model_in_body) = match (target.model, named) {
-        (Some(name), _) => (name.to_owned(), None),
-        (None, Some((name, place))) => (name, Some(place)),
-        (None, None) => return Err(Error::ModelMissing(NO_MODEL)),
-    };
-    let id = model::canonical(&name)?;
-    let model = settings.catalogue.find(id, guess(target.endpoint, &ask));
-    // Upstream gets the name that is priced and counted here.
-    if let Some(place) = model_in_body.as_mut().filter(|_| *model.id != *name) {
-        let quoted = format!("\"{}\"", model.id);
-        body = [&body[..place.start], quoted.as_bytes(), &body[place.end..]].concat().into();
-        place.end = place.start + quoted.len();
+    let is_openai = short::is_openai(settings, &arrived);
+    let Arrived { target, own, asked, method, query, mut headers, peer, .. } = arrived;
+    let Measured { body, decoded, reading } = measured;
+    let Reading { mut ask, stream, model: named, broken } = reading;
+    let plain = decoded.as_ref().unwrap_or(&body);
+    let is_named_by_path = own.is_some() || target.model.is_some();
+    if let Some(broken) = broken.filter(|_| !is_named_by_path) {
+        return Err(malformed(&broken, plain));
     }
-    ask.batch |= query.is_some_and(|query| query.contains("queueRequest=true"));
+    let beside = named.as_ref().filter(|_| is_named_by_path).map(|(name, _)| name.clone());
+    let answer = if is_openai { openai::request::answer(target.endpoint, plain, stream)? } else { None };
+    let face = answer.map_or(Face::Vendor, Face::OpenAi);
+    let (endpoint, is_short) = (target.endpoint, target.account.is_none());
+    let Told { name, place, with_name } = short::told(settings, &target, own, named, plain)?;
+    let meant = if is_short { settings.aliases.resolve(&settings.catalogue, &name) } else { name.as_str().into() };
+    let model = settings.catalogue.find(model::canonical(&meant)?, guess(endpoint, &ask));
+    let named_beside = beside.and_then(|name| model::beside(&settings.catalogue, &model, &name));
+    let is_renamed = *model.id != *name;
+    drop(meant);
+    let asked = asked.unwrap_or(name);
+    ask.batch |= query.is_some_and(asks_for_queue);
     let stream = stream && !ask.batch;
     receipt.identify(|facts| {
         facts.account = payer.account.clone();
         facts.asked = model.clone();
+        facts.asked_as = (is_short && *asked != *model.id).then(|| asked.into());
         facts.model = model.clone();
         facts.stream = stream;
     });
     strip_hop_by_hop(&mut headers);
-    Ok(Call {
+    let mut call = Call {
         account: payer.account,
         is_unlisted: payer.is_unlisted,
         credentials: payer.credentials,
         key: None,
         models: None,
         model,
-        endpoint: target.endpoint,
+        endpoint,
+        face,
         stream,
         ask: Arc::new(ask),
         options: Arc::default(),
-        head: Arc::new(Head { method, query: query.map(str::to_owned), headers }),
+        head: Arc::new(Head { method, query: query.map(str::to_owned), headers, peer }),
         body,
-        model_in_body,
+        decoded,
+        model_in_body: place,
+        named_beside,
         receipt: receipt.clone(),
         allowance: None,
         departure: None,
         deadline: None,
-    })
+    };
+    if let Some(body) = with_name {
+        call.replace_body(body);
+    }
+    if call.model_in_body.is_some() && is_renamed {
+        // Upstream gets the name that is priced and counted here.
+        call = call.with_model(call.model.clone());
+    }
+    Ok(call)
 }
 
 /// What a model in no table does, from what it was sent.
 fn guess(endpoint: Endpoint, ask: &Ask) -> Task {
     match endpoint.guess() {
-        Task::Unknown if ask.audio_ms > 0 => Task::SpeechRecognition,
+        Task::Unknown if ask.audio_ms > 0 && ask.input_images.is_empty() => Task::SpeechRecognition,
         guess => guess,
     }
 }
@@ -542,7 +630,7 @@ fn keep_response(payloads: &Payloads, headers: &HeaderMap, receipt: &Receipt) ->
 fn hand_over(
     reply: Result<Reply, Error>,
     receipt: Receipt,
-    endpoint: Endpoint,
+    refusal: Refusal,
     payloads: &Payloads,
 ) -> Response<ReplyBody> {
     let (mut reply, outcome) = match reply {
@@ -552,7 +640,10 @@ fn hand_over(
         }
         Err(error) => {
             receipt.note(|facts| facts.refused = Some(error.code()));
-            let (mut reply, outcome) = (error.response(endpoint.is_native()), error.outcome());
+            let (mut reply, outcome) = (error.response(refusal.is_native), error.outcome());
+            if let (Some(status), Outcome::BudgetExceeded) = (refusal.budget_status, outcome) {
+                *reply.status_mut() = status;
+            }
             reply.extensions_mut().insert(error);
             (reply, outcome)
         }

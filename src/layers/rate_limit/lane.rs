@@ -3,27 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bound::Bound;
 use super::pace::Pace;
+use super::promises::Promises;
 use super::queue::{Had, Queue, State, Ticket, Waiter};
+use super::refusal::{By, Held, Refusal, Why};
 use super::swept::Swept;
-use super::window::{Rate, Taken, Window};
+use super::window::{Rate, Taken};
 use crate::catalogue::Slot;
 
 /// The state of one limit. What only busy or refused models need lies apart, for there may be very many.
 #[derive(Debug)]
 pub(super) struct Lane {
     requests: Bound,
-    /// The only key that has asked so far.
+    /// The only caller that has asked so far.
     solo: u64,
     more: Option<Box<More>>,
     slot: Slot,
-}
-
-/// A limit and what was taken of it.
-#[derive(Clone, Debug)]
-struct Bound {
-    rate: Rate,
-    window: Window,
 }
 
 #[derive(Debug)]
@@ -32,15 +28,16 @@ struct More {
     /// Upstream asked to be left alone until then.
     held_until: u64,
     tokens: Option<Bound>,
-    /// More than one key has asked, or a key has limits of its own.
-    keys: Option<Swept<Key>>,
+    /// More than one caller has asked, or a key has limits of its own.
+    callers: Option<Swept<Caller>>,
     has_key_limits: bool,
     queue: Queue,
+    promises: Promises,
 }
 
-/// One key of the model: what it had, and its own limits.
+/// One caller of the model: what it had, and the limits of its key.
 #[derive(Debug, Default)]
-struct Key {
+struct Caller {
     had: Had,
     requests: Option<Box<Bound>>,
     tokens: Option<Box<Bound>>,
@@ -56,7 +53,12 @@ pub(super) struct Rates {
 /// What a call asks of its lane.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ask {
-    pub(super) key: u64,
+    pub(super) caller: u64,
+    /// The caller has no key of the gate's, so that nothing bounds how many there are.
+    pub(super) is_keyless: bool,
+    /// The model's limits, as they are now.
+    pub(super) requests_limit: Rate,
+    pub(super) tokens_limit: Option<Rate>,
     /// Input and output, as estimated; zero where nothing limits them.
     pub(super) tokens: u32,
     /// The key's own limits.
@@ -66,7 +68,7 @@ pub(super) struct Ask {
 /// What a call took.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Permit {
-    key: u64,
+    caller: u64,
     requests: Taken,
     tokens: Option<Taken>,
     own_requests: Option<Taken>,
@@ -81,25 +83,12 @@ pub(super) enum Answer {
     Refused(Refusal),
 }
 
-/// Why a call gets no permit, and how things stand.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Refusal {
-    pub(super) why: Why,
-    pub(super) retry_after: Duration,
-    pub(super) units: u32,
-    pub(super) per: Duration,
-    pub(super) left: u32,
-    pub(super) waiting: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// Nothing comes free within `max_wait`.
-    TooLong,
-    /// It waited `max_wait`.
-    Waited,
-    /// The queue is full.
-    Full,
+/// A pause as clients are told it: in milliseconds, in whole seconds from one second on. `retry-after` has no others, and who
+/// reads that one comes when who reads `retry-after-ms` does.
+fn as_told(nanos: u64) -> u64 {
+    const MILLI: u64 = 1_000_000;
+    let unit = if nanos > 1000 * MILLI { 1000 * MILLI } else { MILLI };
+    nanos.div_ceil(unit).max(1).saturating_mul(unit)
 }
 
 /// How long and how many may wait.
@@ -113,57 +102,23 @@ pub(super) struct Bounds {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
     pub(super) slot: Slot,
+    pub(super) limit: u32,
     pub(super) left: u32,
     pub(super) waiting: usize,
     pub(super) pace: f32,
 }
 
-/// How many keys are looked at, whether they are idle, each time their lane is.
-const KEY_LOOKS: usize = 64;
+/// How many callers are looked at, whether they are idle, each time their lane is.
+const CALLER_LOOKS: usize = 64;
+/// Callers without keys that a lane knows at a time: a quarter of its queue's places, and so many at least and at most. Those
+/// who come when it knows so many share [`SHARED`] names, so that a client that makes up tokens fills no queue with them.
+const LEAST_CALLERS: usize = 16;
+const MOST_CALLERS: usize = 256;
+const SHARED: u64 = 16;
 
-// === impl Bound ===
+// === impl Caller ===
 
-impl Bound {
-    fn new(rate: Rate, now: u64) -> Self {
-        Self { rate, window: Window::new(rate, now) }
-    }
-
-    fn advance(&mut self, now: u64) {
-        self.window.advance(self.rate, self.rate.units, now);
-    }
-
-    fn is_open(&self, units: u32) -> bool {
-        self.window.is_open(self.rate, self.rate.units, units)
-    }
-
-    fn opens_at(&self, units: u32, now: u64) -> u64 {
-        self.window.opens_at(self.rate, self.rate.units, units, now)
-    }
-
-    fn charge(&mut self, units: u32) -> Taken {
-        self.window.charge(units.min(self.rate.units))
-    }
-
-    fn is_idle(&mut self, now: u64) -> bool {
-        self.advance(now);
-        self.window.is_idle(self.rate.units)
-    }
-
-    /// Puts right what was taken by estimate.
-    fn correct(&mut self, taken: Taken, real: u32, now: u64) {
-        self.advance(now);
-        let real = real.min(self.rate.units);
-        if real > taken.units() {
-            self.window.charge(real - taken.units());
-        } else {
-            self.window.give_back(self.rate, taken.less(real));
-        }
-    }
-}
-
-// === impl Key ===
-
-impl Key {
+impl Caller {
     fn new(own: Rates, now: u64) -> Self {
         let bound = |rate: Option<Rate>| rate.map(|rate| Box::new(Bound::new(rate, now)));
         Self { had: Had::default(), requests: bound(own.requests), tokens: bound(own.tokens) }
@@ -183,6 +138,17 @@ impl Key {
         requests.max(self.tokens.as_ref().map_or(now, |bound| bound.opens_at(tokens, now)))
     }
 
+    /// Its key's limits may have changed.
+    fn hold_to(&mut self, own: Rates, now: u64) {
+        for (bound, rate) in [(&mut self.requests, own.requests), (&mut self.tokens, own.tokens)] {
+            match (bound.as_mut(), rate) {
+                (Some(bound), Some(rate)) => bound.change(rate, now),
+                (None, None) => {}
+                (_, rate) => *bound = rate.map(|rate| Box::new(Bound::new(rate, now))),
+            }
+        }
+    }
+
     fn is_idle(&mut self, now: u64, window: u64) -> bool {
         self.had.at(now, window) < 0.01 && self.bounds().all(|bound| bound.is_idle(now))
     }
@@ -191,13 +157,35 @@ impl Key {
 // === impl Lane ===
 
 impl Lane {
-    pub(super) fn new(slot: Slot, limit: Rate, tokens: Option<Rate>, key: u64, now: u64) -> Self {
-        let more = tokens.map(|rate| Box::new(More { tokens: Some(Bound::new(rate, now)), ..More::new() }));
-        Self { requests: Bound::new(limit, now), solo: key, more, slot }
+    pub(super) fn new(slot: Slot, ask: &Ask, now: u64) -> Self {
+        let more = ask.tokens_limit.map(|rate| Box::new(More { tokens: Some(Bound::new(rate, now)), ..More::new() }));
+        Self { requests: Bound::new(ask.requests_limit, now), solo: ask.caller, more, slot }
     }
 
     fn more(&mut self) -> &mut More {
         self.more.get_or_insert_with(|| Box::new(More::new()))
+    }
+
+    /// The call's limits are those that the lane holds to.
+    pub(super) fn holds_to(&self, ask: &Ask) -> bool {
+        let tokens = self.more.as_ref().and_then(|more| more.tokens.as_ref()).map(|bound| bound.rate);
+        self.requests.rate == ask.requests_limit && tokens == ask.tokens_limit
+    }
+
+    /// The model's limits have changed. What was taken of the old ones counts.
+    #[cold]
+    pub(super) fn hold_to(&mut self, ask: &Ask, now: u64) {
+        self.advance(now);
+        self.requests.change(ask.requests_limit, now);
+        if ask.tokens_limit.is_some() || self.more.is_some() {
+            let more = self.more();
+            match (&mut more.tokens, ask.tokens_limit) {
+                (Some(bound), Some(rate)) => bound.change(rate, now),
+                (tokens, rate) => *tokens = rate.map(|rate| Bound::new(rate, now)),
+            }
+            // The next turn may be sooner than it was.
+            more.queue.wake_driver();
+        }
     }
 
     fn cap(&self, now: u64) -> u32 {
@@ -215,86 +203,134 @@ impl Lane {
 
     /// A permit, a place in the queue, or a no.
     #[inline]
-    pub(super) fn ask(&mut self, ask: Ask, bounds: Bounds, now: u64) -> Answer {
+    pub(super) fn ask(&mut self, mut ask: Ask, bounds: Bounds, now: u64) -> Answer {
         let cap = self.advance(now);
-        if ask.key != self.solo || ask.own.is_any() || self.more.is_some() {
-            self.meet(ask, now);
+        if ask.caller != self.solo || ask.own.is_any() || self.more.is_some() {
+            ask.caller = self.meet(ask, bounds, now);
         }
-        let nobody_waits = self.more.as_ref().is_none_or(|more| more.queue.is_empty());
-        if nobody_waits && self.is_open(ask.key, ask.tokens, cap, now) {
-            return Answer::Granted(self.charge(ask.key, ask.tokens, now));
+        let nobody_is_ahead = self.more.as_ref().is_none_or(|more| more.queue.is_empty() && more.promises.is_empty());
+        if nobody_is_ahead && self.is_open(ask.caller, ask.tokens, cap, now) {
+            return Answer::Granted(self.charge(ask.caller, ask.tokens, now));
         }
         self.queue_up(ask, bounds, cap, now)
     }
 
-    /// Makes sure that the key is known, where there is more than one.
-    fn meet(&mut self, ask: Ask, now: u64) {
+    /// Makes sure that the caller is known, where there is more than one, and tells under which name.
+    fn meet(&mut self, ask: Ask, bounds: Bounds, now: u64) -> u64 {
         let (window, solo) = (self.requests.rate.nanos(), self.solo);
         let had = Had::new(self.requests.window.held(self.requests.rate), now);
-        if ask.key == solo && !ask.own.is_any() && self.more.as_ref().is_none_or(|more| more.keys.is_none()) {
-            return;
+        if ask.caller == solo && !ask.own.is_any() && self.more.as_ref().is_none_or(|more| more.callers.is_none()) {
+            return ask.caller;
         }
         let more = self.more();
         more.has_key_limits |= ask.own.is_any();
-        let keys = more.keys.get_or_insert_with(|| {
-            let mut keys = Swept::default();
-            let first = if ask.key == solo { ask.own } else { Rates::default() };
-            let mut key = Key::new(first, now);
-            key.had = had;
-            keys.insert(solo, key, |_| false);
-            keys
+        let callers = more.callers.get_or_insert_with(|| {
+            let mut callers = Swept::default();
+            let first = if ask.caller == solo { ask.own } else { Rates::default() };
+            let mut caller = Caller::new(first, now);
+            caller.had = had;
+            callers.insert(solo, caller, |_| false);
+            callers
         });
-        match keys.get_mut(ask.key) {
-            Some(key) => key.bounds().for_each(|bound| bound.advance(now)),
-            None => keys.insert(ask.key, Key::new(ask.own, now), |key| key.is_idle(now, window)),
+        let most = (bounds.max_queue / 4).clamp(LEAST_CALLERS, MOST_CALLERS);
+        let is_one_too_many =
+            ask.is_keyless && callers.get(ask.caller).is_none() && callers.len().max(more.queue.callers()) >= most;
+        let name = if is_one_too_many { 1 + ask.caller % SHARED } else { ask.caller };
+        match callers.get_mut(name) {
+            Some(caller) => {
+                caller.bounds().for_each(|bound| bound.advance(now));
+                caller.hold_to(ask.own, now);
+            }
+            None => callers.insert(name, Caller::new(ask.own, now), |caller| caller.is_idle(now, window)),
         }
+        name
     }
 
-    fn is_open(&self, key: u64, tokens: u32, cap: u32, now: u64) -> bool {
+    fn is_open(&self, caller: u64, tokens: u32, cap: u32, now: u64) -> bool {
         let requests = self.requests.window.is_open(self.requests.rate, cap, 1);
-        requests && self.more.as_ref().is_none_or(|more| more.is_open(key, tokens, now))
+        requests && self.more.as_ref().is_none_or(|more| more.is_open(caller, tokens, now))
     }
 
-    fn charge(&mut self, key: u64, tokens: u32, now: u64) -> Permit {
+    fn charge(&mut self, caller: u64, tokens: u32, now: u64) -> Permit {
         let window = self.requests.rate.nanos();
         let requests = self.requests.window.charge(1);
-        let mut permit = Permit { key, requests, tokens: None, own_requests: None, own_tokens: None };
+        let mut permit = Permit { caller, requests, tokens: None, own_requests: None, own_tokens: None };
         let Some(more) = &mut self.more else { return permit };
         permit.tokens = more.tokens.as_mut().map(|bound| bound.charge(tokens));
-        if let Some(key) = more.key(key) {
-            key.had.add(1.0, now, window);
-            permit.own_requests = key.requests.as_mut().map(|bound| bound.charge(1));
-            permit.own_tokens = key.tokens.as_mut().map(|bound| bound.charge(tokens));
+        if let Some(known) = more.caller(caller) {
+            known.had.add(1.0, now, window);
+            permit.own_requests = known.requests.as_mut().map(|bound| bound.charge(1));
+            permit.own_tokens = known.tokens.as_mut().map(|bound| bound.charge(tokens));
         }
         permit
     }
 
+    /// A permit if there is one now. A call that gets none leaves no trace.
+    pub(super) fn try_take(&mut self, mut ask: Ask, bounds: Bounds, now: u64) -> Option<Permit> {
+        let cap = self.advance(now);
+        if ask.caller != self.solo || ask.own.is_any() || self.more.is_some() {
+            ask.caller = self.meet(ask, bounds, now);
+        }
+        let nobody_waits = self.more.as_ref().is_none_or(|more| more.queue.is_empty());
+        let is_open =
+            nobody_waits && self.turn_for(ask, now, cap, now) <= now && self.is_open(ask.caller, ask.tokens, cap, now);
+        if !is_open {
+            return None;
+        }
+        if let Some(more) = &mut self.more {
+            more.promises.redeem_due(ask.caller, now);
+        }
+        Some(self.charge(ask.caller, ask.tokens, now))
+    }
+
     #[cold]
     fn queue_up(&mut self, ask: Ask, bounds: Bounds, cap: u32, now: u64) -> Answer {
-        if self.more.as_ref().is_none_or(|more| more.queue.is_empty()) {
+        let nobody_waits = self.more.as_ref().is_none_or(|more| more.queue.is_empty());
+        if nobody_waits {
             self.requests.window.respread(self.requests.rate, cap, now);
         }
-        let opens_at = self.opens_at(ask.key, ask.tokens, cap, now);
-        if opens_at > now.saturating_add(bounds.max_wait) {
-            return Answer::Refused(self.refusal(Why::TooLong, opens_at, now));
+        let latest = now.saturating_add(bounds.max_wait);
+        let opens_at = self.turn_for(ask, latest, cap, now);
+        if opens_at > latest {
+            return Answer::Refused(self.refusal(Why::TooLong, ask, bounds, now));
+        }
+        let was_told = self.more().promises.redeem_due(ask.caller, now);
+        if nobody_waits && self.is_open(ask.caller, ask.tokens, cap, now) {
+            return Answer::Granted(self.charge(ask.caller, ask.tokens, now));
         }
         let all = Had::new(self.requests.window.held(self.requests.rate), now);
         let more = self.more();
-        if !more.queue.make_room(ask.key, bounds.max_queue) {
-            return Answer::Refused(self.refusal(Why::Full, opens_at, now));
+        // Who was told to come now has its place beside the queue's.
+        if !was_told && !more.queue.make_room(ask.caller, bounds.max_queue) {
+            return Answer::Refused(self.refusal(Why::Full, ask, bounds, now));
         }
-        // Where no other key has asked, all that was taken was this one's.
-        let had = more.key(ask.key).map_or(all, |key| key.had);
+        // Where no other caller has asked, all that was taken was this one's.
+        let had = more.caller(ask.caller).map_or(all, |caller| caller.had);
         let waiter = Waiter::new(ask.tokens);
-        let ticket = more.queue.push(ask.key, had, waiter.clone());
+        let ticket = more.queue.push(ask.caller, had, waiter.clone());
         self.dispatch(now);
         Answer::Queued(ticket, waiter)
     }
 
-    /// When a call would find room if nobody else asked.
-    fn opens_at(&self, key: u64, tokens: u32, cap: u32, now: u64) -> u64 {
-        let requests = self.requests.window.opens_at(self.requests.rate, cap, 1, now);
-        self.more.as_ref().map_or(requests, |more| requests.max(more.opens_at(key, tokens, now)))
+    /// When a call would find room that no other has a claim on. Those who wait do not count: turns are fair, so that a
+    /// newcomer may go before them.
+    fn turn_for(&mut self, ask: Ask, latest: u64, cap: u32, now: u64) -> u64 {
+        let (mut claims, mut nobody_waits) = (0, true);
+        let Bound { rate, window } = &self.requests;
+        if let Some(more) = &mut self.more {
+            more.promises.expire(now);
+            if !more.promises.is_empty() {
+                let second = window.turn_after(*rate, cap, 1, 1, now);
+                claims = more.promises.claims(ask.caller, latest, second, now);
+            }
+            nobody_waits = more.queue.is_empty();
+        }
+        let requests = if claims > 0 || nobody_waits {
+            window.turn_after(*rate, cap, 1, claims, now)
+        } else {
+            window.opens_at(*rate, cap, 1, now)
+        };
+        self.more.as_ref().map_or(requests, |more| requests.max(more.opens_at(ask.caller, ask.tokens, now)))
     }
 
     /// Gives turns as long as there is room, and tells when there will be more.
@@ -302,7 +338,7 @@ impl Lane {
         let cap = self.advance(now);
         let window = self.requests.rate.nanos();
         if let Some(more) = &mut self.more {
-            more.advance_keys(now);
+            more.advance_callers(now);
         }
         while let Some((ticket, tokens)) = self.next(cap, now) {
             let permit = self.charge(ticket.key, tokens, now);
@@ -315,7 +351,7 @@ impl Lane {
     fn next(&self, cap: u32, now: u64) -> Option<(Ticket, u32)> {
         let (rate, requests) = (self.requests.rate, &self.requests.window);
         let more = self.more.as_ref().filter(|more| !more.queue.is_empty())?;
-        let may = |key: u64, waiter: &Waiter| more.key_is_open(key, waiter.tokens);
+        let may = |caller: u64, waiter: &Waiter| more.caller_is_open(caller, waiter.tokens);
         let next = if requests.is_open(rate, cap, 1) {
             more.queue.next(now, rate.nanos(), may)
         } else if requests.lends(rate, cap) {
@@ -334,7 +370,7 @@ impl Lane {
             None => requests.opens_at(rate, cap, 1, now),
         };
         let heads = if more.has_key_limits || more.tokens.is_some() {
-            more.queue.heads().map(|(key, waiter)| more.opens_at(key, waiter.tokens, now)).min().unwrap_or(now)
+            more.queue.heads().map(|(caller, waiter)| more.opens_at(caller, waiter.tokens, now)).min().unwrap_or(now)
         } else {
             more.held_until
         };
@@ -363,9 +399,9 @@ impl Lane {
         if let (Some(bound), Some(taken)) = (&mut more.tokens, permit.tokens) {
             bound.window.give_back(bound.rate, taken);
         }
-        if let Some(key) = more.key(permit.key) {
-            key.had.add(-1.0, now, window);
-            let own = [(&mut key.requests, permit.own_requests), (&mut key.tokens, permit.own_tokens)];
+        if let Some(caller) = more.caller(permit.caller) {
+            caller.had.add(-1.0, now, window);
+            let own = [(&mut caller.requests, permit.own_requests), (&mut caller.tokens, permit.own_tokens)];
             for (bound, taken) in own {
                 if let (Some(bound), Some(taken)) = (bound, taken) {
                     bound.window.give_back(bound.rate, taken);
@@ -380,8 +416,8 @@ impl Lane {
         if let (Some(bound), Some(taken)) = (&mut more.tokens, permit.tokens) {
             bound.correct(taken, tokens, now);
         }
-        if let (Some(key), Some(taken)) = (more.key(permit.key), permit.own_tokens)
-            && let Some(bound) = &mut key.tokens
+        if let (Some(caller), Some(taken)) = (more.caller(permit.caller), permit.own_tokens)
+            && let Some(bound) = &mut caller.tokens
         {
             bound.correct(taken, tokens, now);
         }
@@ -398,22 +434,66 @@ impl Lane {
         self.requests.window.repace(rate, cap, now);
     }
 
-    pub(super) fn refusal(&self, why: Why, opens_at: u64, now: u64) -> Refusal {
-        let rate = self.requests.rate;
+    /// Tells a call no, and when there is a turn for it.
+    fn refusal(&mut self, why: Why, ask: Ask, bounds: Bounds, now: u64) -> Refusal {
         let cap = self.cap(now);
+        let limit = self.held_by(ask, cap, now);
+        let promises = &mut self.more().promises;
+        promises.expire(now);
+        let is_late = promises.redeem_due(ask.caller, now);
+        let told = match promises.shared(ask.caller) {
+            Some(at) => at.max(self.turn_after(ask, bounds, cap, &[], 0, now)),
+            None => {
+                let (ahead, own) =
+                    if is_late { (promises.ahead_of_late(ask.caller, now), 0) } else { promises.ahead_of(ask.caller) };
+                let from = self.turn_after(ask, bounds, cap, &ahead, own as u32, now);
+                let at = now.saturating_add(as_told(from.saturating_sub(now)));
+                self.more().promises.make(ask.caller, from, at);
+                at
+            }
+        };
         let waiting = self.more.as_ref().map_or(0, |more| more.queue.len());
-        let ahead = waiting as f64 / f64::from(self.requests.window.flow(rate, cap));
-        let opens = Duration::from_nanos(opens_at.saturating_sub(now).max(1_000_000));
-        // Behind those who wait now, but no longer than a window: by then things have changed.
-        let retry_after = opens.max(Duration::try_from_secs_f64(ahead).unwrap_or_default().min(rate.per()));
-        let left = cap.saturating_sub(self.requests.window.held(rate));
-        Refusal { why, retry_after, units: rate.units, per: rate.per(), left, waiting }
+        Refusal { why, limit, retry_after: Duration::from_nanos(as_told(told.saturating_sub(now))), waiting }
     }
 
-    /// A waiter's time is up: what it is told.
-    pub(super) fn refuse_waiter(&mut self, now: u64) -> Refusal {
-        let cap = self.advance(now);
-        self.refusal(Why::Waited, self.next_turn_at(cap, now), now)
+    /// When a call has its turn: after those who wait and go before it, and after those who were told of these times, of whom
+    /// so many are its caller's own.
+    fn turn_after(&self, ask: Ask, bounds: Bounds, cap: u32, told: &[u64], own_told: u32, now: u64) -> u64 {
+        let Bound { rate, window } = &self.requests;
+        let Some(more) = &self.more else { return window.turn_after(*rate, cap, 1, 0, now) };
+        // Of those who wait, no more will have a turn than there are turns within their time.
+        let turns = f64::from(window.flow(*rate, cap)) * Duration::from_nanos(bounds.max_wait).as_secs_f64();
+        let (before, own) = more.queue.ahead_of(ask.caller);
+        let [before, own] = [before, own].map(|waiting| waiting.min((turns.ceil() as u32).saturating_add(1)));
+        let requests = window.turn_after_those(*rate, cap, 1, before, told, now);
+        requests.max(more.turn_after(ask, (before, told), own.saturating_add(own_told), now))
+    }
+
+    /// The limit whose next turn is the last to come.
+    fn held_by(&self, ask: Ask, cap: u32, now: u64) -> Held {
+        let Bound { rate, window } = &self.requests;
+        let own = self.requests.held(By::Requests, cap, 1);
+        let opens_at = window.turn_after(*rate, cap, 1, 0, now);
+        let Some(more) = &self.more else { return own };
+        let rest = more
+            .limits(ask)
+            .map(|(by, bound, units)| (bound.turn_after(units, 0, &[], now), bound.held(by, bound.rate.units, units)));
+        let upstream = (more.held_until, Held { by: By::Upstream, ..own });
+        // Of two that open at once, the first is named.
+        let last = |last: (u64, Held), next: (u64, Held)| if next.0 > last.0 { next } else { last };
+        std::iter::once(upstream).filter(|(at, _)| *at > now).chain(rest).fold((opens_at, own), last).1
+    }
+
+    /// A waiter has left without its turn: what it is told.
+    pub(super) fn refuse_waiter(&mut self, why: Why, ask: Ask, bounds: Bounds, now: u64) -> Refusal {
+        self.advance(now);
+        self.refusal(why, ask, bounds, now)
+    }
+
+    /// How many callers are known.
+    #[cfg(test)]
+    pub(super) fn callers(&self) -> usize {
+        self.more.as_ref().and_then(|more| more.callers.as_ref()).map_or(0, Swept::len)
     }
 
     pub(super) fn standing(&mut self, now: u64) -> Standing {
@@ -422,6 +502,7 @@ impl Lane {
         let more = self.more.as_ref();
         Standing {
             slot: self.slot,
+            limit: rate.units,
             left: cap.saturating_sub(self.requests.window.held(rate)),
             waiting: more.map_or(0, |more| more.queue.len()),
             pace: more.map_or(1.0, |more| more.pace.share(rate, now)),
@@ -434,8 +515,8 @@ impl Lane {
         let (rate, window) = (self.requests.rate, self.requests.rate.nanos());
         self.requests.window.is_idle(cap)
             && self.more.as_mut().is_none_or(|more| {
-                if let Some(keys) = &mut more.keys {
-                    keys.sweep(KEY_LOOKS, |key| key.is_idle(now, window));
+                if let Some(callers) = &mut more.callers {
+                    callers.sweep(CALLER_LOOKS, |caller| caller.is_idle(now, window));
                 }
                 more.is_idle(rate, now)
             })
@@ -450,51 +531,72 @@ impl More {
             pace: Pace::FULL,
             held_until: 0,
             tokens: None,
-            keys: None,
+            callers: None,
             has_key_limits: false,
             queue: Queue::default(),
+            promises: Promises::default(),
         }
     }
 
-    fn key(&mut self, key: u64) -> Option<&mut Key> {
-        self.keys.as_mut()?.get_mut(key)
+    fn caller(&mut self, caller: u64) -> Option<&mut Caller> {
+        self.callers.as_mut()?.get_mut(caller)
     }
 
-    fn key_is_open(&self, key: u64, tokens: u32) -> bool {
-        let known = self.keys.as_ref().filter(|_| self.has_key_limits).and_then(|keys| keys.get(key));
-        known.is_none_or(|key| key.is_open(tokens))
+    fn caller_is_open(&self, caller: u64, tokens: u32) -> bool {
+        let known = self.callers.as_ref().filter(|_| self.has_key_limits).and_then(|callers| callers.get(caller));
+        known.is_none_or(|caller| caller.is_open(tokens))
     }
 
-    fn is_open(&self, key: u64, tokens: u32, now: u64) -> bool {
+    fn is_open(&self, caller: u64, tokens: u32, now: u64) -> bool {
         now >= self.held_until
             && self.tokens.as_ref().is_none_or(|bound| bound.is_open(tokens))
-            && self.key_is_open(key, tokens)
+            && self.caller_is_open(caller, tokens)
     }
 
-    fn opens_at(&self, key: u64, tokens: u32, now: u64) -> u64 {
+    /// The limits that hold a call besides the model's requests, and the units that it needs of each.
+    fn limits(&self, ask: Ask) -> impl Iterator<Item = (By, &Bound, u32)> {
+        let own = self.callers.as_ref().and_then(|callers| callers.get(ask.caller));
+        let tokens = self.tokens.iter().map(move |bound| (By::Tokens, bound, ask.tokens));
+        let own_requests = own.and_then(|own| own.requests.as_deref()).map(|bound| (By::KeyRequests, bound, 1));
+        let own_tokens = own.and_then(|own| own.tokens.as_deref()).map(|bound| (By::KeyTokens, bound, ask.tokens));
+        tokens.chain(own_requests).chain(own_tokens)
+    }
+
+    /// When they have the call's turn, after so many calls of all callers and of its own, and after those at these times.
+    fn turn_after(&self, ask: Ask, (before, at): (u32, &[u64]), own_before: u32, now: u64) -> u64 {
+        let turn = |(by, bound, units): (By, &Bound, u32)| match by {
+            By::Tokens => bound.turn_after(units, before, at, now),
+            _ => bound.turn_after(units, own_before, &[], now),
+        };
+        self.limits(ask).map(turn).fold(self.held_until, u64::max)
+    }
+
+    fn opens_at(&self, caller: u64, tokens: u32, now: u64) -> u64 {
         let model = self.tokens.as_ref().map_or(now, |bound| bound.opens_at(tokens, now));
-        let own = self.keys.as_ref().and_then(|keys| keys.get(key)).map_or(now, |key| key.opens_at(tokens, now));
-        self.held_until.max(model).max(own)
+        let own = self.callers.as_ref().and_then(|callers| callers.get(caller));
+        self.held_until.max(model).max(own.map_or(now, |own| own.opens_at(tokens, now)))
     }
 
-    fn advance_keys(&mut self, now: u64) {
+    fn advance_callers(&mut self, now: u64) {
         if !self.has_key_limits {
             return;
         }
-        let Self { keys: Some(keys), queue, .. } = self else { return };
-        for (key, _) in queue.heads() {
-            if let Some(key) = keys.get_mut(key) {
-                key.bounds().for_each(|bound| bound.advance(now));
+        let Self { callers: Some(callers), queue, .. } = self else { return };
+        for (caller, _) in queue.heads() {
+            if let Some(caller) = callers.get_mut(caller) {
+                caller.bounds().for_each(|bound| bound.advance(now));
             }
         }
     }
 
     fn is_idle(&mut self, rate: Rate, now: u64) -> bool {
+        self.promises.expire(now);
         self.queue.is_empty()
+            && self.promises.is_empty()
             && now >= self.held_until
             && self.pace.share(rate, now) >= 1.0
             && self.tokens.as_mut().is_none_or(|bound| bound.is_idle(now))
-            && self.keys.as_ref().is_none_or(|keys| keys.len() == 0)
+            && self.callers.as_ref().is_none_or(|callers| callers.len() == 0)
     }
 }
 

@@ -9,13 +9,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::lane::{Answer, Ask, Bounds, Lane, Permit, Rates, Refusal};
+use super::caller::caller;
+use super::lane::{Answer, Ask, Bounds, Lane, Permit, Rates};
 use super::queue::{Ticket, Waiter};
+use super::refusal::{Refusal, Why};
 use super::swept::Swept;
 use super::window::Rate;
 use super::{ModelStanding, Quota, Settings};
 use crate::call::Call;
-use crate::catalogue::{Limit, Model, Slot};
+use crate::catalogue::{Limit, Slot};
 use crate::estimate;
 
 /// The layer's state: what every clone of it shares.
@@ -35,6 +37,7 @@ pub(super) struct Limits {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
     pub(super) lane: u64,
+    slot: Slot,
     pub(super) ask: Ask,
 }
 
@@ -44,8 +47,6 @@ const START: u64 = 1 << 52;
 /// After so many asks, so many lanes are looked at, whether they are idle.
 const ASKS: usize = 64;
 const LOOKS: usize = 16;
-/// Who asks without a key.
-const NO_KEY: u64 = 0;
 
 impl Limits {
     pub(super) fn new(settings: Settings) -> Self {
@@ -72,47 +73,64 @@ impl Limits {
         self.started.checked_add(since).unwrap_or_else(|| Instant::now() + Duration::from_secs(24 * 3600))
     }
 
-    pub(super) fn max_wait(&self) -> u64 {
-        self.bounds.max_wait
+    pub(super) fn max_wait(&self) -> Duration {
+        self.settings.max_wait
     }
 
     pub(super) fn request(&self, call: &Call) -> Request {
         let own = call.key.as_ref().and_then(|key| self.settings.keys.get(&**key)).map_or(Rates::default(), rates);
-        let tokens = if self.counts_tokens(call, own) { estimate::tokens(call) } else { 0 };
-        let key = call.key.as_ref().map_or(NO_KEY, |key| self.hasher.hash_one(key));
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX / 4);
-        Request { lane: self.lane(call.counted_as(), &call.model.id), ask: Ask { key, tokens, own } }
+        let model = self.model_rates(call);
+        let counts_tokens = own.tokens.is_some() || model.tokens.is_some();
+        let tokens = if counts_tokens { estimate::tokens(call) } else { 0 };
+        let ask = Ask {
+            caller: caller(call, &self.settings.fair_by, &self.hasher),
+            is_keyless: call.key.is_none(),
+            requests_limit: model.requests.unwrap_or_else(|| rate(call.model.limit)),
+            tokens_limit: model.tokens,
+            tokens: u32::try_from(tokens).unwrap_or(u32::MAX / 4),
+            own,
+        };
+        Request { lane: self.hasher.hash_one((call.counted_as(), &*call.model.id)), slot: call.model.slot, ask }
     }
 
-    fn lane(&self, account: &str, model: &str) -> u64 {
-        self.hasher.hash_one((account, model))
+    fn model_rates(&self, call: &Call) -> Rates {
+        if self.settings.models.is_empty() {
+            return Rates::default();
+        }
+        self.settings.models.get(&*call.model.id).map_or(Rates::default(), rates)
     }
 
-    fn counts_tokens(&self, call: &Call, own: Rates) -> bool {
-        own.tokens.is_some()
-            || !self.settings.models.is_empty()
-                && self.settings.models.get(&*call.model.id).is_some_and(|quota| quota.tokens.is_some())
+    pub(super) fn ask(&self, request: Request) -> Answer {
+        self.on_lane(request, |lane, now| lane.ask(request.ask, self.bounds, now))
     }
 
-    pub(super) fn ask(&self, request: Request, model: &Model) -> Answer {
+    /// A permit if there is one now.
+    pub(super) fn try_take(&self, request: Request) -> bool {
+        self.on_lane(request, |lane, now| lane.try_take(request.ask, self.bounds, now).is_some())
+    }
+
+    /// Does something with the request's lane, which holds to the limits that its model has now.
+    fn on_lane<T>(&self, request: Request, work: impl FnOnce(&mut Lane, u64) -> T) -> T {
         let now = self.now();
         self.sweep_some(now);
         let mut shard = self.shard(request.lane).lock();
         if let Some(lane) = shard.get_mut(request.lane) {
-            return lane.ask(request.ask, self.bounds, now);
+            if !lane.holds_to(&request.ask) {
+                self.see(request);
+                lane.hold_to(&request.ask, now);
+            }
+            return work(lane, now);
         }
-        let mut lane = self.new_lane(model, request.ask.key, now);
-        let answer = lane.ask(request.ask, self.bounds, now);
+        self.see(request);
+        let mut lane = Lane::new(request.slot, &request.ask, now);
+        let done = work(&mut lane, now);
         shard.insert(request.lane, lane, |lane| lane.is_idle(now));
-        answer
+        done
     }
 
     #[cold]
-    fn new_lane(&self, model: &Model, key: u64, now: u64) -> Lane {
-        let quota = self.settings.models.get(&*model.id).map_or(Rates::default(), rates);
-        let requests = quota.requests.unwrap_or_else(|| rate(model.limit));
-        self.seen.lock().entry(model.slot.number()).or_insert(requests.units);
-        Lane::new(model.slot, requests, quota.tokens, key, now)
+    fn see(&self, request: Request) {
+        self.seen.lock().insert(request.slot.number(), request.ask.requests_limit.units);
     }
 
     fn shard(&self, lane: u64) -> &Mutex<Swept<Lane>> {
@@ -132,8 +150,21 @@ impl Limits {
         self.with(lane, |lane, now| lane.leave(ticket, waiter, now));
     }
 
-    pub(super) fn refuse_waiter(&self, lane: u64) -> Option<Refusal> {
-        self.with(lane, Lane::refuse_waiter)
+    /// A waiter had to make room for another.
+    pub(super) fn refuse_displaced(&self, request: Request) -> Option<Refusal> {
+        self.with(request.lane, |lane, now| lane.refuse_waiter(Why::Full, request.ask, self.bounds, now))
+    }
+
+    /// A waiter's time is up: the refusal, or the permit that came just now.
+    pub(super) fn give_up(&self, request: Request, ticket: Ticket, waiter: &Waiter) -> Result<Permit, Option<Refusal>> {
+        let given_up = self.with(request.lane, |lane, now| {
+            if let Some(permit) = waiter.take_permit() {
+                return Ok(permit);
+            }
+            lane.leave(ticket, waiter, now);
+            Err(Some(lane.refuse_waiter(Why::Waited, request.ask, self.bounds, now)))
+        });
+        given_up.unwrap_or(Err(None))
     }
 
     /// Upstream refused a call of this model for its rate.
@@ -175,6 +206,7 @@ impl Limits {
             for lane in shard.values_mut() {
                 let lane = lane.standing(now);
                 if let Some(model) = models.get_mut(&lane.slot.number()) {
+                    model.limit = lane.limit;
                     model.remaining = model.remaining.min(lane.left);
                     model.waiting += lane.waiting;
                     model.pace = model.pace.min(f64::from(lane.pace));

@@ -6,9 +6,13 @@
 //! and the rest is spread, so that there is always a turn soon. A model may be held to tokens as well: they are taken by
 //! estimate and put right when the receipt is sealed.
 //!
-//! Turns are **fair between keys**, first come first served within one: the key that had least of late goes first. Where the
-//! queue is full, the newest call of the key that has most waiting makes room for a key that has fewer. Who stops waiting
-//! leaves the queue at once, and its permit, if it just got one, goes to the next.
+//! Turns are **fair between callers**, first come first served within one: the caller that had least of late goes first. A
+//! caller is a key, or where the gate has none, what [`Settings::fair_by`] says: the client's token, its address, or an entry
+//! of its metadata. Where the queue is full, the newest call of the caller that has most waiting makes room for one that has
+//! fewer. A call that stops waiting leaves the queue at once, and its permit, if it just got one, goes to the next.
+//!
+//! **`retry-after` is a place in the line**: it tells when the call has a turn, after those who wait and those who were told
+//! earlier times, and a newcomer does not take a turn that another was told of (the `promises` module has the rules).
 //!
 //! It **learns**: a rate-limit 429 from upstream while we are under the limit means that others use the account too. The
 //! model's pace drops at once and climbs back gently; a `retry-after` holds the whole model.
@@ -53,11 +57,15 @@
 //! # });
 //! ```
 
+mod bound;
+mod caller;
 mod lane;
 mod limits;
 mod pace;
 mod place;
+mod promises;
 mod queue;
+mod refusal;
 mod swept;
 #[cfg(test)]
 mod tests;
@@ -70,9 +78,11 @@ use std::time::Duration;
 
 use tower::{Layer, Service};
 
-use self::lane::{Answer, Permit, Refusal, Why};
+pub use self::caller::FairBy;
+use self::lane::{Answer, Permit};
 use self::limits::{Limits, Request, Shared};
 use self::place::Place;
+use self::refusal::Refusal;
 use super::retry::retry_after;
 use super::{Reply, ReplyFuture};
 use crate::Error;
@@ -93,6 +103,8 @@ pub struct Settings {
     pub models: HashMap<String, Quota>,
     /// Limits of keys, by name, on each model, besides the model's own.
     pub keys: HashMap<String, Quota>,
+    /// What tells callers apart who have no key.
+    pub fair_by: FairBy,
 }
 
 /// What a model or a key may have.
@@ -146,6 +158,7 @@ impl Default for Settings {
             max_queue: 1000,
             models: HashMap::default(),
             keys: HashMap::default(),
+            fair_by: FairBy::default(),
         }
     }
 }
@@ -181,14 +194,7 @@ impl RateLimitLayer {
 
     /// Takes a permit if there is one now, without waiting: for callers that pace by other means, and for benches.
     pub fn try_take(&self, call: &Call) -> bool {
-        match self.limits.ask(self.limits.request(call), &call.model) {
-            Answer::Granted(_) => true,
-            Answer::Queued(ticket, waiter) => {
-                self.limits.leave(self.limits.request(call).lane, ticket, &waiter);
-                false
-            }
-            Answer::Refused(_) => false,
-        }
+        self.limits.try_take(self.limits.request(call))
     }
 }
 
@@ -217,14 +223,14 @@ where
 
     fn call(&mut self, call: Call) -> ReplyFuture {
         let request = self.limits.request(&call);
-        match self.limits.ask(request, &call.model) {
+        match self.limits.ask(request) {
             Answer::Granted(permit) => {
                 let attempt = Attempt::new(&self.limits, request, permit, &call);
                 let reply = self.inner.call(call);
                 Box::pin(async move { attempt.end(reply.await) })
             }
             Answer::Queued(ticket, waiter) => {
-                let place = Place::new(self.limits.clone(), request.lane, ticket, waiter);
+                let place = Place::new(self.limits.clone(), request, ticket, waiter);
                 let inner = self.inner.clone();
                 // What was ready is what must be called.
                 let inner = std::mem::replace(&mut self.inner, inner);
@@ -251,24 +257,14 @@ where
 }
 
 fn refuse(call: &Call, refusal: Option<Refusal>, limits: &Limits) -> Error {
-    let id = &call.model.id;
-    let Some(refusal) = refusal else {
-        let retry_after = Duration::from_nanos(limits.max_wait()).max(Duration::from_secs(1));
-        return Error::RateLimited { what: format!("no turn came for {id}"), retry_after, limit: None };
-    };
-    let Refusal { units, per, waiting, retry_after, .. } = refusal;
-    let max_wait = Duration::from_nanos(limits.max_wait()).as_secs_f64();
-    let why = match refusal.why {
-        Why::TooLong => format!("and the next turn is further off than max_wait ({max_wait} s)"),
-        Why::Waited => format!("and no turn came within max_wait ({max_wait} s)"),
-        Why::Full => format!("and {waiting} calls wait for it already (max_queue)"),
-    };
-    let limit = match per.as_secs() {
-        60 => format!("{units} requests a minute"),
-        seconds => format!("{units} requests in {seconds} s"),
-    };
-    let what = format!("the limit of {id}, {limit}, is used up, {why}");
-    Error::RateLimited { what, retry_after, limit: Some((units, per, refusal.left)) }
+    match refusal {
+        Some(refusal) => refusal.error(call, limits.max_wait()),
+        None => Error::RateLimited {
+            what: format!("no turn came for {}", call.model.id),
+            retry_after: limits.max_wait().max(Duration::from_secs(1)),
+            limit: None,
+        },
+    }
 }
 
 /// An attempt that has its permit: what its reply teaches.

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use tokio::time::sleep_until;
 
-use super::lane::{Permit, Refusal, Why};
-use super::limits::Shared;
+use super::lane::Permit;
+use super::limits::{Request, Shared};
 use super::queue::{State, Ticket, Waiter};
+use super::refusal::Refusal;
 
 /// One waiter's place, and its permit once it has one and has not taken it.
 pub(super) struct Place {
     limits: Shared,
-    lane: u64,
+    request: Request,
     ticket: Ticket,
     waiter: Arc<Waiter>,
     until: u64,
@@ -19,9 +20,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(limits: Shared, lane: u64, ticket: Ticket, waiter: Arc<Waiter>) -> Self {
-        let until = limits.now().saturating_add(limits.max_wait());
-        Self { limits, lane, ticket, waiter, until, is_left: false }
+    /// The caller of the request is the one that the ticket names: a lane may know several callers as one.
+    pub(super) fn new(limits: Shared, mut request: Request, ticket: Ticket, waiter: Arc<Waiter>) -> Self {
+        let max_wait = u64::try_from(limits.max_wait().as_nanos()).unwrap_or(u64::MAX);
+        let until = limits.now().saturating_add(max_wait);
+        request.ask.caller = ticket.key;
+        Self { limits, request, ticket, waiter, until, is_left: false }
     }
 
     /// Waits for the permit. One of those who wait for a lane watches the clock for all of them, and passes that on when it
@@ -36,15 +40,14 @@ impl Place {
             }
             if self.waiter.state() == State::Displaced {
                 self.is_left = true;
-                let refusal = self.limits.refuse_waiter(self.lane);
-                return Err(refusal.map(|refusal| Refusal { why: Why::Full, ..refusal }));
+                return Err(self.limits.refuse_displaced(self.request));
             }
             if self.limits.now() >= self.until {
                 return self.give_up();
             }
             let mut wake_at = self.until;
             if self.waiter.state() == State::Driving {
-                let next = self.limits.with(self.lane, |lane, now| lane.dispatch(now));
+                let next = self.limits.with(self.request.lane, |lane, now| lane.dispatch(now));
                 // The turn may have been our own.
                 if self.waiter.state() == State::Granted {
                     continue;
@@ -61,24 +64,15 @@ impl Place {
 
     /// The time is up, unless the permit came just now.
     fn give_up(mut self) -> Result<Permit, Option<Refusal>> {
-        let (ticket, waiter) = (self.ticket, self.waiter.clone());
         self.is_left = true;
-        let refusal = self.limits.with(self.lane, |lane, now| {
-            if let Some(permit) = waiter.take_permit() {
-                return Ok(permit);
-            }
-            let refusal = lane.refuse_waiter(now);
-            lane.leave(ticket, &waiter, now);
-            Err(Some(refusal))
-        });
-        refusal.unwrap_or(Err(None))
+        self.limits.give_up(self.request, self.ticket, &self.waiter)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.is_left {
-            self.limits.leave(self.lane, self.ticket, &self.waiter);
+            self.limits.leave(self.request.lane, self.ticket, &self.waiter);
         }
     }
 }

@@ -37,7 +37,7 @@ struct Line {
     waiters: BTreeMap<u64, Arc<Waiter>>,
     /// What the key had of late, and as of when.
     had: Had,
-    /// When it last had a turn, counted in turns.
+    /// When it last had a turn or began to wait for one, counted in turns.
     served: u64,
 }
 
@@ -131,6 +131,11 @@ impl Queue {
         self.length
     }
 
+    /// Callers that wait.
+    pub(super) fn callers(&self) -> usize {
+        self.keys.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -163,7 +168,9 @@ impl Queue {
             waiter.set(State::Driving);
             self.driver = Some(ticket);
         }
-        let line = self.keys.entry(key).or_insert_with(|| Line { waiters: BTreeMap::new(), had, served: 0 });
+        // One that comes now has not waited for a turn yet.
+        let served = self.turns;
+        let line = self.keys.entry(key).or_insert_with(|| Line { waiters: BTreeMap::new(), had, served });
         line.waiters.insert(ticket.number, waiter);
         self.length += 1;
         ticket
@@ -203,6 +210,22 @@ impl Queue {
         let (ticket, least, tokens) =
             heads.min_by(|(a, had_a, _), (b, had_b, _)| had_a.total_cmp(had_b).then(a.number.cmp(&b.number)))?;
         (most > 2.0 * (least + 1.0)).then_some((ticket, tokens))
+    }
+
+    /// How many go before one more of this caller's, where turns go round the callers, and how many of them are its own.
+    pub(super) fn ahead_of(&self, caller: u64) -> (u32, u32) {
+        let own = self.keys.get(&caller).map_or(0, |line| line.waiters.len());
+        let others = self.keys.iter().filter(|(key, _)| **key != caller);
+        let ahead = own + others.map(|(_, line)| line.waiters.len().min(own + 1)).sum::<usize>();
+        (ahead as u32, own as u32)
+    }
+
+    /// Has the one who watches the clock look again.
+    pub(super) fn wake_driver(&self) {
+        let driver = self.driver.and_then(|ticket| self.keys.get(&ticket.key)?.waiters.get(&ticket.number));
+        if let Some(driver) = driver {
+            driver.changed.notify_one();
+        }
     }
 
     /// Every key's first waiter.

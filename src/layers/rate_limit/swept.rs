@@ -6,10 +6,13 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// By 64-bit ids, which are hashes already.
 #[derive(Debug)]
 pub(super) struct Swept<V> {
-    map: HashMap<u64, V, BuildHasherDefault<Id>>,
+    map: ById<V>,
     /// Every id once, the one that was looked at longest ago first.
     round: VecDeque<u64>,
 }
+
+/// A map by ids that are hashes already.
+pub(super) type ById<V> = HashMap<u64, V, BuildHasherDefault<Id>>;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Id(u64);

@@ -29,7 +29,7 @@ pub(super) struct Window {
     /// Parts in all closed cells.
     closed: u32,
     /// What may be taken at once; negative after more was taken than it held.
-    bucket: f32,
+    bucket: f64,
     /// Units a second that fill the bucket.
     fill: f32,
     /// When the bucket was last filled.
@@ -47,6 +47,9 @@ pub(super) struct Taken {
 const CELLS: usize = 48;
 /// Cells in a window.
 const CELLS_A_WINDOW: u64 = 45;
+/// Changes of the rate that may go by until a turn comes: a full window has to leave, and the room that it leaves is spread
+/// over one more; each cell opens and leaves.
+const MOST_STEPS: usize = 6 * CELLS;
 /// The part of a window by which one call may take longer to reach upstream than another: 1%, 0.6 s of a minute.
 const MARGIN: u64 = 100;
 /// Leaves room for what is charged over it.
@@ -54,7 +57,7 @@ const MOST: u32 = 1 << 30;
 /// How much faster than the window the bucket fills.
 const HASTE: f32 = 1.02;
 /// The part of a burst that the bucket lends to those who had little.
-const LENT: f32 = 0.125;
+const LENT: f64 = 0.125;
 
 // === impl Rate ===
 
@@ -91,6 +94,11 @@ impl Rate {
         ((now.saturating_sub(self.nanos() + self.margin()) / self.cell_nanos()) as u32).saturating_sub(1)
     }
 
+    /// When a cell opens.
+    fn opens(self, cell: u32) -> u64 {
+        u64::from(cell) * self.cell_nanos()
+    }
+
     /// When a cell leaves.
     fn leaves(self, cell: u32) -> u64 {
         (u64::from(cell) + 1) * self.cell_nanos() + self.nanos() + self.margin()
@@ -111,13 +119,18 @@ fn seconds(nanos: u64) -> f32 {
     nanos as f32 / 1e9
 }
 
+/// So much fills a bucket in this time. In doubles: a limit of a few a day fills in steps too small to be added in singles.
+fn filled(fill: f32, nanos: u64) -> f64 {
+    f64::from(fill) * nanos as f64 / 1e9
+}
+
 /// What may be taken at once, of a cap: half of it.
-fn burst(cap: u32) -> f32 {
-    cap.div_ceil(2) as f32
+fn burst(cap: u32) -> f64 {
+    f64::from(cap.div_ceil(2))
 }
 
 /// The bucket's level from which it lends one more.
-fn lowest(cap: u32) -> f32 {
+fn lowest(cap: u32) -> f64 {
     1.0 - burst(cap) * LENT
 }
 
@@ -145,7 +158,20 @@ impl Window {
     }
 
     /// Lets time pass. `cap` is what the window may hold now: the rate's units, or fewer while upstream has no room for them.
+    /// It passes cell by cell, so that the bucket fills the same however seldom anyone looks.
     pub(super) fn advance(&mut self, rate: Rate, cap: u32, now: u64) {
+        while self.bucket < burst(cap) && self.closed + self.open > 0 {
+            let changes_at = self.changes_at(rate, self.filled);
+            if changes_at > now {
+                break;
+            }
+            self.pass(rate, cap, changes_at);
+        }
+        self.pass(rate, cap, now);
+    }
+
+    /// Lets time pass in which the rate does not change, or the bucket is full all the time.
+    fn pass(&mut self, rate: Rate, cap: u32, now: u64) {
         let (cell, gone) = (rate.cell(now).max(self.cell), rate.gone(now).max(self.gone));
         self.fill(cap, now);
         if cell == self.cell && gone == self.gone {
@@ -162,8 +188,8 @@ impl Window {
     }
 
     fn fill(&mut self, cap: u32, now: u64) {
-        let filled = self.bucket + self.fill * seconds(now.saturating_sub(self.filled));
-        self.bucket = filled.min(burst(cap));
+        let level = self.bucket + filled(self.fill, now.saturating_sub(self.filled));
+        self.bucket = level.min(burst(cap));
         self.filled = self.filled.max(now);
     }
 
@@ -231,13 +257,13 @@ impl Window {
     /// Takes units, be there room or not.
     pub(super) fn charge(&mut self, units: u32) -> Taken {
         self.open = self.open.saturating_add(units);
-        self.bucket -= units as f32;
+        self.bucket -= f64::from(units);
         Taken { cell: self.cell, units }
     }
 
     /// What the bucket must hold: it never holds more than its burst.
-    fn needed(&self, cap: u32, units: u32) -> f32 {
-        (units as f32).min(burst(cap))
+    fn needed(&self, cap: u32, units: u32) -> f64 {
+        f64::from(units).min(burst(cap))
     }
 
     /// Upstream has less room than was thought: no more bursts, and a new rate.
@@ -248,7 +274,7 @@ impl Window {
 
     /// Gives back what was not used after all.
     pub(super) fn give_back(&mut self, rate: Rate, taken: Taken) {
-        self.bucket += taken.units as f32;
+        self.bucket += f64::from(taken.units);
         if taken.cell == self.cell {
             self.open = self.open.saturating_sub(taken.units);
         } else if taken.cell > self.gone && taken.cell < self.cell {
@@ -271,12 +297,19 @@ impl Window {
         self.fills_at(rate, lowest(cap), now).max(self.leaves_room(rate, cap, 1, now))
     }
 
-    fn fills_at(&self, rate: Rate, level: f32, now: u64) -> u64 {
+    fn fills_at(&self, rate: Rate, level: f64, now: u64) -> u64 {
+        self.reaches(level, now).min(self.changes_at(rate, now))
+    }
+
+    /// When the bucket has this level, if its rate stays as it is.
+    fn reaches(&self, level: f64, now: u64) -> u64 {
         let missing = level - self.bucket;
-        let filled = if missing <= 0.0 { now } else { now.saturating_add((missing / self.fill * 1e9) as u64) };
-        // The rate may change when a cell leaves.
-        let changes = rate.leaves(self.gone + 1).max(now + 1);
-        filled.min(changes)
+        if missing <= 0.0 { now } else { now.saturating_add((missing / f64::from(self.fill) * 1e9) as u64) }
+    }
+
+    /// The rate may change when a cell leaves, and when another opens.
+    fn changes_at(&self, rate: Rate, now: u64) -> u64 {
+        rate.leaves(self.gone + 1).min(rate.opens(self.cell + 1)).max(now + 1)
     }
 
     /// When enough has left for these units.
@@ -292,6 +325,87 @@ impl Window {
             }
         }
         rate.leaves(self.cell)
+    }
+
+    /// When a call of so many units has its turn, where so many like it have theirs before as they come, and nobody else asks.
+    /// [`opens_at`](Self::opens_at) tells when to look again; this follows the window up to the turn itself.
+    pub(super) fn turn_after(&self, rate: Rate, cap: u32, units: u32, before: u32, now: u64) -> u64 {
+        let units = units.clamp(1, cap);
+        let a_window = cap / units;
+        let mut window = self.clone();
+        let turn = window.follow(rate, cap, units, before % a_window + 1, now);
+        turn.saturating_add(u64::from(before / a_window) * (rate.nanos() + 2 * rate.margin()))
+    }
+
+    /// The same, where others come at these times after them, earliest first.
+    pub(super) fn turn_after_those(&self, rate: Rate, cap: u32, units: u32, before: u32, at: &[u64], now: u64) -> u64 {
+        if at.is_empty() {
+            return self.turn_after(rate, cap, units, before, now);
+        }
+        let units = units.clamp(1, cap);
+        let (mut window, mut turn) = (self.clone(), now);
+        if before > 0 {
+            // More of them than a window has are too far off to be told apart.
+            turn = window.follow(rate, cap, units, before.min(cap / units), now);
+            window.charge(units);
+        }
+        for at in at {
+            turn = turn.max(*at);
+            window.advance(rate, cap, turn);
+            window.charge(units);
+        }
+        window.follow(rate, cap, units, 1, turn)
+    }
+
+    /// Lets time pass up to the last of so many calls' turns, which is not taken yet.
+    fn follow(&mut self, rate: Rate, cap: u32, units: u32, calls: u32, now: u64) -> u64 {
+        let (mut left, mut at) = (calls, now);
+        self.advance(rate, cap, at);
+        for _ in 0..MOST_STEPS {
+            let turn = self.turn_before_change(rate, cap, units, left, at);
+            let until = turn.unwrap_or_else(|| self.changes_at(rate, at));
+            left -= self.take_until(rate, cap, units, left, at, until);
+            at = until;
+            if turn.is_some() {
+                break;
+            }
+            self.advance(rate, cap, at);
+        }
+        at
+    }
+
+    /// When the last of so many calls has its turn, if that is before the rate changes.
+    fn turn_before_change(&self, rate: Rate, cap: u32, units: u32, calls: u32, now: u64) -> Option<u64> {
+        let room = cap.saturating_sub(self.held(rate)) / units;
+        let level = self.needed(cap, units) + f64::from(calls - 1) * f64::from(units);
+        let turn = self.reaches(level, now);
+        (room >= calls && turn <= self.changes_at(rate, now)).then_some(turn)
+    }
+
+    /// Takes what all but the last of so many calls can take between two times, in one step, and tells how many took theirs.
+    fn take_until(&mut self, rate: Rate, cap: u32, units: u32, calls: u32, now: u64, until: u64) -> u32 {
+        let room = cap.saturating_sub(self.held(rate)) / units;
+        let level = self.bucket + filled(self.fill, until - now);
+        let over = level - self.needed(cap, units);
+        let filled = if over < 0.0 { 0 } else { (over / f64::from(units)) as u32 + 1 };
+        let taken = room.min(filled).min(calls - 1);
+        self.open += taken * units;
+        self.bucket = level - f64::from(taken * units);
+        self.filled = until;
+        taken
+    }
+
+    /// Another limit holds from now on. What was taken of the old one counts; where that was in other times, as taken now.
+    pub(super) fn change(&mut self, from: Rate, to: Rate, now: u64) {
+        if from.per_millis == to.per_millis && from.part() == to.part() {
+            self.bucket = (self.bucket + (burst(to.units) - burst(from.units)).max(0.0)).min(burst(to.units));
+        } else {
+            let held = self.held(from);
+            *self = Self::new(to, now);
+            self.open = held.min(MOST);
+            self.bucket = burst(to.units).min(f64::from(to.units.saturating_sub(held)));
+        }
+        self.fill = self.sustainable(to, to.units, now);
     }
 
     /// Units a second, as things are.
@@ -404,6 +518,109 @@ mod tests {
                 prop_assert!(sum <= u64::from(limit));
             }
         }
+    }
+
+    /// When each of so many is taken by those who ask all the time, every so many nanoseconds.
+    fn turns(mut window: Window, rate: Rate, units: u32, calls: usize, from: u64, step: u64) -> Vec<u64> {
+        let (mut turns, mut at) = (Vec::new(), from);
+        while turns.len() < calls {
+            window.advance(rate, rate.units, at);
+            while turns.len() < calls && take(&mut window, rate, units).is_some() {
+                turns.push(at);
+            }
+            at += step;
+        }
+        turns
+    }
+
+    proptest! {
+        #[test]
+        fn the_nth_turn_is_told_as_it_comes(
+            limit in 1_u32..400,
+            seconds in 1_u64..100,
+            asks in prop::collection::vec((0_u64..3_000, 0_u32..50), 0..30),
+            nth in 1_usize..30,
+        ) {
+            let rate = Rate::new(limit, Duration::from_secs(seconds));
+            let (mut window, mut at) = (Window::new(rate, START), START);
+            for (pause, asks) in asks {
+                at += pause * 1_000_000;
+                window.advance(rate, limit, at);
+                for _ in 0..asks {
+                    take(&mut window, rate, 1);
+                }
+            }
+            window.respread(rate, limit, at);
+            let step = rate.nanos() / 20_000;
+            let turns = turns(window.clone(), rate, 1, nth.min(limit as usize), at, step);
+            for (n, turn) in turns.iter().enumerate() {
+                let told = window.turn_after(rate, limit, 1, n as u32, at);
+                let off = told.abs_diff(*turn);
+                // The first to the step, the others to what it matters in which cell they are counted.
+                let slack = if n == 0 { 2 * step } else { 2 * rate.cell_nanos() + step };
+                prop_assert!(off <= slack, "turn {}: told {} after, came {}", n + 1, told - at, turn - at);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_limit_lets_no_more_through_than_the_wider_of_both(
+            limits in prop::collection::vec((1_u32..400, prop::sample::select(vec![10_u64, 60, 60, 60, 3600])), 1..6),
+            pauses in prop::collection::vec(0_u64..20_000, 6),
+        ) {
+            let mut rate = Rate::new(limits[0].0, Duration::from_secs(limits[0].1));
+            let (mut window, mut at, mut passed) = (Window::new(rate, START), START, Vec::new());
+            for ((limit, seconds), pause) in limits.iter().zip(pauses) {
+                let next = Rate::new(*limit, Duration::from_secs(*seconds));
+                window.advance(rate, rate.units, at);
+                let held = window.held(rate);
+                window.change(rate, next, at);
+                prop_assert_eq!(window.held(next), held, "what was taken counts");
+                rate = next;
+                // In no window of the limit that holds now does more pass than it has, of what passes under it.
+                passed.clear();
+                for step in 0..40 {
+                    window.advance(rate, rate.units, at);
+                    while take(&mut window, rate, 1).is_some() {
+                        passed.push(at);
+                    }
+                    prop_assert!(step > 0 || passed.len() as u32 + held <= rate.units.max(held), "{} and {held}", passed.len());
+                    at += pause * 1_000_000 / 40;
+                }
+                prop_assert!(most_in_a_window(&passed, rate.nanos()) <= rate.units as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_raised_has_room_at_once() {
+        let rates = |units, seconds| Rate::new(units, Duration::from_secs(seconds));
+        for (from, to) in
+            [(rates(4, 60), rates(400, 60)), (rates(4, 60), rates(100_000, 60)), (rates(4, 60), rates(400, 3600))]
+        {
+            let mut window = Window::new(from, START);
+            while take(&mut window, from, 1).is_some() {}
+            window.change(from, to, START);
+            let passed = std::iter::from_fn(|| take(&mut window, to, 1)).count();
+            assert!(passed as u32 >= to.units / 2 - 2, "{passed} of {to:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_a_few_a_day_fills_however_often_it_is_looked_at() {
+        let rate = Rate::new(20, Duration::from_secs(24 * 3600));
+        let mut window = Window::new(rate, START);
+        while take(&mut window, rate, 1).is_some() {}
+        let told = window.turn_after(rate, 20, 1, 0, START);
+        // A thousand times a second, for the last seconds before.
+        let mut at = told - 5_000_000_000;
+        window.advance(rate, 20, at);
+        while take(&mut window, rate, 1).is_none() {
+            at += 1_000_000;
+            window.advance(rate, 20, at);
+        }
+        assert!(at.abs_diff(told) < 10_000_000, "{} ns off", at.abs_diff(told));
     }
 
     #[test]

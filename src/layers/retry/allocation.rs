@@ -1,7 +1,8 @@
 //! The day's free neurons: once an account has used them up, nothing but midnight helps, and the gate says so itself.
 //!
 //! The vendor's word (3036, and 4006 on the wire) is believed until 00:00 UTC. It has been wrong, and a plan can change, so
-//! now and then one call goes through to find out; any other answer than the same refusal ends the hold.
+//! now and then one call goes through to find out; any other answer than the same refusal ends the hold. So does a clock that
+//! tells another day: the refusal came while it was ahead.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,16 +60,20 @@ impl Allocation {
         }
         let mut held = self.held.lock();
         let Some(hold) = held.get_mut(account) else { return Pass::Free };
-        if hold.until <= now {
+        let left = hold.until.duration_since(now).unwrap_or_default();
+        if left.is_zero() || left > until_midnight(now) {
+            if !left.is_zero() {
+                tracing::warn!("the day whose free neurons were used up begins in the future: the clock was ahead");
+            }
             held.remove(account);
             self.count.store(held.len(), Ordering::Relaxed);
             return Pass::Free;
         }
-        if hold.probe_at <= now {
+        if hold.probe_at <= now || hold.probe_at > now + self.probe_every {
             hold.probe_at = now + self.probe_every;
             return Pass::Probe;
         }
-        Pass::Held(hold.until.duration_since(now).unwrap_or_default())
+        Pass::Held(left)
     }
 
     /// The vendor says that the account's neurons are used up; this long until midnight.
@@ -120,5 +125,19 @@ mod tests {
         allocation.used_up(&account, minutes(0));
         allocation.works("acc");
         assert_eq!(allocation.pass("acc", minutes(1)), Pass::Free);
+    }
+
+    #[test]
+    fn a_day_that_begins_in_the_future_holds_nobody_and_a_clock_set_back_within_its_day_probes_on() {
+        let allocation = Allocation::new(Duration::from_secs(300));
+        let minutes = |minutes: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * DAY_SECONDS + minutes * 60);
+        let account: Arc<str> = "acc".into();
+        for ahead in [1, 2, 400] {
+            allocation.used_up(&account, minutes(ahead * 24 * 60 + 1));
+            assert_eq!(allocation.pass("acc", minutes(23 * 60)), Pass::Free, "{ahead} days ahead");
+        }
+        allocation.used_up(&account, minutes(23 * 60));
+        assert_eq!(allocation.pass("acc", minutes(60)), Pass::Probe);
+        assert_eq!(allocation.pass("acc", minutes(61)), Pass::Held(Duration::from_secs((24 * 60 - 61) * 60)));
     }
 }

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use highway::{HighwayHash, HighwayHasher};
 use rusqlite::{Connection, params};
 
 use crate::layers::budget::{Bucket, Lease};
 use crate::neurons::Neurons;
 
-const WRITE: &str = "INSERT INTO leases VALUES (?1,?2,?3,?4,?5,?6) \
-    ON CONFLICT DO UPDATE SET expires_ms = excluded.expires_ms, spent = excluded.spent, upto = excluded.upto";
+const WRITE: &str = "INSERT INTO leases (budget, bucket, start_ms, expires_ms, spent, upto, checksum) \
+    VALUES (?1,?2,?3,?4,?5,?6,?7) ON CONFLICT DO UPDATE SET expires_ms = excluded.expires_ms, spent = excluded.spent, \
+    upto = excluded.upto, checksum = excluded.checksum";
 
 /// Writes what these buckets want written, all in one transaction, and tells them.
 pub(super) fn write(connection: &mut Connection, buckets: &[Arc<Bucket>], is_closing: bool) -> rusqlite::Result<()> {
@@ -21,34 +23,70 @@ pub(super) fn write(connection: &mut Connection, buckets: &[Arc<Bucket>], is_clo
 }
 
 fn write_all<'a>(connection: &mut Connection, leases: impl Iterator<Item = &'a Lease>) -> rusqlite::Result<()> {
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let transaction = connection.transaction()?;
     for lease in leases {
-        transaction.prepare_cached(WRITE)?.execute(params![
-            &*lease.budget,
-            &*lease.bucket,
-            lease.start_ms as i64,
-            lease.expires_ms as i64,
-            lease.spent.micro() as i64,
-            lease.upto.micro() as i64,
-        ])?;
+        let [start, expires] = [lease.start_ms, lease.expires_ms].map(number);
+        let [spent, upto] = [lease.spent, lease.upto].map(|neurons| number(neurons.micro()));
+        let checksum = checksum(&lease.budget, &lease.bucket, [start, expires, spent, upto]);
+        let row = params![&*lease.budget, &*lease.bucket, start, expires, spent, upto, checksum];
+        transaction.prepare_cached(WRITE)?.execute(row)?;
     }
     transaction.commit()
 }
 
-/// What has not expired of one budget.
-pub(super) fn load(connection: &Connection, budget: &str, now_ms: u64) -> rusqlite::Result<Vec<Lease>> {
-    let sql = "SELECT bucket, start_ms, expires_ms, spent, upto FROM leases WHERE budget = ?1 AND expires_ms > ?2";
-    let mut statement = connection.prepare(sql)?;
-    let lease = |row: &rusqlite::Row<'_>| {
-        let bucket: String = row.get(0)?;
-        let window = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64);
-        let neurons = |n| Ok::<_, rusqlite::Error>(Neurons::from_micro(row.get::<_, i64>(n)? as u64));
-        Ok(Lease::new(budget, &bucket, window, neurons(3)?, neurons(4)?))
-    };
-    statement.query_map(params![budget, now_ms as i64], lease)?.collect()
+/// No secret: it tells a broken disk, and nobody who writes the file on purpose.
+fn checksum(budget: &str, bucket: &str, numbers: [i64; 4]) -> i64 {
+    let mut hasher = HighwayHasher::default();
+    for text in [budget, bucket] {
+        hasher.append(&(text.len() as u64).to_le_bytes());
+        hasher.append(text.as_bytes());
+    }
+    numbers.iter().for_each(|number| hasher.append(&number.to_le_bytes()));
+    hasher.finalize64().cast_signed()
 }
 
-/// Lets go of what counts in no window any more.
+/// Why leases cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    #[error(transparent)]
+    Database(#[from] rusqlite::Error),
+    /// What SQLite finds wrong.
+    #[error("the table of leases is broken: {0}")]
+    Broken(String),
+    #[error("a lease of the budget {0:?} is not as it was written")]
+    Changed(String),
+}
+
+/// What there is of one budget, also what has expired: the clock may be wrong just now. [`forget`] keeps that short. All leases are
+/// looked at, for a broken one may have lost the name of its budget.
+pub(super) fn load(connection: &Connection, budget: &str) -> Result<Vec<Lease>, LoadError> {
+    let found: String = connection.query_row("PRAGMA integrity_check(leases)", [], |row| row.get(0))?;
+    if found != "ok" {
+        return Err(LoadError::Broken(found));
+    }
+    let mut statement =
+        connection.prepare("SELECT budget, bucket, start_ms, expires_ms, spent, upto, checksum FROM leases")?;
+    let mut rows = statement.query([])?;
+    let mut leases = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (name, bucket): (String, String) = (row.get(0)?, row.get(1)?);
+        let numbers: [i64; 4] = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?];
+        let written: Option<i64> = row.get(6)?;
+        let is_as_written = written.is_none_or(|written| written == checksum(&name, &bucket, numbers));
+        let [start, expires, spent, upto] = match numbers.map(u64::try_from) {
+            [Ok(start), Ok(expires), Ok(spent), Ok(upto)] if is_as_written => [start, expires, spent, upto],
+            _ => return Err(LoadError::Changed(name)),
+        };
+        if name == budget {
+            let [spent, upto] = [spent, upto].map(Neurons::from_micro);
+            leases.push(Lease::new(budget, &bucket, (start, expires), spent, upto));
+        }
+    }
+    Ok(leases)
+}
+
+/// Lets go of what counts in no window any more, by a clock that is believed.
 pub(super) fn forget(connection: &Connection, now_ms: u64) -> rusqlite::Result<usize> {
     connection.execute("DELETE FROM leases WHERE expires_ms < ?1", params![now_ms as i64])
 }

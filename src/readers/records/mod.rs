@@ -28,7 +28,10 @@
 mod books;
 mod checkpoints;
 #[cfg(test)]
+mod file_tests;
+#[cfg(test)]
 mod kept_tests;
+mod lock;
 mod query;
 mod row;
 mod schema;
@@ -50,7 +53,7 @@ pub use self::query::{Archive, Filter, Moment, Record};
 use self::row::Row;
 pub use self::schema::RecordsError;
 pub use self::usage::{Group, Usage};
-use crate::layers::budget::{Bucket, Lease, Ledger};
+use crate::layers::budget::{Bucket, Lease, Ledger, LedgerError};
 use crate::receipt::{Facts, Reader};
 
 /// Where records are kept, and how long.
@@ -61,7 +64,7 @@ pub struct Settings {
     pub path: PathBuf,
     /// Older records go; their sums stay for a year.
     pub retention: Duration,
-    /// The oldest records go where the database is larger, in bytes.
+    /// The oldest records go where the database and its log together are larger, in bytes.
     pub max_bytes: u64,
     /// Records that may wait to be written; further ones are lost, and counted.
     pub queue: usize,
@@ -204,15 +207,9 @@ impl Shared {
 }
 
 impl Ledger for Records {
-    fn load(&self, budget: &str, now_ms: u64) -> Vec<Lease> {
-        let connection = schema::open_to_read(&self.path);
-        let leases = connection
-            .map_err(|error| error.to_string())
-            .and_then(|connection| books::load(&connection, budget, now_ms).map_err(|error| error.to_string()));
-        leases.unwrap_or_else(|why| {
-            tracing::error!(budget, why, "what was spent before cannot be read: the budget begins anew");
-            Vec::new()
-        })
+    fn load(&self, budget: &str, _: u64) -> Result<Vec<Lease>, LedgerError> {
+        let connection = schema::open_to_read(&self.path).map_err(LedgerError::new)?;
+        books::load(&connection, budget).map_err(|why| LedgerError::new(format!("{}: {why}", self.path.display())))
     }
 
     fn renew(&self, bucket: Arc<Bucket>) {

@@ -75,7 +75,7 @@ impl Row {
             self.received_ms(),
             facts.key.as_deref(),
             &*facts.account,
-            &*facts.asked.id,
+            facts.asked_name(),
             &*facts.model.id,
             facts.endpoint.map(|endpoint| endpoint.label()),
             facts.stream,

@@ -1,16 +1,18 @@
 //! The database: its tables, and how it is opened.
 
-use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use super::lock::Lock;
 
 /// A record a call, in the order of time, for that is the order of their ids. Money is micro-neurons, times are
 /// microseconds, moments are milliseconds since 1970, UTC. The longer indexes answer filters of several parts by themselves.
 /// `quarters` has the same figures summed up by quarters of an hour, so that a month's usage reads thousands of rows and not
 /// millions, and so that a day of any time zone is a whole number of rows; `ran` are the calls that a model ran for, which the
-/// vendor counts too. `payloads` has bodies where they are kept. `leases` is the budgets' own.
+/// vendor counts too. `payloads` has bodies where they are kept. `leases` is the budgets' own; each has a checksum, for a budget
+/// is not to begin anew because of a bit.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS records (
   id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, key TEXT, account TEXT NOT NULL, asked TEXT NOT NULL,
@@ -40,7 +42,7 @@ CREATE TABLE IF NOT EXISTS quarters (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
   budget TEXT NOT NULL, bucket TEXT NOT NULL, start_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
-  spent INTEGER NOT NULL, upto INTEGER NOT NULL, PRIMARY KEY (budget, bucket, start_ms)
+  spent INTEGER NOT NULL, upto INTEGER NOT NULL, checksum INTEGER, PRIMARY KEY (budget, bucket, start_ms)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS payloads (
   id BLOB PRIMARY KEY, request_type TEXT NOT NULL, request BLOB NOT NULL, request_bytes INTEGER NOT NULL,
@@ -65,8 +67,14 @@ INSERT INTO quarters SELECT hour_ms, model, key, account, outcome, calls, input_
   neurons, saved, ran FROM hours;
 DROP TABLE hours;
 ";
-/// Of the write-ahead log, 4 KiB each.
+/// Leases of the first two versions have no checksum, and are believed.
+const WITH_CHECKSUMS: &str = "ALTER TABLE leases ADD COLUMN checksum INTEGER;";
+/// Of the write-ahead log, at most.
 pub(super) const MAX_LOG_PAGES: i64 = 65_536;
+const MIN_LOG_PAGES: i64 = 64;
+const PAGE_BYTES: i64 = 4096;
+/// 64 MiB: a second or two.
+const MAX_REMADE_PAGES: i64 = 16_384;
 /// Someone else's lock is waited for no longer; then the write is tried again later.
 const BUSY: Duration = Duration::from_millis(200);
 
@@ -99,19 +107,12 @@ pub enum RecordsError {
     System(#[from] std::io::Error),
 }
 
-/// For writing, as long as the lock is kept: two sidecars with one ledger would spend the same neurons. The file is the
-/// owner's alone: who called what is nobody else's business.
-pub(super) fn open(path: &Path) -> Result<(Connection, File), RecordsError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let private = |path: &Path| OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-    let mut lock_name = path.as_os_str().to_owned();
-    lock_name.push("-lock");
-    let lock = private(Path::new(&lock_name))?;
-    lock.try_lock().map_err(|_| RecordsError::Taken { path: path.display().to_string() })?;
-    private(path)?;
+/// For writing, as long as the lock is kept. The file and its log together are to stay under so many bytes.
+pub(super) fn open(path: &Path, max_bytes: u64) -> Result<(Connection, Lock), RecordsError> {
+    let lock = Lock::take(path)?;
     let database = |why: rusqlite::Error| RecordsError::Database { path: path.display().to_string(), why: why.into() };
     let connection = Connection::open(path).map_err(database)?;
-    prepare(&connection).map_err(database)?;
+    prepare(&connection, max_bytes).map_err(database)?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(database)?;
     if version > VERSION {
         return Err(RecordsError::Later { path: path.display().to_string() });
@@ -122,22 +123,60 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File), RecordsError> {
 
 /// All of it or, where the process dies meanwhile, none.
 fn create(connection: &Connection, version: i64) -> rusqlite::Result<()> {
+    let columns = "SELECT sql LIKE '%checksum%' FROM sqlite_schema WHERE type = 'table' AND name = 'leases'";
+    let has_checksums: Option<bool> = connection.query_row(columns, [], |row| row.get(0)).optional()?;
+    if version >= VERSION && has_checksums.is_none() {
+        // It was made with the file, so the file is broken; to make another one would be to forget what was spent.
+        return Err(rusqlite::Error::InvalidQuery);
+    }
+    let with_checksums = if has_checksums == Some(false) { WITH_CHECKSUMS } else { "" };
     let sums = match version {
         1 => FROM_DAYS,
         2 => FROM_HOURS,
         _ => "",
     };
-    connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} {sums} COMMIT;"))
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {with_checksums} {SCHEMA} {sums} COMMIT;"))
 }
 
-fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+fn prepare(connection: &Connection, max_bytes: u64) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
+    give_back_free_pages(connection)?;
     // With a write-ahead log a commit is in the system's hands at once: a killed process loses nothing.
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
     // `checkpoints` does that; where it does not keep up, the log is bounded all the same.
-    connection.pragma_update(None, "wal_autocheckpoint", MAX_LOG_PAGES)?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)
+    let pages = max_log_pages(max_bytes);
+    connection.pragma_update(None, "wal_autocheckpoint", pages)?;
+    connection.pragma_update(None, "journal_size_limit", (pages * PAGE_BYTES).min(64 << 20))
+}
+
+/// An eighth of what the file may have, in pages.
+pub(super) fn max_log_pages(max_bytes: u64) -> i64 {
+    i64::try_from(max_bytes / 8).unwrap_or(i64::MAX).div_euclid(PAGE_BYTES).clamp(MIN_LOG_PAGES, MAX_LOG_PAGES)
+}
+
+/// Of the database, in pages: what its log and the log's index may grow to is left free, and a little that a transaction may add.
+pub(super) fn max_pages(max_bytes: u64) -> u64 {
+    let pages = max_bytes / PAGE_BYTES.unsigned_abs();
+    pages.saturating_sub(3 * max_log_pages(max_bytes).unsigned_abs()).max(pages / 4)
+}
+
+/// So that a file can become smaller. A small one that was made otherwise is made anew; to do that with a large one would hold up
+/// the start.
+fn give_back_free_pages(connection: &Connection) -> rusqlite::Result<()> {
+    const INCREMENTAL: i64 = 2;
+    let pragma = |name: &str| connection.query_row(name, [], |row| row.get::<_, i64>(0));
+    let (pages, is_so) = (pragma("PRAGMA page_count")?, pragma("PRAGMA auto_vacuum")? == INCREMENTAL);
+    if is_so {
+        return Ok(());
+    }
+    connection.pragma_update(None, "auto_vacuum", INCREMENTAL)?;
+    if (1..=MAX_REMADE_PAGES).contains(&pages) {
+        // It takes effect with a new file of the same content, and not in a log.
+        connection.pragma_update(None, "journal_mode", "delete")?;
+        connection.execute_batch("VACUUM")?;
+    }
+    Ok(())
 }
 
 /// For reading, beside whoever writes.

@@ -94,7 +94,7 @@ fn a_locked_database_holds_nobody_up_and_loses_what_it_must_only() {
 fn the_log_comes_into_the_database_without_the_thread_that_writes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tollgate.db");
-    let (connection, _lock) = schema::open(&path).unwrap();
+    let (connection, _lock) = schema::open(&path, Settings::default().max_bytes).unwrap();
     let pages = connection.query_row("PRAGMA wal_autocheckpoint", [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(pages, schema::MAX_LOG_PAGES, "whoever writes would wait for the disk");
     drop((connection, _lock));
@@ -190,9 +190,9 @@ fn what_is_too_old_goes() {
     std::thread::sleep(Duration::from_millis(2));
     let (_sender, rows) = sync_channel(1);
     let brief = Settings { retention: Duration::from_millis(1), ..settings(&directory) };
-    let connection = schema::open(&brief.path).unwrap();
+    let connection = schema::open(&brief.path, brief.max_bytes).unwrap();
     let mut writer = writer::Writer::new(brief.clone(), connection, rows, Arc::default());
-    writer.sweep().unwrap();
+    writer.forget(std::time::SystemTime::now()).unwrap();
     assert!(Archive::open(&brief.path).unwrap().list(&Filter::default(), 10).unwrap().is_empty());
 }
 
@@ -224,7 +224,7 @@ async fn spend(budgets: &Arc<Budgets>, calls: usize, in_flight: usize) -> (Neuro
 #[tokio::test]
 async fn what_was_spent_survives_a_crash_within_one_percent_and_what_was_in_flight() {
     let directory = tempfile::tempdir().unwrap();
-    let upper = crate::receipt::Estimate::of(&call(LLAMA, "{}")).upper;
+    let upper = crate::receipt::Estimate::of(&call(LLAMA, "{}")).upper.unwrap();
     let limit = Neurons::from_micro(upper.micro() * 1_000);
     let mut known = Neurons::ZERO;
     for round in 0..6 {
@@ -259,19 +259,36 @@ async fn a_clean_end_gives_back_what_was_not_spent() {
 }
 
 #[tokio::test]
-async fn calls_go_on_while_the_ledger_cannot_write_and_the_limit_holds() {
+async fn what_no_lease_covers_is_not_spent_while_the_ledger_cannot_write() {
     let directory = tempfile::tempdir().unwrap();
     let records = Records::open(settings(&directory)).unwrap();
-    let upper = crate::receipt::Estimate::of(&call(LLAMA, "{}")).upper;
-    let budgets = budgets(&records, Neurons::from_micro(upper.micro() * 10));
+    let upper = crate::receipt::Estimate::of(&call(LLAMA, "{}")).upper.unwrap();
+    let budgets = budgets(&records, Neurons::from_micro(upper.micro() * 1_000));
+    let (_, open) = spend(&budgets, 0, 1).await;
+    until("the lease runs ahead", || {
+        let leases = records.load("everyone/month/", 0).unwrap();
+        leases.iter().any(|lease| lease.upto.micro() >= upper.micro() * 10)
+    });
     let other = rusqlite::Connection::open(directory.path().join("tollgate.db")).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let began = Instant::now();
-    let (_, open) = spend(&budgets, 0, 10).await;
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    assert!(budgets.reserve(&call(LLAMA, "{}")).await.is_err());
+    let mut held = vec![];
+    let refused = loop {
+        let call = call(LLAMA, "{}");
+        match budgets.reserve(&call).await {
+            Ok(_) => held.push(call),
+            Err(refusal) => break refusal,
+        }
+    };
+    let covered = 1 + held.len() as u64;
+    let upto = records.load("everyone/month/", 0).unwrap().iter().map(|lease| lease.upto).max().unwrap();
+    assert!(Neurons::from_micro(upper.micro() * covered) <= upto, "{covered} calls, and {upto} on the books");
+    assert!((2..=12).contains(&covered), "{covered} calls");
+    let why = format!("{refused:?}");
+    assert!(why.contains("everyone") && why.contains("cannot be written"), "{why}");
     other.execute_batch("COMMIT").unwrap();
-    drop(open);
+    until("it goes on", || records.stats().lag.is_zero());
+    budgets.reserve(&call(LLAMA, "{}")).await.unwrap();
+    drop((open, held));
 }
 
 #[test]
@@ -367,7 +384,7 @@ fn the_oldest_go_where_the_database_is_too_large_and_sums_stay() {
     let newest = archive.list(&Filter::default(), 1).unwrap()[0].id.clone();
     let (_sender, rows) = sync_channel(1);
     let small = Settings { max_bytes: 1 << 20, ..settings(&directory) };
-    let connection = schema::open(&small.path).unwrap();
+    let connection = schema::open(&small.path, small.max_bytes).unwrap();
     let mut writer = writer::Writer::new(small, connection, rows, Arc::default());
     // A sweep takes two thousand at most.
     (0..3).for_each(|_| writer.sweep().unwrap());

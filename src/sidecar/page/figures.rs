@@ -51,12 +51,12 @@ pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
 }
 
 pub(crate) fn percent(part: f64, whole: f64) -> String {
-    if whole > 0.0 { format!("{:.1} %", 100.0 * part / whole) } else { "–".into() }
+    format!("{:.1} %", 100.0 * ratio(part, whole))
 }
 
 pub(crate) fn time(duration: Duration) -> String {
     match duration.as_secs_f64() {
-        none if none < 0.000_05 => "–".into(),
+        none if none < 0.000_05 => "0 ms".into(),
         short if short < 1.0 => format!("{:.1} ms", short * 1e3),
         long => format!("{long:.2} s"),
     }
@@ -87,6 +87,7 @@ mod tests {
         }
         assert_eq!(amount(1_234_567.8), format!("1{narrow}234{narrow}568"));
         assert_eq!(usd(Neurons::from_whole(10_000)), "$0.1100");
-        assert_eq!(time(Duration::from_micros(2_500)), "2.5 ms");
+        assert_eq!((time(Duration::from_micros(2_500)), time(Duration::ZERO)), ("2.5 ms".into(), "0 ms".into()));
+        assert_eq!((percent(1.0, 3.0), percent(0.0, 0.0)), ("33.3 %".into(), "0.0 %".into()));
     }
 }

@@ -1,0 +1,132 @@
+//! What the gate's own routes have that the vendor's have not: OpenAI's forms, and other names for models.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Response};
+
+use super::encoding::Content;
+use super::keys::Client;
+use super::route::Target;
+use super::{Arrived, NO_MODEL, ReplyBody, Settings};
+use crate::Error;
+use crate::body::Body;
+use crate::openai::models::{self, Wanted};
+use crate::openai::object::quoted;
+use crate::openai::{Answer, Form};
+
+/// The model's name as the request tells it.
+pub(super) struct Told {
+    pub(super) name: String,
+    /// Where in the body it stands, quotes included.
+    pub(super) place: Option<Range<usize>>,
+    /// The body with the name in it, where it named none.
+    pub(super) with_name: Option<Bytes>,
+}
+
+/// Answers `/v1/models` with the models that the caller may ask.
+pub(super) fn models(
+    settings: &Settings,
+    wanted: Wanted,
+    method: &Method,
+    headers: &mut HeaderMap,
+) -> Result<Response<ReplyBody>, Error> {
+    let client = settings.keys.admit(headers)?;
+    client.map_or(Ok(()), Client::take_turn)?;
+    if *method != Method::GET && *method != Method::HEAD {
+        return Err(Error::Method { asked: method.clone(), takes: "GET" });
+    }
+    let may_ask = |id: &str| client.is_none_or(|client| client.may_ask(id).is_ok());
+    let (catalogue, aliases) = (&settings.catalogue, &settings.aliases);
+    let told = match wanted {
+        Wanted::List => models::list(catalogue, aliases, may_ask),
+        Wanted::One(name) => models::one(catalogue, aliases, &name, may_ask)
+            .ok_or_else(|| Error::NotFound(format!("there is no model {name:?}; GET /v1/models lists all")))?,
+    };
+    let mut reply = Response::new(ReplyBody::unmetered(Body::from(told.to_string())));
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(reply)
+}
+
+/// Whether who comes this way expects OpenAI's forms.
+pub(super) fn is_openai(settings: &Settings, arrived: &Arrived<'_>) -> bool {
+    let (target, openai) = (&arrived.target, &settings.openai);
+    let form = if target.account.is_none() { openai.v1 } else { openai.vendor_paths };
+    arrived.route.is_some() || !target.endpoint.is_native() && form == Form::OpenAi
+}
+
+/// The body as the vendor takes it, and what the caller expects for it, where the route is the gate's own.
+pub(super) fn translated(
+    settings: &Settings,
+    arrived: &mut Arrived<'_>,
+    body: Bytes,
+    content: Content,
+) -> Result<(Bytes, Content, Option<Answer>), Error> {
+    let Some(route) = arrived.route else { return Ok((body, content, None)) };
+    let body = match content {
+        Content::Plain => body,
+        Content::Decoded(plain) => plain,
+        Content::Broken(why) => return Err(Error::Malformed(why)),
+    };
+    arrived.headers.remove(header::CONTENT_ENCODING);
+    let content_type = arrived.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let resolve = |name: Option<&str>| match name {
+        Some(name) => Some(settings.aliases.resolve(&settings.catalogue, name).into_owned()),
+        None => settings.aliases.default_model().map(str::to_owned),
+    };
+    let native = route.native(&body, content_type, resolve)?;
+    if let Ok(content_type) = HeaderValue::from_str(&native.content_type) {
+        arrived.headers.insert(header::CONTENT_TYPE, content_type);
+    }
+    (arrived.own, arrived.asked) = (native.model, native.asked);
+    Ok((native.body, Content::Plain, Some(native.answer)))
+}
+
+/// Which model the request names; `own` is what a route of the gate's own has read. On the short routes one may be set for
+/// requests that name none.
+pub(super) fn told(
+    settings: &Settings,
+    target: &Target<'_>,
+    own: Option<String>,
+    named: Option<(String, Range<usize>)>,
+    body: &Bytes,
+) -> Result<Told, Error> {
+    let default = settings.aliases.default_model().filter(|_| target.account.is_none());
+    let by_path = own.or_else(|| target.model.map(str::to_owned));
+    let (name, place, with_name) = match (by_path, named, default) {
+        (Some(name), _, _) => (name, None, None),
+        (None, Some((name, place)), _) => (name, Some(place), None),
+        (None, None, Some(default)) => {
+            let (body, place) = with_model(body, default).ok_or(Error::ModelMissing(NO_MODEL))?;
+            (default.to_owned(), Some(place), Some(body))
+        }
+        (None, None, None) => return Err(Error::ModelMissing(NO_MODEL)),
+    };
+    Ok(Told { name, place, with_name })
+}
+
+/// A body that names this model, and where it does; `None` where it is no JSON object.
+fn with_model(body: &Bytes, model: &str) -> Option<(Bytes, Range<usize>)> {
+    let open = body.iter().position(|byte| !byte.is_ascii_whitespace()).filter(|at| body[*at] == b'{')? + 1;
+    let is_empty = body[open..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+    let quoted = quoted(model);
+    let comma: &[u8] = if is_empty { b"" } else { b"," };
+    let spliced = [&body[..open], br#""model":"#, quoted.as_bytes(), comma, &body[open..]].concat();
+    let start = open + br#""model":"#.len();
+    Some((spliced.into(), start..start + quoted.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_without_a_model_gets_one() {
+        for (body, wanted) in [(r#" {"a":1}"#, r#" {"model":"@cf/a/b","a":1}"#), ("{ }", r#"{"model":"@cf/a/b" }"#)] {
+            let (with, place) = with_model(&Bytes::from(body), "@cf/a/b").unwrap();
+            assert_eq!((&with[..], &with[place]), (wanted.as_bytes(), &b"\"@cf/a/b\""[..]));
+        }
+        assert!(with_model(&Bytes::from("[]"), "m").is_none());
+    }
+}

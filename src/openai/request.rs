@@ -1,0 +1,101 @@
+//! What a request on OpenAI's routes decides of its reply.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Answer;
+use crate::Error;
+use crate::call::Endpoint;
+
+/// The fields that the reply's form depends on.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    stream_options: Option<&'a RawValue>,
+    #[serde(borrow)]
+    encoding_format: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+/// What the caller expects; `None` on the vendor's own form of request. Refuses what no model of the vendor's can take, and
+/// none would say so plainly.
+pub(crate) fn answer(endpoint: Endpoint, body: &[u8], is_stream: bool) -> Result<Option<Answer>, Error> {
+    Ok(Some(match endpoint {
+        Endpoint::Run | Endpoint::Messages => return Ok(None),
+        Endpoint::Responses => Answer::Responses,
+        // What only a stream can ask for need not be looked for elsewhere.
+        Endpoint::ChatCompletions => Answer::Chat { usage_asked: is_stream && asks_for_usage(body) },
+        Endpoint::Embeddings => {
+            let fields: Option<Fields<'_>> = serde_json::from_slice(body).ok();
+            if fields.as_ref().and_then(|fields| fields.input).is_some_and(|input| holds_tokens(input.get())) {
+                return Err(Error::Malformed(
+                    "\"input\" holds token numbers, and Workers AI's models take texts: send the text itself, or tell your client \
+                     so (LangChain: check_embedding_ctx_length=False)"
+                        .into(),
+                ));
+            }
+            let format = fields.and_then(|fields| fields.encoding_format);
+            Answer::Embeddings { is_base64: format.is_some_and(|format| format.get() == "\"base64\"") }
+        }
+    }))
+}
+
+fn asks_for_usage(body: &[u8]) -> bool {
+    let fields: Option<Fields<'_>> = serde_json::from_slice(body).ok();
+    let options = fields.and_then(|fields| serde_json::from_str(fields.stream_options?.get()).ok());
+    options.and_then(|options: StreamOptions| options.include_usage).unwrap_or(false)
+}
+
+/// `[1, 2]` or `[[1, 2], [3]]`: numbers that another model's tokenizer made.
+fn holds_tokens(input: &str) -> bool {
+    let mut inner = input.trim_start();
+    while let Some(rest) = inner.strip_prefix('[') {
+        inner = rest.trim_start();
+    }
+    inner.len() < input.len() && inner.starts_with(|first: char| first.is_ascii_digit() || first == '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(endpoint: Endpoint, body: &str) -> Option<Answer> {
+        answer(endpoint, body.as_bytes(), true).unwrap()
+    }
+
+    #[test]
+    fn usage_is_asked_for_by_a_true_alone() {
+        let chat = |body: &str| of(Endpoint::ChatCompletions, body) == Some(Answer::Chat { usage_asked: true });
+        assert!(chat(r#"{"stream_options": {"include_usage": true, "x": 1}}"#));
+        assert!(chat(r#"{"stream\u005foptions": {"include_usage": true}}"#));
+        for no in [
+            r#"{"stream_options": null}"#,
+            r#"{"stream_options": {"include_usage": false}}"#,
+            r#"{"stream_options": 7}"#,
+            "{}",
+        ] {
+            assert!(!chat(no), "{no}");
+        }
+        let body = br#"{"stream_options": {"include_usage": true}}"#;
+        let whole = answer(Endpoint::ChatCompletions, body, false).unwrap();
+        assert_eq!(whole, Some(Answer::Chat { usage_asked: false }));
+    }
+
+    #[test]
+    fn token_numbers_are_refused_and_texts_are_not() {
+        for tokens in ["[1, 2]", "[[1], [2]]", "[ [ 7 ] ]"] {
+            let body = format!(r#"{{"input": {tokens}}}"#);
+            assert!(answer(Endpoint::Embeddings, body.as_bytes(), false).is_err(), "{body}");
+        }
+        for texts in [r#""1""#, r#"["1", "2"]"#, "[]", "7"] {
+            let body = format!(r#"{{"input": {texts}, "encoding_format": "base64"}}"#);
+            assert_eq!(of(Endpoint::Embeddings, &body), Some(Answer::Embeddings { is_base64: true }));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The routes of OpenAI's that the vendor has none of: the request becomes the model's own.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::object::Object;
+use super::{Answer, completions, images, moderations, rerank, speech, transcriptions};
+use crate::Error;
+use crate::call::Endpoint;
+
+/// A route of the gate's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Completions,
+    Images,
+    Speech,
+    Transcriptions,
+    Translations,
+    Rerank,
+    Moderations,
+}
+
+/// A request as the vendor takes it.
+#[derive(Debug)]
+pub(crate) struct Native {
+    pub(crate) body: Bytes,
+    pub(crate) content_type: Cow<'static, str>,
+    /// Absent where the body names it.
+    pub(crate) model: Option<String>,
+    /// The caller's name for it, where one was given.
+    pub(crate) asked: Option<String>,
+    pub(crate) answer: Answer,
+}
+
+impl Route {
+    /// The route of a path, if it is one of these.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        Some(match path.strip_prefix("/v1/")? {
+            "completions" => Self::Completions,
+            "images/generations" => Self::Images,
+            "audio/speech" => Self::Speech,
+            "audio/transcriptions" => Self::Transcriptions,
+            "audio/translations" => Self::Translations,
+            "rerank" => Self::Rerank,
+            "moderations" => Self::Moderations,
+            _ => return None,
+        })
+    }
+
+    /// Where its request goes.
+    pub(crate) fn endpoint(self) -> Endpoint {
+        if self == Self::Completions { Endpoint::ChatCompletions } else { Endpoint::Run }
+    }
+
+    /// The request as the vendor takes it. `resolve` tells the vendor's name of a model by the caller's; of `None`, of the
+    /// one that a request without a model means.
+    pub(crate) fn native(
+        self,
+        body: &Bytes,
+        content_type: &str,
+        resolve: impl Fn(Option<&str>) -> Option<String>,
+    ) -> Result<Native, Error> {
+        let no_model = || Error::ModelMissing("give the name of one, as \"model\" in the body");
+        if matches!(self, Self::Transcriptions | Self::Translations) {
+            let form = transcriptions::Form::read(body, content_type)?;
+            let asked = form.text("model");
+            let model = resolve(asked.as_deref()).ok_or_else(no_model)?;
+            let native = transcriptions::native(&form, model, self == Self::Translations)?;
+            return Ok(Native { asked, ..native });
+        }
+        let fields = Object::read(body)
+            .ok_or_else(|| Error::Malformed("the body is not the JSON object that this route takes".into()))?;
+        let asked = fields.text("model");
+        let model = match self {
+            Self::Moderations => moderations::model(asked.as_deref(), resolve),
+            _ => resolve(asked.as_deref()).ok_or_else(no_model)?,
+        };
+        let native = match self {
+            Self::Completions => completions::native(fields, &model),
+            Self::Images => images::native(fields, model),
+            Self::Speech => speech::native(&fields, model),
+            Self::Moderations => moderations::native(&fields, model),
+            _ => rerank::native(&fields, model),
+        };
+        Ok(Native { asked, ..native? })
+    }
+}
+
+impl Native {
+    /// A JSON body for a model that the path names.
+    pub(super) fn json(fields: &Object<'_>, model: String, answer: Answer) -> Self {
+        Self {
+            body: fields.json().into(),
+            content_type: "application/json".into(),
+            model: Some(model),
+            asked: None,
+            answer,
+        }
+    }
+}
+
+/// Says what a request asks for that the model cannot do, and what to do instead.
+pub(super) fn cannot(what: impl Into<String>) -> Error {
+    Error::Malformed(what.into())
+}
+
+/// Takes a field out that the vendor does not know. Refuses any value but these, given as JSON text, with what to do instead.
+pub(super) fn only(fields: &mut Object<'_>, name: &str, allowed: &[&str], instead: &str) -> Result<(), Error> {
+    match fields.remove(name) {
+        Some(value) if !allowed.contains(&&*value) => {
+            Err(cannot(format!("\"{name}\": {value} cannot be had from Workers AI; {instead}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A field that must be a text, as JSON.
+pub(super) fn required<'a>(fields: &'a Object<'_>, name: &str) -> Result<&'a str, Error> {
+    let value = fields.get(name).filter(|value| value.starts_with('"'));
+    value.ok_or_else(|| cannot(format!("\"{name}\" is missing: give a text")))
+}
