@@ -13,11 +13,11 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The bytes, as a lenient reader has them: characters that are none of base64's are passed over, `-` and `_` stand for `+` and `/`,
-/// and what follows the first `=` is no matter.
+/// The bytes, as the most lenient reader has them: characters that are none of base64's are passed over, `=` among them wherever it
+/// stands, and `-` and `_` stand for `+` and `/`.
 pub fn decode(text: &[u8]) -> Vec<u8> {
-    let text = &text[..memchr::memchr(b'=', text).unwrap_or(text.len())];
-    if let Ok(bytes) = STANDARD_NO_PAD.decode(text) {
+    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
+    if let Ok(bytes) = STANDARD_NO_PAD.decode(&text[..text.len() - padding]) {
         return bytes;
     }
     let mut cleaned: Vec<u8> = text.iter().filter_map(|byte| cleaned(*byte)).collect();
@@ -45,7 +45,7 @@ mod tests {
             let plain = STANDARD_NO_PAD.encode(&bytes);
             let wrapped: Vec<u8> = plain.as_bytes().chunks(wrap).flat_map(|line| [line, b"\r\n"].concat()).collect();
             let url = plain.replace('+', "-").replace('/', "_");
-            for text in [plain.as_bytes(), &wrapped, url.as_bytes(), format!("{plain}==").as_bytes()] {
+            for text in [plain.as_bytes(), &wrapped, url.as_bytes(), format!("{plain}==").as_bytes(), format!("={plain}").as_bytes()] {
                 proptest::prop_assert_eq!(&decode(text), &bytes);
             }
         }

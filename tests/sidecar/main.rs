@@ -28,6 +28,7 @@ mod scripted;
 mod sdk;
 mod series;
 mod soak;
+mod sounds;
 mod stalls;
 mod storm;
 mod streams;
