@@ -44,9 +44,9 @@ pub(super) struct Taken {
 }
 
 /// Slots in the ring: a window, the open cell, and the cell that is half gone.
-const CELLS: usize = 48;
+const CELLS: usize = 46;
 /// Cells in a window.
-const CELLS_A_WINDOW: u64 = 45;
+const CELLS_A_WINDOW: u64 = 43;
 /// Changes of the rate that may go by until a turn comes: a full window has to leave, and the room that it leaves is spread
 /// over one more; each cell opens and leaves.
 const MOST_STEPS: usize = 6 * CELLS;
