@@ -53,7 +53,7 @@ CLOUDFLARE_API_TOKEN=t TOLLGATE_LOG_LEVEL=warn TOLLGATE_CACHE_TTL=$ttl target/re
 cat >"$work/post.lua" <<'EOF'
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
-wrk.body = '{"messages":[{"role":"system","content":"You are terse."},{"role":"user","content":"' .. string.rep("all work and no play ", 44) .. '"}],"max_tokens":64}'
+wrk.body = '{"messages":[{"role":"system","content":"You are terse."},{"role":"user","content":"' .. string.rep("all work and no play ", 44) .. '"}],"max_tokens":64,"temperature":0}'
 EOF
 path=/client/v4/accounts/a/ai/run/@cf/meta/llama-3.2-1b-instruct
 for port in $upstream $plain $gate; do

@@ -46,7 +46,7 @@ fn main() {
     let before = resident_bytes();
     let mut most = 0;
     for n in 0..ANSWERS {
-        let body = Body::from(format!("{{\"prompt\":\"question {n}\"}}"));
+        let body = Body::from(format!("{{\"prompt\":\"question {n}\",\"seed\":1}}"));
         let request = Request::post("/run/@cf/meta/llama-3.2-1b-instruct").body(body).unwrap();
         runtime.block_on(async { stack.call(request).await.unwrap().into_body().collect().await.unwrap() });
         if n % 50_000 == 0 {

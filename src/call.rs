@@ -51,8 +51,12 @@ pub struct Call {
     pub head: Arc<Head>,
     /// The body, as it goes upstream.
     pub body: Bytes,
-    /// Where in the body the model's name stands, quotes included; absent where the path has it.
+    /// The same without its content encoding, where it has one.
+    pub decoded: Option<Bytes>,
+    /// Where in the body, without its encoding, the model's name stands, quotes included; absent where the path has it.
     pub model_in_body: Option<Range<usize>>,
+    /// Another listed model that the body names beside the path's: the vendor may run that one.
+    pub named_beside: Option<Arc<Model>>,
     /// What is written about it.
     pub receipt: Receipt,
     /// Who answers for what it costs, where anyone does.
@@ -127,7 +131,7 @@ pub struct Head {
 pub struct Ask {
     /// The text to be read.
     pub text: Text,
-    /// `max_tokens` or its other names.
+    /// `max_tokens` or its other names, the largest of several; for show. What bounds the answer is [`reach`](Self::reach).
     pub max_tokens: Option<u32>,
     /// The picture that is wanted, where the request says.
     pub image: ImageWish,
@@ -143,12 +147,79 @@ pub struct Ask {
     pub temperature: Option<f64>,
     /// A `seed` was given.
     pub seeded: bool,
-    /// The asynchronous batch form, `queueRequest=true`.
+    /// The asynchronous batch form: a list of `requests`, or `queueRequest=true` as the query has it.
     pub batch: bool,
-    /// How many answers are asked for, each with `max_tokens`: `n`, and the requests of a batch. `None` is one.
-    pub answers: Option<u32>,
-    /// It names the `request_id` of a batch.
-    pub names_batch: bool,
+    /// The `request_id` of a batch, where the body asks for nothing else.
+    pub poll_of: Option<Box<str>>,
+    /// How far the dearest reading of the body goes.
+    pub reach: Reach,
+}
+
+/// How far a body may go where it can be read in several ways, or not at all: every part of it is the dearest reading's. No
+/// field of a body makes any of this smaller, but for the limits that the vendor is sure to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reach {
+    /// The tokens of its answers.
+    pub output: OutputReach,
+    /// The picture's size and steps.
+    pub image: ImageReach,
+    /// The requests of a batch; zero counts as one.
+    pub requests: u32,
+    /// Bytes of text outside the fields that are known to be read: names, labels, fields that no schema has.
+    pub other_text_bytes: u64,
+    /// Bytes of text that may be read once more with each of the other texts: a reranker's query, an instruction.
+    pub repeated_text_bytes: u64,
+    /// How many of the pictures to be read have a size that nothing in the body tells.
+    pub unsized_pictures: u32,
+    /// Sounds, videos and files of which nothing in the body tells how much there is to be read.
+    pub unsized_media: u32,
+    /// The body, or a part of it, could not be read.
+    pub is_unread: bool,
+    /// It has OpenAI's chat form, or Anthropic's.
+    pub is_chat: bool,
+}
+
+/// The tokens that a body's answers may have, in sum over all answers of all requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OutputReach {
+    /// How many answers there are: `n`, and the requests of a batch.
+    pub answers: u64,
+    /// Tokens by the limits that the body sets.
+    pub limited_tokens: u64,
+    /// Answers that have the model's default besides, or all of its window where it has none.
+    pub by_default: u64,
+    /// Answers limited by `max_completion_tokens` alone, which models with a default may not read: those have it besides.
+    pub by_completion_limit: u64,
+    /// Answers that nothing in the body limits, also not for a model with a default.
+    pub open: u64,
+}
+
+/// A picture's size and steps in the dearest reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImageReach {
+    /// Pixels across.
+    pub width: Side,
+    /// Pixels down.
+    pub height: Side,
+    /// `steps`.
+    pub steps: Side,
+    /// `num_steps`.
+    pub num_steps: Side,
+}
+
+/// One measure of a picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Side {
+    /// The largest that was given; zero where none was.
+    pub given: u32,
+    /// The model's default may count instead.
+    pub or_default: bool,
+    /// As much as the model takes may be meant: what was given is no count at all.
+    pub or_most: bool,
 }
 
 /// A picture's size and steps as far as the request names them.
@@ -159,8 +230,10 @@ pub struct ImageWish {
     pub width: Option<u32>,
     /// Pixels down.
     pub height: Option<u32>,
-    /// `steps` or `num_steps`.
+    /// `steps`.
     pub steps: Option<u32>,
+    /// `num_steps`.
+    pub num_steps: Option<u32>,
 }
 
 /// What a request's `cf-aig-*` headers ask for. `None` leaves it to the config.
@@ -235,21 +308,41 @@ impl Call {
         self.models.as_ref().is_none_or(|models| models.iter().any(|allowed| allowed == model))
     }
 
+    /// The body without its content encoding.
+    pub fn plain_body(&self) -> &Bytes {
+        self.decoded.as_ref().unwrap_or(&self.body)
+    }
+
+    /// Puts another body in the place of the call's; it has no content encoding.
+    pub(crate) fn replace_body(&mut self, body: Bytes) {
+        self.body = body;
+        if self.decoded.take().is_some() {
+            let mut head = Head::clone(&self.head);
+            head.headers.remove(http::header::CONTENT_ENCODING);
+            self.head = Arc::new(head);
+        }
+    }
+
     /// The same call for another model, which gets the same input.
     pub fn with_model(&self, model: Arc<Model>) -> Self {
-        let mut call = Self { model, ..self.clone() };
+        let mut call = Self { model, named_beside: None, ..self.clone() };
         if let Some(name) = &self.model_in_body {
             // A model's name has no character that JSON would escape, but a config may name anything.
             let quoted = serde_json::Value::from(&*call.model.id).to_string();
-            let mut body = BytesMut::with_capacity(self.body.len() + quoted.len());
-            body.extend_from_slice(&self.body[..name.start]);
-            body.extend_from_slice(quoted.as_bytes());
-            body.extend_from_slice(&self.body[name.end..]);
-            call.body = body.freeze();
+            call.replace_body(spliced(self.plain_body(), name, &quoted));
             call.model_in_body = Some(name.start..name.start + quoted.len());
         }
         call
     }
+}
+
+/// A body with another text in a place of it.
+fn spliced(body: &[u8], place: &Range<usize>, text: &str) -> Bytes {
+    let mut spliced = BytesMut::with_capacity(body.len() + text.len());
+    spliced.extend_from_slice(&body[..place.start]);
+    spliced.extend_from_slice(text.as_bytes());
+    spliced.extend_from_slice(&body[place.end..]);
+    spliced.freeze()
 }
 
 // === impl Deadline ===
@@ -275,10 +368,86 @@ impl Ask {
         self.audio_upper_ms = self.audio_upper_ms.saturating_add(length.upper_ms);
     }
 
-    /// The fetching of a batch's answers, which were counted when it was queued.
+    /// The fetching of a batch's answers, which were counted when it was queued: the body asks for nothing but a
+    /// `request_id`, and the query says `queueRequest=true`.
     pub fn is_poll(&self) -> bool {
-        let asks_nothing = self.text.parts == 0 && self.input_images.is_empty() && self.audio_ms == 0;
-        self.batch && self.names_batch && asks_nothing && self.answers.is_none()
+        self.batch && self.poll_of.is_some()
+    }
+}
+
+// === impl Reach ===
+
+impl Default for OutputReach {
+    /// One answer, by the model's default.
+    fn default() -> Self {
+        Self { answers: 1, by_default: 1, ..Self::NONE }
+    }
+}
+
+impl OutputReach {
+    /// No answers at all.
+    pub const NONE: Self = Self { answers: 0, limited_tokens: 0, by_default: 0, by_completion_limit: 0, open: 0 };
+
+    /// One answer that nothing limits.
+    pub const OPEN: Self = Self { answers: 1, open: 1, ..Self::NONE };
+
+    /// Those of both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        self.combine(other, u64::saturating_add)
+    }
+
+    /// Those of whichever is the dearer, in each of its parts.
+    pub(crate) fn or(self, other: Self) -> Self {
+        self.combine(other, u64::max)
+    }
+
+    /// As many times these.
+    pub(crate) fn times(self, count: u64) -> Self {
+        self.combine(Self::NONE, |part, _| part.saturating_mul(count))
+    }
+
+    fn combine(self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            answers: with(self.answers, other.answers),
+            limited_tokens: with(self.limited_tokens, other.limited_tokens),
+            by_default: with(self.by_default, other.by_default),
+            by_completion_limit: with(self.by_completion_limit, other.by_completion_limit),
+            open: with(self.open, other.open),
+        }
+    }
+}
+
+impl ImageReach {
+    /// Whichever is the dearer.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            width: self.width.or(other.width),
+            height: self.height.or(other.height),
+            steps: self.steps.or(other.steps),
+            num_steps: self.num_steps.or(other.num_steps),
+        }
+    }
+}
+
+impl Side {
+    /// The model's default may count.
+    pub fn is_by_default(self) -> bool {
+        self.given == 0 || self.or_default
+    }
+
+    /// The largest that it may be, for a model with this default and this most.
+    pub fn at_most(self, default: u32, most: Option<u32>) -> u32 {
+        let default = if self.is_by_default() { default } else { 0 };
+        let most = most.filter(|_| self.or_most).unwrap_or(0);
+        self.given.max(default).max(most)
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            given: self.given.max(other.given),
+            or_default: self.is_by_default() || other.is_by_default(),
+            or_most: self.or_most || other.or_most,
+        }
     }
 }
 

@@ -46,6 +46,20 @@ pub enum Error {
         /// The limit.
         max_bytes: u64,
     },
+    /// The body is over `max_body` once its content encoding is taken off.
+    #[error(
+        "the body is over {max_bytes} bytes once its content encoding is taken off; raise `max_body` in the gate's config if it \
+         should pass"
+    )]
+    DecodedTooLarge {
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The body has a content encoding that is not known.
+    #[error(
+        "the content encoding {0:?} is not known; send the body as gzip, deflate, br or zstd, or without an encoding"
+    )]
+    Encoding(String),
     /// The client stopped sending before the body was whole.
     #[error("the request's body ended early: {0}")]
     BodyIncomplete(String),
@@ -80,6 +94,16 @@ pub enum Error {
         mend: String,
         /// When it resets.
         retry_after: Option<Duration>,
+    },
+    /// Nothing bounds what the call may cost, and a budget that refuses counts it.
+    #[error("nothing bounds what this call to {model} may cost, and the budget {budget:?} needs a bound: {mend}")]
+    CostUnbounded {
+        /// The budget's name.
+        budget: String,
+        /// The model.
+        model: String,
+        /// What to add to the request or to the config.
+        mend: String,
     },
     /// The vendor said that the day's free neurons are used up, and nothing will change that before midnight.
     #[error(
@@ -144,13 +168,15 @@ impl Error {
             Self::Malformed(_) | Self::Header { .. } | Self::ModelMissing(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge { .. } | Self::DecodedTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyIncomplete(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::RateLimited { .. } | Self::BudgetExceeded { .. } | Self::FreeNeuronsUsedUp { .. } => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            Self::RateLimited { .. }
+            | Self::BudgetExceeded { .. }
+            | Self::CostUnbounded { .. }
+            | Self::FreeNeuronsUsedUp { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded { .. } | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -170,12 +196,14 @@ impl Error {
             Self::ModelMissing(_) => "model_missing",
             Self::NotFound(_) => "not_found",
             Self::Method { .. } => "method_not_allowed",
-            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyTooLarge { .. } | Self::DecodedTooLarge { .. } => "body_too_large",
+            Self::Encoding(_) => "unsupported_encoding",
             Self::BodyIncomplete(_) => "body_incomplete",
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::RateLimited { .. } => "rate_limited",
             Self::BudgetExceeded { .. } => "budget_exceeded",
+            Self::CostUnbounded { .. } => "cost_unbounded",
             Self::FreeNeuronsUsedUp { .. } => "free_neurons_used_up",
             Self::Unreachable { .. } => "upstream_unreachable",
             Self::Timeout { .. } => "upstream_timeout",
@@ -187,13 +215,13 @@ impl Error {
     /// The vendor's number for the same thing, for clients that look at that (errors page, 2026-09-17).
     fn vendor_code(&self) -> u32 {
         match self {
-            Self::Malformed(_) | Self::Header { .. } | Self::BodyIncomplete(_) => 5004,
+            Self::Malformed(_) | Self::Header { .. } | Self::BodyIncomplete(_) | Self::Encoding(_) => 5004,
             Self::ModelMissing(_) => 5007,
             Self::NotFound(_) | Self::Method { .. } => 7003,
-            Self::BodyTooLarge { .. } => 3006,
+            Self::BodyTooLarge { .. } | Self::DecodedTooLarge { .. } => 3006,
             Self::Unauthorized(_) => 10000,
             Self::Forbidden(_) => 5018,
-            Self::RateLimited { .. } | Self::BudgetExceeded { .. } => 3021,
+            Self::RateLimited { .. } | Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } => 3021,
             Self::FreeNeuronsUsedUp { .. } => 3036,
             Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) => 3040,
             Self::Timeout { .. } => 3007,
@@ -215,7 +243,7 @@ impl Error {
     fn should_retry(&self) -> Option<bool> {
         match self {
             Self::RateLimited { .. } | Self::Overloaded { .. } => Some(true),
-            Self::BudgetExceeded { .. } | Self::FreeNeuronsUsedUp { .. } => Some(false),
+            Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => Some(false),
             _ => None,
         }
     }
@@ -224,7 +252,9 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::RateLimited { .. } => Outcome::RateLimited,
-            Self::BudgetExceeded { .. } | Self::FreeNeuronsUsedUp { .. } => Outcome::BudgetExceeded,
+            Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => {
+                Outcome::BudgetExceeded
+            }
             Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) => Outcome::UpstreamError,
             Self::Timeout { .. } => Outcome::Timeout,
             _ => Outcome::ClientError,

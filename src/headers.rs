@@ -21,7 +21,8 @@ pub(crate) const X_TOLLGATE_COST_USD: HeaderName = HeaderName::from_static("x-to
 
 /// Whether a content type is JSON's, or has it in its name as `application/problem+json` does.
 pub(crate) fn is_json(content_type: &str) -> bool {
-    content_type.starts_with("application/json") || content_type.contains("json")
+    let is_here = |at: usize| content_type.as_bytes()[at..at + 4].eq_ignore_ascii_case(b"json");
+    content_type.starts_with("application/json") || (4..=content_type.len()).any(|end| is_here(end - 4))
 }
 
 /// Takes out the hop-by-hop headers (RFC 9110, 7.6.1), which are between two neighbours only.

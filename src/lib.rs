@@ -56,7 +56,8 @@
 //!
 //! # Features
 //! `sidecar` (on by default) is the binary with all it needs: config, listeners, command line, records, simulator. Library users take
-//! `default-features = false`.
+//! `default-features = false`, and `encodings` where request bodies in gzip, deflate, br or zstd are to be measured; without it they
+//! are refused with 415.
 //!
 //! # What it does not do
 //! It is for Workers AI alone, directly or through Cloudflare's AI Gateway. It does not translate between vendors, choose
@@ -76,6 +77,7 @@ mod error;
 pub mod estimate;
 pub mod gateway;
 mod headers;
+mod json;
 pub mod layers;
 pub mod memory;
 pub mod neurons;
@@ -85,6 +87,7 @@ pub mod payload;
 pub mod peer;
 pub mod readers;
 pub mod receipt;
+mod reply;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
 #[cfg(feature = "sidecar")]

@@ -21,6 +21,7 @@ use crate::catalogue::Model;
 use crate::neurons::Neurons;
 use crate::payload::{Collect, Payload};
 use crate::usage::Usage;
+use crate::vendor_error::Meaning;
 
 /// Reads sealed receipts: metrics, records, a budget that settles, or your own.
 ///
@@ -89,6 +90,10 @@ pub struct Facts {
 
     /// What the client was told.
     pub status: Option<StatusCode>,
+    /// How the vendor's reply ended, by its own word.
+    pub ending: Ending,
+    /// The reply told a figure beyond all bounds, which was not believed.
+    pub told_absurdly: bool,
     /// How it ended; [`Outcome::Aborted`] until someone knows better, so that a call that vanishes is told as such.
     pub outcome: Outcome,
     /// Why the gate refused it: the code of [`Error`](crate::Error).
@@ -169,6 +174,21 @@ pub enum Outcome {
     Aborted,
 }
 
+/// How a reply of the vendor's ended, by its own end and not the transport's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ending {
+    /// It has not, or nobody could read it.
+    #[default]
+    Open,
+    /// An answer, and all of it.
+    Answer,
+    /// All of it, without an error, and nothing that a client could use: no text, no tool, no vector.
+    Empty,
+    /// The vendor said in it that it failed, or it stopped before its end.
+    Failed(Meaning),
+}
+
 /// What the cache had to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -209,8 +229,8 @@ pub enum Metadatum {
 pub struct Estimate {
     /// The likely cost.
     pub likely: Neurons,
-    /// A bound that the real cost does not pass.
-    pub upper: Neurons,
+    /// A bound that the real cost does not pass; `None` where neither the request nor the catalogue bounds it.
+    pub upper: Option<Neurons>,
     /// The likely input tokens; zero for a task without tokens.
     pub input_tokens: u64,
 }
@@ -326,6 +346,8 @@ impl Facts {
             event_id: None,
             collect: Collect::default(),
             status: None,
+            ending: Ending::default(),
+            told_absurdly: false,
             outcome: Outcome::default(),
             refused: None,
             attempts: Vec::new(),
@@ -401,7 +423,11 @@ impl std::fmt::Display for CallId {
     }
 }
 
-// === impl Outcome, CacheStatus, Source ===
+// === impl Ending, Outcome, CacheStatus, Source ===
+
+impl Ending {
+    pub(crate) const CUT_OFF: Self = Self::Failed(Meaning::CutOff);
+}
 
 impl Outcome {
     /// Every outcome.

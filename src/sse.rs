@@ -210,39 +210,30 @@ fn is_crlf(bytes: &[u8], unseen: &[u8]) -> bool {
 impl Event {
     /// Its data: the values of all its `data` lines, with an LF between each two. `None` where it has none, as a comment.
     pub(crate) fn data(&self) -> Option<Cow<'_, [u8]>> {
-        self.value(Field::Data)
-    }
-
-    /// Its name, the last that is told.
-    pub(crate) fn name(&self) -> Option<Cow<'_, [u8]>> {
-        self.value(Field::Event)
-    }
-
-    fn value(&self, wanted: Field) -> Option<Cow<'_, [u8]>> {
         let mark = self.is_first.then_some(0);
         let (mut splitter, mut bytes) = (Splitter { mark, ..Splitter::default() }, &self.raw[..]);
-        let mut value: Option<Cow<'_, [u8]>> = None;
+        let mut data: Option<Cow<'_, [u8]>> = None;
         let mut line: &[u8] = b"";
         loop {
             let part = splitter.next(&mut bytes);
             let ended = match part {
-                Some(Part::Value(field, bytes)) if field == wanted => {
-                    line = bytes;
+                Some(Part::Value(Field::Data, value)) => {
+                    line = value;
                     continue;
                 }
                 Some(Part::LineEnd(field)) => Some(field),
                 Some(_) => continue,
                 None => splitter.finish(),
             };
-            if ended == Some(wanted) {
+            if ended == Some(Field::Data) {
                 let line = std::mem::take(&mut line);
-                value = Some(match value {
-                    Some(before) if wanted == Field::Data => [&before, &b"\n"[..], line].concat().into(),
-                    _ => line.into(),
+                data = Some(match data {
+                    Some(before) => [&before, &b"\n"[..], line].concat().into(),
+                    None => line.into(),
                 });
             }
             if part.is_none() {
-                return value;
+                return data;
             }
         }
     }
@@ -252,42 +243,35 @@ impl Event {
 mod tests {
     use super::*;
 
-    /// Each event of a stream that is cut into these pieces: its name and its data.
-    fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<(Option<String>, Option<String>)> {
-        let text = |value: Option<Cow<'_, [u8]>>| value.map(|value| String::from_utf8_lossy(&value).into_owned());
-        let (mut events, mut found, mut raw) = (Events::default(), Vec::new(), Vec::new());
-        let mut note = |event: Event, raw: &mut Vec<u8>| {
+    /// The data of each event of a stream that is cut into these pieces.
+    fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+        let (mut events, mut found, mut raw, mut all) = (Events::default(), Vec::new(), Vec::new(), Vec::new());
+        let mut note = |event: Event| {
             raw.extend_from_slice(&event.raw);
-            if event.data().is_some() || event.name().is_some() {
-                found.push((text(event.name()), text(event.data())));
-            }
+            found.extend(event.data().map(|data| String::from_utf8_lossy(&data).into_owned()));
         };
-        let mut all = Vec::new();
         for piece in pieces {
             all.extend_from_slice(piece);
             events.push(piece);
             while let Some(event) = events.next() {
-                note(event, &mut raw);
+                note(event);
             }
         }
-        if let Some(event) = events.rest() {
-            note(event, &mut raw);
-        }
+        events.rest().map(&mut note);
         assert_eq!(raw, all, "every byte is in an event");
         found
     }
 
     #[test]
     fn fields_are_read_as_the_standard_has_them() {
-        let some = |text: &str| Some(text.to_owned());
         for (text, wanted) in [
-            ("data: a\n\ndata:b\n\n", vec![(None, some("a")), (None, some("b"))]),
-            ("data: a\r\rdata: b\r\n\r\ndata: c", vec![(None, some("a")), (None, some("b")), (None, some("c"))]),
-            ("event: x\ndata: 1\ndata:  2\ndata\n\n", vec![(some("x"), some("1\n 2\n"))]),
-            (": comment\n\nid: 7\nretry: 1\n\n", vec![]),
-            ("\u{feff}data: marked\n\n", vec![(None, some("marked"))]),
-            ("database: no\ndat: no\nDATA: no\n data: no\n\n", vec![]),
-            ("event\ndata:\n\n", vec![(some(""), some(""))]),
+            ("data: a\n\ndata:b\n\n", &["a", "b"][..]),
+            ("data: a\r\rdata: b\r\n\r\ndata: c", &["a", "b", "c"]),
+            ("event: x\ndata: 1\ndata:  2\ndata\n\n", &["1\n 2\n"]),
+            (": comment\n\nid: 7\nretry: 1\n\n", &[]),
+            ("\u{feff}data: marked\n\n", &["marked"]),
+            ("database: no\ndat: no\nDATA: no\n data: no\n\n", &[]),
+            ("event\ndata:\n\n", &[""]),
         ] {
             assert_eq!(events([text.as_bytes()]), wanted, "{text:?}");
         }
@@ -321,8 +305,7 @@ mod tests {
                 }
             }
             wanted.extend((!data.is_empty()).then(|| data.join("\n")));
-            let found: Vec<String> = events(text.as_bytes().chunks(size)).into_iter().filter_map(|(_, data)| data).collect();
-            proptest::prop_assert_eq!(found, wanted);
+            proptest::prop_assert_eq!(events(text.as_bytes().chunks(size)), wanted);
         }
     }
 }

@@ -142,14 +142,12 @@ impl VendorError {
     }
 
     /// A reply that ended before its own end.
-    #[allow(dead_code)]
     pub(crate) fn cut_off(status: StatusCode) -> Self {
         let meaning = Meaning::CutOff;
         Self { meaning, ..Self::new(status, None, "the reply ended before its own end") }
     }
 
     /// A reply that says of itself that it is not all.
-    #[allow(dead_code)]
     pub(crate) fn incomplete(status: StatusCode) -> Self {
         let meaning = Meaning::Incomplete;
         Self { meaning, ..Self::new(status, None, "the response is incomplete") }

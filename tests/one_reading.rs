@@ -167,9 +167,10 @@ fn call_in(path: &str) -> Option<(String, Option<String>)> {
             Some((account.to_string(), None))
         }
         ["client", "v4", "accounts", account, "ai", "v1", "chat", "completions"] => Some((account.to_string(), None)),
-        ["v1", account, _, "workers-ai", "v1", ..] | ["v1", account, _, "compat", "chat", "completions"] => {
-            Some((account.to_string(), None))
-        }
+        ["v1", account, _, "workers-ai", "v1", "embeddings" | "responses" | "messages"]
+        | ["v1", account, _, "workers-ai", "v1", "chat", "completions"]
+        | ["v1", account, _, "compat", "chat", "completions"] => Some((account.to_string(), None)),
+        ["v1", _, _, "workers-ai", "v1", ..] => None,
         ["v1", account, _, "workers-ai", "run", rest @ ..] | ["v1", account, _, "workers-ai", rest @ ..] => {
             Some((account.to_string(), model(rest)))
         }
@@ -255,10 +256,11 @@ fn judge(setting: Setting, sent: &[Sent], sealed: &[Facts]) -> Result<(), TestCa
     if let (Some((account, _)), Some(facts)) = (&is_call, counted) {
         prop_assert_eq!(&facts.account.to_lowercase(), account);
     }
-    let under_ai = credulous(&sent.path).get(4).is_some_and(|word| word == "ai");
+    let segments = credulous(&sent.path);
+    let is = |place: usize, words: &[&str]| segments.get(place).is_some_and(|word| words.contains(&&**word));
+    let under_ai = is(0, &["client"]) && is(4, &["ai"]) || is(0, &["v1"]) && is(3, &["workers-ai", "compat"]);
     let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&sent.method);
-    let apart = ["models", "finetunes", "tomarkdown", "authors", "tasks"];
-    let is_apart = credulous(&sent.path).get(5).is_some_and(|word| apart.contains(&&**word));
+    let is_apart = is(0, &["client"]) && is(5, &["models", "finetunes", "tomarkdown", "authors", "tasks"]);
     if counted.is_none() && under_ai && !is_read && !is_apart {
         prop_assert!(
             !setting.has_token && !setting.has_keys && !setting.has_budget,
@@ -411,6 +413,7 @@ fn the_gates_token_goes_with_a_closed_list_and_with_its_own_account() {
         ("GET", "/client/v4/accounts/{own}/ai/finetunes"),
         ("GET", "/client/v4/accounts/{own}/storage/kv/namespaces"),
         ("HEAD", "/client/v4/accounts/{own}/ai/models/search"),
+        ("GET", "/Client/v4/accounts/{own}/ai/models/search"),
         ("TRACE", "/client/v4/accounts/{own}/ai/models/search"),
         ("PURGE", "/client/v4/accounts/{own}/ai/models/search"),
         ("POST", "/v1/{own}/gw/openai/chat/completions"),

@@ -66,7 +66,7 @@ pub fn gate(keys: usize) -> Gateway<Ready> {
 pub fn request(n: u64, model: &str, key: usize) -> Request<Body> {
     let words = "all work and no play ".repeat(44);
     let body = format!(
-        r#"{{"messages":[{{"role":"system","content":"You are terse. {n:012}"}},{{"role":"user","content":"{words}"}}],"max_tokens":64}}"#
+        r#"{{"messages":[{{"role":"system","content":"You are terse. {n:012}"}},{{"role":"user","content":"{words}"}}],"max_tokens":64,"temperature":0}}"#
     );
     Request::post(format!("/run/{model}"))
         .header(header::CONTENT_TYPE, "application/json")

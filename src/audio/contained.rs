@@ -18,18 +18,18 @@ use super::{LEAST_BITS_A_SECOND, Length, at_rate};
 struct Container {
     /// What a packet usually has around it.
     packet_bytes: u64,
+    /// What a whole file may have at its end, such as a table of where its clusters stand.
+    table_bytes: u64,
     /// It says where each packet stands, so a decoder has no others either.
     lists_packets: bool,
 }
 
 /// Ogg is bounded by its pages; a block of Matroska has seven or eight bytes around it; a frame of FLAC stands alone.
 const OGG: Container = LISTED;
-const MATROSKA: Container = Container { packet_bytes: 8, lists_packets: false };
-const FLAC: Container = Container { packet_bytes: 0, lists_packets: false };
-const LISTED: Container = Container { packet_bytes: 0, lists_packets: true };
+const MATROSKA: Container = Container { packet_bytes: 8, table_bytes: 256, lists_packets: false };
+const FLAC: Container = Container { packet_bytes: 0, table_bytes: 0, lists_packets: false };
+const LISTED: Container = Container { packet_bytes: 0, table_bytes: 0, lists_packets: true };
 
-/// What a whole file may have at its end, such as a table of where its clusters stand.
-const TABLES: u64 = 256;
 /// A reader that fails so often has lost its way.
 const MAX_FAILURES: usize = 64;
 
@@ -38,7 +38,8 @@ pub(super) fn length(bytes: &[u8]) -> Option<Length> {
     let container = container(bytes)?;
     // Nothing that a client sends is to end a call, and a reader of so many formats may have a case that nobody has tried.
     let taken_apart = catch_unwind(AssertUnwindSafe(|| Taken::apart(bytes))).ok().flatten()?;
-    (taken_apart.packets > 0).then(|| taken_apart.length(bytes, &container))
+    let has_sound = taken_apart.packets > 0 && !taken_apart.tracks.is_empty();
+    has_sound.then(|| taken_apart.length(bytes, &container))
 }
 
 fn container(bytes: &[u8]) -> Option<Container> {
@@ -119,7 +120,7 @@ impl Taken {
         let sounding = self.tracks.iter().map(Timed::length).fold(Length::default(), Length::and);
         let total = bytes.len() as u64;
         let around = self.packets * container.packet_bytes + described(bytes);
-        let accounted = self.packet_bytes + around + if self.is_whole { TABLES + total / 128 } else { 0 };
+        let accounted = self.packet_bytes + around + if self.is_whole { container.table_bytes } else { 0 };
         let unread = total.saturating_sub(accounted);
         // A file of many parts that are no sound, a film, is whole all the same.
         if unread == 0 || container.lists_packets && self.is_whole {

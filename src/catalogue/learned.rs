@@ -6,7 +6,8 @@
 //!
 //! # What it does not do
 //! It learns one ratio for the whole of a model's bill. Where only one of its units has another price, calls disagree with each
-//! other, and nothing is learned; what is reserved then covers the dearest of the latest calls.
+//! other, and nothing is learned; what is reserved then covers the dearest figure of the latest calls that another one comes up to, so that
+//! no single figure makes calls seem dear.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -45,7 +46,9 @@ struct Together {
     /// Between these lies the ratio of all of them, if they have one.
     low: f64,
     high: f64,
+    /// The dearest of them, and the dearest but one, which two of them come up to.
     dearest: f64,
+    dearest_of_two: f64,
 }
 
 /// So many calls have to agree.
@@ -124,9 +127,9 @@ impl State {
         match all.agreed() {
             Some(ratio) => {
                 self.likely.set(ratio);
-                self.upper.set(ratio.max(all.dearest));
+                self.upper.set(ratio.max(all.dearest_of_two));
             }
-            None => self.upper.set(all.dearest.max(self.likely.get()).max(1.0)),
+            None => self.upper.set(all.dearest_of_two.max(self.likely.get()).max(1.0)),
         }
     }
 }
@@ -135,11 +138,12 @@ impl State {
 
 impl Together {
     fn of(recent: &VecDeque<Seen>) -> Self {
-        let none = Self { calls: recent.len(), low: 0.0, high: f64::INFINITY, dearest: 0.0 };
+        let none = Self { calls: recent.len(), low: 0.0, high: f64::INFINITY, dearest: 0.0, dearest_of_two: 0.0 };
         recent.iter().fold(none, |all, seen| Self {
             low: all.low.max(seen.low * (1.0 - SPREAD)),
             high: all.high.min(seen.high * (1.0 + SPREAD)),
             dearest: all.dearest.max(seen.low),
+            dearest_of_two: all.dearest_of_two.max(all.dearest.min(seen.low)),
             ..all
         })
     }
@@ -213,11 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_follows_the_dearest_call_at_once() {
+    fn what_is_reserved_follows_what_two_calls_come_up_to_and_no_single_one() {
         let learned = Learned::default();
         learned.observe(neurons(10.0), neurons(18.0), EXACT);
+        assert_eq!(learned.upper(neurons(10.0)), neurons(10.0));
+        learned.observe(neurons(10.0), neurons(39.0), EXACT);
         assert_eq!(learned.ratio(), None);
-        assert!((learned.upper(neurons(10.0)).as_f64() - 18.0).abs() < 0.001);
+        assert!((learned.upper(neurons(10.0)).as_f64() - 18.0).abs() < 0.001, "{:?}", learned.upper(neurons(10.0)));
         assert_eq!(learned.likely(neurons(10.0)), neurons(10.0));
     }
 

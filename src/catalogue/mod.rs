@@ -1,12 +1,15 @@
 //! The models Workers AI hosts: task, rate limit, prices.
 //!
-//! The catalogue is data. A table is built in (`models.json`: pricing page of 2026-08-28, limits page of 2026-09-17), and
+//! The catalogue is data. A table is built in (`models.json`: pricing page of 2026-08-28 with the changes up to 2026-10-09,
+//! limits page of 2026-09-17; windows, defaults and maxima from the vendor's schemas of 2026-10, and from the model's own
+//! configuration where there is no schema: the two fp8-fast Llamas' windows, flux-2's largest picture), and
 //! entries given to [`Catalogue::with`] override or add models, so that a new model needs no new code. What the vendor lists
 //! is laid between the two by [`Catalogue::update`], while calls go on: a call keeps the model it was identified with.
 //!
 //! A model that is in no table is still served: see [`Catalogue::find`].
 
 mod aliases;
+mod batches;
 mod learned;
 mod live;
 mod model;
@@ -20,9 +23,10 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 pub use aliases::{AliasError, Aliases};
+pub use batches::Batches;
 pub use learned::Learned;
 pub use live::Change;
-pub use model::{Entry, ImageEntry, Limit, Model, Slot, Task};
+pub use model::{Entry, ImageEntry, ImageLimits, Limit, Model, Slot, StepsField, Task};
 pub use price::{Prices, Unit};
 pub use tokens::{Text, TokenRatio};
 
@@ -135,7 +139,9 @@ impl Catalogue {
         }
         self.warn_once(id);
         let entry = Entry { task: Some(guess), ..Entry::default() };
-        Arc::new(Model { tokens: self.nameless(guess).tokens.clone(), ..entry.model(id, Slot::OTHER) })
+        let nameless = self.nameless(guess);
+        let (tokens, batches) = (nameless.tokens.clone(), nameless.batches.clone());
+        Arc::new(Model { tokens, batches, ..entry.model(id, Slot::OTHER) })
     }
 
     /// Whether the vendor tells `@CF/…` from `@cf/…` is not known, so it is priced as the model that it may be.
@@ -215,8 +221,8 @@ mod tests {
     #[test]
     fn the_table_reads() {
         let table: BTreeMap<String, Entry> = serde_json::from_str(TABLE).unwrap();
-        assert_eq!(table.len(), 78);
-        assert_eq!(table.values().filter(|m| m.prices.as_ref().is_some_and(|p| !p.is_empty())).count(), 67);
+        assert_eq!(table.len(), 81);
+        assert_eq!(table.values().filter(|m| m.prices.as_ref().is_some_and(|p| !p.is_empty())).count(), 68);
         assert!(table.values().all(|m| m.task.is_some() && m.requests_per_minute.is_some()));
     }
 

@@ -9,6 +9,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use super::batches::Batches;
 use super::learned::Learned;
 use super::price::Prices;
 use super::tokens::TokenRatio;
@@ -28,8 +29,20 @@ pub struct Model {
     pub prices: Prices,
     /// What a picture is when the request does not say.
     pub image: Option<ImageUsage>,
+    /// What a request may say of a picture, and how.
+    pub image_limits: ImageLimits,
     /// The longest input plus output, in tokens, where known.
     pub context: Option<u32>,
+    /// The tokens that an answer has at most where the request sets no limit; `None` where the vendor sets none either.
+    pub max_tokens_default: Option<u32>,
+    /// That default holds on the native route alone, not for OpenAI's chat form (gpt-oss).
+    pub default_on_run_only: bool,
+    /// The tokens that an answer has at most, whatever is asked, where known.
+    pub max_output_tokens: Option<u32>,
+    /// The tokens that a picture of any size is read as, at most, where known.
+    pub picture_tokens: Option<u32>,
+    /// Seconds of the longest sound that it makes, or hears by reference, in a call, where known.
+    pub max_audio_seconds: Option<u32>,
     /// A free account gets 403, code 5035.
     pub paid_plan_only: bool,
     /// The day from which it answers 410, past or to come: `2026-05-30`.
@@ -44,11 +57,41 @@ pub struct Model {
     pub tokens: TokenRatio,
     /// What the vendor reports over what its prices come to, learned in the same way.
     pub learned: Learned,
+    /// Its batches that were paid.
+    pub batches: Batches,
 }
 
 /// A model's place in tables that keep something for each model: listed models have one each, all others share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(pub(super) u16);
+
+/// What a model takes of a picture's size and steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImageLimits {
+    /// Pixels of the longest side, where known.
+    pub max_side: Option<u32>,
+    /// The most diffusion steps, where known.
+    pub max_steps: Option<u32>,
+    /// Which field of a request sets the steps.
+    pub steps_field: StepsField,
+    /// A request cannot set the size (flux-1-schnell).
+    pub fixed_size: bool,
+}
+
+/// The field that sets a picture's steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StepsField {
+    /// Either of the two.
+    #[default]
+    Either,
+    /// `steps`.
+    Steps,
+    /// `num_steps`.
+    NumSteps,
+}
 
 /// Requests a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -217,7 +260,8 @@ impl Model {
     pub(super) fn revised(&self, entry: Entry) -> Self {
         let model = entry.model(&self.id, self.slot);
         let learned = if model.prices == self.prices { self.learned.clone() } else { Learned::default() };
-        Self { id: self.id.clone(), tokens: self.tokens.clone(), learned, ..model }
+        let (tokens, batches) = (self.tokens.clone(), self.batches.clone());
+        Self { id: self.id.clone(), tokens, learned, batches, ..model }
     }
 }
 
@@ -238,9 +282,25 @@ pub struct Entry {
     /// What a picture is by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageEntry>,
-    /// In tokens.
+    /// The longest input plus output, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<u32>,
+    /// The tokens that an answer has at most where a request sets no limit. Absent: as many as the window has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens_default: Option<u32>,
+    /// That default holds on the native route alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_on_run_only: Option<bool>,
+    /// The tokens that an answer has at most, whatever is asked. For translations, which nothing else bounds, of each text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_output_tokens: Option<u32>,
+    /// The tokens that a picture of any size is read as, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture_tokens: Option<u32>,
+    /// Seconds of the longest sound that it makes, or hears by reference, in a call: for what nothing else bounds, such as
+    /// melotts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_audio_seconds: Option<u32>,
     /// Needs the paid plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_plan_only: Option<bool>,
@@ -270,6 +330,18 @@ pub struct ImageEntry {
     /// Tiles are counted whole.
     #[serde(default)]
     pub whole_tiles: bool,
+    /// Pixels of the longest side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_side: Option<u32>,
+    /// The most diffusion steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u32>,
+    /// Which field of a request sets the steps.
+    #[serde(default)]
+    pub steps_field: StepsField,
+    /// A request cannot set the size.
+    #[serde(default)]
+    pub fixed_size: bool,
 }
 
 impl Entry {
@@ -281,6 +353,11 @@ impl Entry {
             prices: self.prices.or_else(|| other.prices.clone()),
             image: self.image.or(other.image),
             context: self.context.or(other.context),
+            max_tokens_default: self.max_tokens_default.or(other.max_tokens_default),
+            default_on_run_only: self.default_on_run_only.or(other.default_on_run_only),
+            max_output_tokens: self.max_output_tokens.or(other.max_output_tokens),
+            picture_tokens: self.picture_tokens.or(other.picture_tokens),
+            max_audio_seconds: self.max_audio_seconds.or(other.max_audio_seconds),
             paid_plan_only: self.paid_plan_only.or(other.paid_plan_only),
             deprecated: self.deprecated.or_else(|| other.deprecated.clone()),
             replacement: self.replacement.or_else(|| other.replacement.clone()),
@@ -300,7 +377,18 @@ impl Entry {
                 size: Size { width: i.width, height: i.height },
                 steps: i.steps.unwrap_or(DEFAULT_STEPS),
             }),
+            image_limits: image.map_or_else(ImageLimits::default, |i| ImageLimits {
+                max_side: i.max_side,
+                max_steps: i.max_steps,
+                steps_field: i.steps_field,
+                fixed_size: i.fixed_size,
+            }),
             context: self.context,
+            max_tokens_default: self.max_tokens_default,
+            default_on_run_only: self.default_on_run_only.unwrap_or(false),
+            max_output_tokens: self.max_output_tokens,
+            picture_tokens: self.picture_tokens,
+            max_audio_seconds: self.max_audio_seconds,
             paid_plan_only: self.paid_plan_only.unwrap_or(false),
             deprecated: self.deprecated,
             replacement: self.replacement,
@@ -308,6 +396,7 @@ impl Entry {
             slot,
             tokens: TokenRatio::default(),
             learned: Learned::default(),
+            batches: Batches::default(),
         }
     }
 }

@@ -1,4 +1,6 @@
 //! How much text makes a token: a sane start, then learned from the replies of each model.
+//!
+//! No single reply moves what is learned by much: one that is far from the median of the latest counts for as much as is near it.
 
 use std::sync::Arc;
 
@@ -24,11 +26,26 @@ pub struct Text {
 #[derive(Clone, Debug, Default)]
 pub struct TokenRatio(Arc<Mutex<Learned>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Learned {
     input: Filter,
-    output: OutputRatio,
+    /// What was told of late over what was expected.
+    surprises: Median,
+    /// Tokens a byte of what was written of late.
+    output: Median,
 }
+
+/// The median of the latest figures.
+#[derive(Debug)]
+struct Median {
+    latest: [f64; LATEST],
+    next: usize,
+}
+
+/// Of so many.
+const LATEST: usize = 9;
+/// How far from the median a figure may count for what it is, either way.
+const NEAR: f64 = 1.5;
 
 /// A call costs some tokens for itself, some a message, and some a byte of each kind.
 const FEATURES: usize = 6;
@@ -49,10 +66,10 @@ struct Filter {
     covariance: [[f64; FEATURES]; FEATURES],
 }
 
-#[derive(Debug)]
-struct OutputRatio {
-    tokens_a_byte: f64,
-}
+/// Tokens a byte of English.
+const START_OUTPUT: f64 = 0.25;
+/// No token is longer than this part of a byte says, on the average of a reply.
+const LONGEST_TOKENS: f64 = 1.0 / 16.0;
 
 impl Text {
     /// The text of one part.
@@ -64,8 +81,13 @@ impl Text {
 
     /// Adds text to the part at hand.
     pub fn add(&mut self, text: &str) {
+        self.add_bytes(text.as_bytes());
+    }
+
+    /// Adds text that need not be UTF-8.
+    pub(crate) fn add_bytes(&mut self, text: &[u8]) {
         // So many that a byte can count them, which lets the compiler count sixteen at a time.
-        for bytes in text.as_bytes().chunks(u8::MAX.into()) {
+        for bytes in text.chunks(u8::MAX.into()) {
             let (mut letters, mut spaces, mut other) = (0u8, 0u8, 0u8);
             for byte in bytes {
                 letters += u8::from((byte | 0x20).wrapping_sub(b'a') < 26);
@@ -108,22 +130,56 @@ impl TokenRatio {
 
     /// The likely number of output tokens in so many bytes of text.
     pub fn output_tokens(&self, bytes: u64) -> u64 {
-        (bytes as f64 * self.0.lock().output.tokens_a_byte).ceil() as u64
+        (bytes as f64 * self.0.lock().output.value()).ceil() as u64
     }
 
     /// Learns from a reply that told how many tokens the text was.
     pub fn learn_input(&self, text: &Text, tokens: u64) {
         if tokens > 0 && text.parts > 0 {
-            self.0.lock().input.learn(&text.features(), tokens as f64);
+            self.0.lock().learn_input(&text.features(), tokens as f64);
         }
     }
 
-    /// Learns from a reply that told how many tokens its text was.
+    /// Learns from a reply that told how many tokens its text was. More tokens than bytes were not all written: a model that
+    /// thinks unseen says nothing of how long its tokens are.
     pub fn learn_output(&self, bytes: u64, tokens: u64) {
-        if bytes > 0 && tokens > 0 {
-            let ratio = &mut self.0.lock().output.tokens_a_byte;
-            *ratio += (tokens as f64 / bytes as f64 - *ratio) * 0.05;
+        if (1..=bytes).contains(&tokens) {
+            self.0.lock().output.push((tokens as f64 / bytes as f64).max(LONGEST_TOKENS));
         }
+    }
+}
+
+impl Learned {
+    fn learn_input(&mut self, features: &[f64; FEATURES], tokens: f64) {
+        let expected = self.input.predict(features).max(1.0);
+        self.surprises.push(tokens / expected);
+        let usual = self.surprises.value();
+        let near = (tokens / expected).clamp(usual / NEAR, usual * NEAR) * expected;
+        self.input.learn(features, near.max(1.0));
+    }
+}
+
+impl Default for Learned {
+    fn default() -> Self {
+        Self { input: Filter::default(), surprises: Median::of(1.0), output: Median::of(START_OUTPUT) }
+    }
+}
+
+impl Median {
+    /// As if each of the latest had been this.
+    fn of(figure: f64) -> Self {
+        Self { latest: [figure; LATEST], next: 0 }
+    }
+
+    fn push(&mut self, figure: f64) {
+        self.latest[self.next] = figure;
+        self.next = (self.next + 1) % LATEST;
+    }
+
+    fn value(&self) -> f64 {
+        let mut sorted = self.latest;
+        sorted.sort_unstable_by(f64::total_cmp);
+        sorted[LATEST / 2]
     }
 }
 
@@ -137,12 +193,6 @@ impl Default for Filter {
             covariance[i][i] = START_VARIANCE[i];
         }
         Self { weights: START, covariance }
-    }
-}
-
-impl Default for OutputRatio {
-    fn default() -> Self {
-        Self { tokens_a_byte: 0.25 }
     }
 }
 
@@ -205,5 +255,45 @@ mod tests {
         }
         let text = Text::of("hello");
         assert!((1..=text.bytes() + 2 * TEMPLATE_TOKENS).contains(&ratio.input_tokens(&text)));
+    }
+
+    fn usual(n: u64) -> Text {
+        Text {
+            letters: 200 + n * 37 % 400,
+            spaces: 40 + n * 11 % 80,
+            marks: 9,
+            other_bytes: 0,
+            parts: 1 + (n % 3) as u32,
+        }
+    }
+
+    fn truth(text: &Text) -> u64 {
+        20 + 5 * u64::from(text.parts) + text.letters / 5 + text.spaces / 2 + text.marks
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_single_reply_moves_what_is_learned(before in 0u64..60, absurd in 1u64..u64::MAX, bytes in 1u64..100_000) {
+            let ratio = TokenRatio::default();
+            for n in 0..before {
+                ratio.learn_input(&usual(n), truth(&usual(n)));
+                ratio.learn_output(400, 100);
+            }
+            let (input, output) = (ratio.input_tokens(&usual(7)) as f64, ratio.output_tokens(1000));
+            ratio.learn_input(&usual(7), absurd);
+            ratio.learn_output(bytes, absurd % bytes + 1);
+            let moved = ratio.input_tokens(&usual(7)) as f64 / input;
+            proptest::prop_assert!((0.6..1.6).contains(&moved), "{moved}");
+            proptest::prop_assert_eq!(ratio.output_tokens(1000), output);
+        }
+    }
+
+    #[test]
+    fn a_model_that_thinks_unseen_teaches_nothing_of_its_text() {
+        let ratio = TokenRatio::default();
+        (0..1000).for_each(|_| ratio.learn_output(40, 5_000));
+        assert_eq!(ratio.output_tokens(1000), 250);
+        (0..1000).for_each(|_| ratio.learn_output(40, 39));
+        assert!(ratio.output_tokens(1000) <= 1000, "a token has a byte at least");
     }
 }

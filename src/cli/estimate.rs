@@ -69,7 +69,7 @@ fn to_json(model: &str, estimate: &receipt::Estimate) -> serde_json::Value {
         "model": model,
         "input_tokens": estimate.input_tokens,
         "likely": cost(estimate.likely),
-        "at_most": cost(estimate.upper),
+        "at_most": estimate.upper.map(cost),
     })
 }
 
@@ -81,8 +81,7 @@ fn in_words(model: &str, estimate: &receipt::Estimate, task: Task, no_price: boo
     if estimate.input_tokens > 0 {
         text += &format!("input    about {} tokens\n", estimate.input_tokens);
     }
-    for (name, neurons) in [("likely", estimate.likely), ("at most", estimate.upper)] {
-        text += &format!("{name:8} {neurons} neurons, ${:.9}\n", neurons.usd());
-    }
-    text
+    let cost = |neurons: Neurons| format!("{neurons} neurons, ${:.9}", neurons.usd());
+    let at_most = estimate.upper.map_or_else(|| "nothing bounds it".to_owned(), cost);
+    text + &format!("likely   {}\nat most  {at_most}\n", cost(estimate.likely))
 }

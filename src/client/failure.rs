@@ -113,6 +113,7 @@ fn by_the_gate(error: &Error) -> Kind {
         Error::BudgetExceeded { budget, retry_after, .. } => {
             Kind::BudgetExceeded { budget: budget.clone(), retry_after: *retry_after }
         }
+        Error::CostUnbounded { budget, .. } => Kind::BudgetExceeded { budget: budget.clone(), retry_after: None },
         Error::FreeNeuronsUsedUp { retry_after } => Kind::FreeNeuronsUsedUp { retry_after: Some(*retry_after) },
         Error::Timeout { after, .. } => Kind::Timeout { after: *after },
         Error::Unreachable { .. } | Error::Unavailable(_) => Kind::Unreachable,

@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use tower::Service;
 
-use super::{Reply, ReplyFuture};
+use super::{Reply, ReplyFuture, identify};
 use crate::Error;
 use crate::body::Body;
 use crate::call::{Ask, Call, Credentials, Endpoint, Head, Options};
@@ -60,16 +60,24 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
         endpoint: Endpoint::Run,
         face: Face::Vendor,
         stream: body.contains("\"stream\":true"),
-        ask: Arc::new(Ask { text: Text::of(body), ..Ask::default() }),
+        ask: Arc::new(measured(body)),
         options: Arc::new(Options::default()),
         head: Arc::new(Head::default()),
         body: Bytes::copy_from_slice(body.as_bytes()),
+        decoded: None,
         model_in_body: None,
+        named_beside: None,
         receipt,
         allowance: None,
         departure: None,
         deadline: None,
     }
+}
+
+/// What JSON asks for; what is none is a text.
+fn measured(body: &str) -> Ask {
+    let text = || Ask { text: Text::of(body), ..Ask::default() };
+    identify::measure(body.as_bytes(), "application/json", Endpoint::Run).unwrap_or_else(|_| text())
 }
 
 /// A service that answers with what a function makes of each call.

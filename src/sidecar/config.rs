@@ -213,7 +213,8 @@ pub struct Cache {
     pub max_bytes: ByteSize,
     /// The largest answer that is kept.
     pub max_entry: ByteSize,
-    /// Keep also answers to calls with a temperature over 0 and no seed.
+    /// Keep and share also what another call would get another answer to: texts without a seed whose temperature is not 0,
+    /// pictures without a seed.
     pub sampled: bool,
     /// A file that keeps the cache warm over a restart: written when the sidecar stops, and every five minutes.
     #[serde(skip_serializing_if = "Option::is_none")]

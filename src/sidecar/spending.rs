@@ -48,6 +48,9 @@ pub struct Reservations {
     pub clamp_max_tokens: bool,
     /// But not with less than this.
     pub min_tokens: u32,
+    /// What becomes of a call whose cost nothing bounds, where a budget that refuses counts it: `"refuse"`, `"allow"`, or what
+    /// it reserves, such as `"50 neurons"`.
+    pub unpriced: budget::Unpriced,
 }
 
 /// `[records]`
@@ -64,7 +67,7 @@ pub struct Records {
     /// Older records go.
     #[serde(with = "super::duration")]
     pub retention: Duration,
-    /// The oldest records go where the database is larger.
+    /// The oldest records go where the database and its log together are larger.
     pub max_size: ByteSize,
     /// Records that may wait to be written.
     pub queue: usize,
@@ -97,9 +100,9 @@ impl Default for Account {
 
 impl Default for Reservations {
     fn default() -> Self {
-        let budget::Settings { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, .. } =
+        let budget::Settings { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced, .. } =
             budget::Settings::default();
-        Self { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens }
+        Self { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced }
     }
 }
 
@@ -218,7 +221,8 @@ fn budgets(
     catalogue: &Arc<Catalogue>,
     ledger: Option<Arc<dyn budget::Ledger>>,
 ) -> Result<Budgets, ConfigError> {
-    let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens } = config.reservations.clone();
+    let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced } =
+        config.reservations.clone();
     let settings = budget::Settings {
         rules: std::iter::once(config.account.plan.rule()).chain(config.budgets.iter().cloned()).collect(),
         max_wait,
@@ -226,6 +230,7 @@ fn budgets(
         max_buckets,
         clamp_max_tokens,
         min_tokens,
+        unpriced,
         ledger,
         ..budget::Settings::default()
     };

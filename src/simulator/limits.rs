@@ -116,8 +116,8 @@ pub(super) fn picture(model: &Model) -> PictureLimits {
         () if named("lucid-origin") => (Some(2_500), 40),
         () if named("phoenix") => (Some(2_048), 50),
         () if named("stable-diffusion") => (Some(2_048), 20),
-        // flux-2 names neither; this is as large as the stand-in draws.
-        () => (Some(4_096), 100),
+        // flux-2 names neither: four megapixels, and more steps than anyone asks for.
+        () => (Some(2_048), 100),
     };
     PictureLimits { max_side, max_steps }
 }

@@ -340,7 +340,7 @@ async fn a_reported_price_five_percent_off_the_table_is_learned_within_twenty_ca
     assert!(off.abs() < 0.01, "{off}");
     // What is reserved covers the dearer price, too.
     let text = &facts[40];
-    assert!(text.estimate.unwrap().upper.as_f64() >= real(text));
+    assert!(text.estimate.unwrap().upper.unwrap().as_f64() >= real(text));
     let model = format!("tollgate_learned_price_ratio{{model=\"{LARGE}\"}}");
     let ratio = value(&metrics(&sidecar).await, &model).unwrap();
     assert!((ratio - 1.05).abs() < 0.005, "{ratio}");

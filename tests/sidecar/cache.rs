@@ -16,7 +16,7 @@ fn slow() -> Gate {
 #[tokio::test]
 async fn a_thousand_identical_calls_are_one() {
     let gate = slow();
-    let body = json!({"prompt": "the same for all"});
+    let body = json!({"prompt": "the same for all", "temperature": 0});
     let calls: Vec<_> = (0..1000)
         .map(|_| {
             let request = gate.post(&format!("/run/{LLAMA}"), &body);
@@ -39,7 +39,7 @@ async fn a_thousand_identical_calls_are_one() {
 #[tokio::test]
 async fn a_thousand_identical_streams_are_one_though_half_leave() {
     let gate = slow();
-    let body = json!({"prompt": "a long tale for all", "stream": true, "max_tokens": 40});
+    let body = json!({"prompt": "a long tale for all", "stream": true, "max_tokens": 40, "seed": 7});
     let calls: Vec<_> = (0..1000)
         .map(|n| {
             let request = gate.post(&format!("/run/{LLAMA}"), &body);
@@ -73,7 +73,7 @@ async fn a_stream_and_an_answer_are_not_mixed_up() {
     let gate = Gate::start();
     let messages = json!([{"role": "user", "content": "hi"}]);
     for stream in [false, true, false, true] {
-        let body = json!({"model": LLAMA, "messages": messages, "stream": stream});
+        let body = json!({"model": LLAMA, "messages": messages, "stream": stream, "temperature": 0});
         let reply = gate.post("/v1/chat/completions", &body).send().await.unwrap();
         let kind = reply.headers()["content-type"].to_str().unwrap().to_owned();
         assert_eq!(kind.starts_with("text/event-stream"), stream);
@@ -122,7 +122,7 @@ async fn of_a_thousand_texts_the_hundred_unknown_go_upstream() {
 #[tokio::test]
 async fn trouble_is_never_served_again() {
     let gate = Gate::start();
-    let body = |stream: bool| json!({"prompt": "trouble", "stream": stream});
+    let body = |stream: bool| json!({"prompt": "trouble", "stream": stream, "temperature": 0});
     for trouble in
         [Trouble::Error(3040), Trouble::Error(500), Trouble::Reset, Trouble::DieMid, Trouble::StreamError(3007)]
     {
@@ -153,7 +153,8 @@ async fn the_admin_port_purges_and_a_restart_keeps_what_is_warm() {
     let client = crate::support::client();
     let status = async |sidecar: &tollgate::sidecar::Sidecar| {
         let url = format!("http://{}/run/{LLAMA}", sidecar.listen());
-        let reply = crate::support::ask(&client, &url, &json!({"prompt": "warm"})).send().await.unwrap();
+        let reply =
+            crate::support::ask(&client, &url, &json!({"prompt": "warm", "temperature": 0})).send().await.unwrap();
         reply.headers()["cf-aig-cache-status"].to_str().unwrap().to_owned()
     };
     let first = begin();
@@ -169,4 +170,27 @@ async fn the_admin_port_purges_and_a_restart_keeps_what_is_warm() {
     assert_eq!(status(&second).await, "MISS");
     client.delete(&cache).send().await.unwrap();
     assert_eq!(status(&second).await, "MISS");
+}
+
+#[tokio::test]
+async fn regenerate_regenerates_and_four_pictures_are_four() {
+    const FLUX: &str = "@cf/black-forest-labs/flux-1-schnell";
+    let gate = Gate::start();
+    for (model, body) in [(LLAMA, json!({"prompt": "a tale"})), (FLUX, json!({"prompt": "a cat"}))] {
+        let before = gate.vendor.counts().attempts;
+        let four: Vec<_> = (0..4).map(|_| tokio::spawn(gate.post(&format!("/run/{model}"), &body).send())).collect();
+        for reply in four {
+            let reply = reply.await.unwrap().unwrap();
+            assert_eq!(reply.headers()["cf-aig-cache-status"], "BYPASS");
+            reply.bytes().await.unwrap();
+        }
+        assert_eq!(gate.vendor.counts().attempts - before, 4, "{model}");
+        // Who asks for it gets the same again.
+        for status in ["MISS", "HIT"] {
+            let request = gate.post(&format!("/run/{model}"), &body).header("cf-aig-cache-ttl", "60");
+            let reply = request.send().await.unwrap();
+            assert_eq!(reply.headers()["cf-aig-cache-status"], status, "{model}");
+            reply.bytes().await.unwrap();
+        }
+    }
 }

@@ -79,7 +79,7 @@ async fn options_reach_cache_and_receipt() {
         ai.with(options)
     };
     let tagged = with(&|options| options.metadata = metadata.clone());
-    let inputs = json!({"prompt": "Hello"});
+    let inputs = json!({"prompt": "Hello", "temperature": 0});
     assert_eq!(*tagged.run(LLAMA, &inputs).await.unwrap().receipt.metadata, *metadata);
     assert_eq!(ai.run(LLAMA, &inputs).await.unwrap().receipt.cache, CacheStatus::Hit);
     let fresh = with(&|options| options.skip_cache = true);
@@ -166,9 +166,9 @@ async fn two_gateways_in_one_process_do_not_see_each_other() {
         |receipts: &Receipts| WorkersAi::new(builder(&vendor).reader(Arc::new(receipts.clone())).build().unwrap());
     let (one, other) = (gate(&mine), gate(&yours));
     for n in 0..3 {
-        one.run(LLAMA, &json!({ "prompt": format!("{n}") })).await.unwrap();
+        one.run(LLAMA, &json!({"prompt": format!("{n}"), "seed": 1})).await.unwrap();
     }
-    let answer = other.run(LLAMA, &json!({"prompt": "1"})).await.unwrap();
+    let answer = other.run(LLAMA, &json!({"prompt": "1", "seed": 1})).await.unwrap();
     assert_eq!(answer.receipt.cache, CacheStatus::Miss, "answered from the other's cache");
     assert_eq!((mine.all().len(), yours.all().len()), (3, 1));
 }

@@ -73,7 +73,7 @@ fn models_lists_each_with_its_task_and_prices() {
     assert!(stdout.contains("@cf/meta/llama-3.2-1b-instruct"), "{stdout}");
     let (_, stdout, _) = run(&["models", "--json"], "");
     let models: serde_json::Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!(models.as_object().map(|m| m.len()).or(models.as_array().map(Vec::len)), Some(78));
+    assert_eq!(models.as_object().map(|m| m.len()).or(models.as_array().map(Vec::len)), Some(81));
 }
 
 #[test]

@@ -21,7 +21,8 @@ const RATE: u64 = 50;
 
 struct Honest {
     asked: usize,
-    refused: usize,
+    /// Why, of each that was refused.
+    refused: Vec<String>,
     sorted: Vec<Duration>,
 }
 
@@ -44,18 +45,18 @@ async fn honest(url: &str, lasts: Duration, name: &str) -> Honest {
         let (url, body) = (url.to_owned(), json!({"prompt": format!("{name} {asked}")}));
         calls.spawn(async move {
             let begun = Instant::now();
-            let reply = ask(&client, &url, &body).send().await.ok().filter(|reply| reply.status() == 200);
-            let whole = match reply {
-                Some(reply) => reply.bytes().await.is_ok(),
-                None => false,
+            let refused = match ask(&client, &url, &body).send().await {
+                Ok(reply) if reply.status() == 200 => reply.bytes().await.err().map(|error| format!("{error:?}")),
+                Ok(reply) => Some(reply.text().await.unwrap_or_default()),
+                Err(error) => Some(format!("{error:?}")),
             };
-            (whole, begun.elapsed())
+            (refused, begun.elapsed())
         });
     }
     let ended = calls.join_all().await;
     let mut sorted: Vec<_> = ended.iter().map(|(_, took)| *took).collect();
     sorted.sort();
-    Honest { asked, refused: ended.iter().filter(|(whole, _)| !whole).count(), sorted }
+    Honest { asked, refused: ended.into_iter().filter_map(|(refused, _)| refused).collect(), sorted }
 }
 
 /// Opens connections of one kind for as long as the test lasts: each that is closed is opened again.
@@ -70,7 +71,8 @@ async fn hostile(number: usize, to: SocketAddr, open: Arc<AtomicUsize>) {
             let _ = misbehave(number, stream).await;
             open.fetch_sub(1, Ordering::Relaxed);
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // A crowd that holds connections, not a flood of new ones: 10,000 of them still make some hundreds a second.
+        tokio::time::sleep(Duration::from_secs(5)).await;
     }
 }
 
@@ -154,15 +156,15 @@ async fn a_hostile_crowd_costs_the_others_nothing() {
     println!(
         "{crowd} hostile, {watched} open: {} of {} others refused ({} alone), p99 {:?} beside {:?} alone, {resident_mib} MiB, \
          health within {:?}, {} descriptors",
-        beside.refused,
+        beside.refused.len(),
         beside.asked,
-        alone.refused,
+        alone.refused.len(),
         beside.p99(),
         alone.p99(),
         Duration::from_micros(HEALTH.load(Ordering::Relaxed) as u64),
         Held::by(&process).await.descriptors,
     );
-    assert_eq!((alone.refused, beside.refused), (0, 0));
+    assert!(alone.refused.is_empty() && beside.refused.is_empty(), "{:#?} {:#?}", alone.refused, beside.refused);
     assert!(resident_mib < 300, "{resident_mib} MiB");
 }
 

@@ -134,7 +134,7 @@ async fn bodies_together_stay_within_their_memory() {
     let vendor = vendor();
     let bound_mib = count("TOLLGATE_BODY_BOUND_MIB", 32) as u64;
     let bound = format!("{bound_mib}MiB");
-    let variables = [("TOLLGATE_MAX_BODY_MEMORY", bound.as_str()), ("TOLLGATE_TIMEOUTS_BODY_QUEUE", "2m")];
+    let variables = [("TOLLGATE_MAX_BODY_MEMORY", bound.as_str()), ("TOLLGATE_TIMEOUTS_BODY_QUEUE", "1h")];
     let process = Process::serve(&vendor.base_url(), &variables);
     let before = Held::by(&process).await;
     let url = format!("{}{}", process.listen, run());

@@ -191,7 +191,7 @@ async fn a_body_that_trickles_is_cut_though_it_never_pauses() {
     let process = Process::serve(&vendor.base_url(), &SHORT);
     for path in [run(), "/client/v4/accounts/acc/ai/finetunes".into()] {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t\r\ncontent-length: 1000000\r\n\r\n{{\"prompt\": \""
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer t\r\ncontent-length: 1000000\r\n\r\n{{\"prompt\": \""
         );
         let mut stream = TcpStream::connect(address(&process.listen)).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();

@@ -51,6 +51,8 @@ pub(super) struct State {
     queue: BTreeMap<u64, Waiter>,
     /// What all who wait need.
     wanted: Neurons,
+    /// No more will be spent, so no lease runs ahead.
+    is_released: bool,
     /// Since when the ledger cannot write.
     unwritten_since: Option<Instant>,
     /// It has left the table: whoever still found it looks again.
@@ -186,8 +188,9 @@ impl Bucket {
         }
     }
 
-    /// Has the ledger look at it in any case.
-    pub(super) fn list_always(self: &Arc<Self>) {
+    /// Has its leases lowered to what is spent, before the ledger is closed.
+    pub(super) fn release(self: &Arc<Self>) {
+        self.state.lock().is_released = true;
         if let Some(ledger) = &self.rule.ledger {
             self.is_listed.store(true, Ordering::Release);
             ledger.renew(self.clone());
@@ -463,6 +466,9 @@ impl State {
 
     /// How far the lease should be ahead of what is used.
     fn wanted_lead(&self, rule: &Active) -> Neurons {
+        if self.is_released {
+            return Neurons::ZERO;
+        }
         (self.wanted + rule.lead()).min(self.left(&rule.rule))
     }
 

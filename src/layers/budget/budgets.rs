@@ -14,6 +14,7 @@ use super::pace::Pace;
 use super::reservation::Reservation;
 use super::rule::{self, OnExceeded, Rule, RuleError};
 use super::table::{Sums, Table};
+use super::unbounded::{self, Unpriced};
 use super::window::{Clock, Moment, SystemClock};
 use crate::Error;
 use crate::call::Call;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub clamp_max_tokens: bool,
     /// But not with less than this.
     pub min_tokens: u32,
+    /// What becomes of a call whose cost nothing bounds.
+    pub unpriced: Unpriced,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
     /// What outlives the process; without one, nothing.
@@ -113,6 +116,7 @@ impl Default for Settings {
             max_buckets: 100_000,
             clamp_max_tokens: false,
             min_tokens: 16,
+            unpriced: Unpriced::default(),
             clock: Arc::new(SystemClock),
             ledger: None,
         }
@@ -184,7 +188,11 @@ impl Budgets {
         if !self.tables.iter().any(|table| table.rule.rule.applies(call)) {
             return Some(Ok(None));
         }
-        match self.attempt(call, Estimate::of(call).upper, &mut None) {
+        let needed = match self.needed(call) {
+            Ok(needed) => needed,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        match self.attempt(call, needed, &mut None) {
             Tried::Reserved(reservation) => Some(Ok(Some(reservation))),
             Tried::Refused(refusal) => Some(Err(refusal)),
             Tried::Wait { .. } => None,
@@ -193,7 +201,7 @@ impl Budgets {
 
     /// Reserves what the call may cost, waiting for others to settle where that may help.
     pub(crate) async fn reserve(&self, call: &Call) -> Result<Arc<Reservation>, Refusal> {
-        let needed = Estimate::of(call).upper;
+        let needed = self.needed(call)?;
         let began = Instant::now();
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let mut place = Some(Place { ticket, notify: Arc::default(), bucket: None });
@@ -211,7 +219,11 @@ impl Budgets {
                 self.settings.max_wait.saturating_sub(began.elapsed())
             };
             if left.is_zero() {
-                break Err(if verdict == Verdict::Lease { unwritten(&bucket) } else { self.refusal(&bucket, needed) });
+                break Err(if verdict == Verdict::Lease {
+                    unwritten(&bucket)
+                } else {
+                    self.refusal(&bucket, needed, call)
+                });
             }
             if let Some(place) = &place {
                 let _ = tokio::time::timeout(left.min(relief), place.notify.notified()).await;
@@ -219,6 +231,32 @@ impl Budgets {
         };
         call.receipt.note(|facts| facts.waited += began.elapsed());
         reserved
+    }
+
+    /// What a call reserves: its bound, or what stands in for one where nothing bounds it.
+    fn needed(&self, call: &Call) -> Result<Neurons, Refusal> {
+        let estimate = Estimate::of(call);
+        if let Some(upper) = estimate.upper {
+            return Ok(upper);
+        }
+        let may_refuse = |rule: &Rule| rule.on_exceeded != OnExceeded::Allow && rule.applies(call);
+        let held = self.tables.iter().map(|table| &table.rule.rule).find(|rule| may_refuse(rule));
+        match (held, self.settings.unpriced) {
+            (Some(rule), Unpriced::Refuse) => {
+                let error = unbounded::error(call, rule, &self.settings);
+                Err(Refusal { error, instead: self.instead(rule) })
+            }
+            (Some(_), Unpriced::AtMost(neurons)) => Ok(neurons),
+            _ => Ok(estimate.likely),
+        }
+    }
+
+    /// The model that a rule sends to what it has no room for.
+    fn instead(&self, rule: &Rule) -> Option<Arc<Model>> {
+        match &rule.on_exceeded {
+            OnExceeded::Model(id) => Some(self.catalogue.find(id, Task::TextGeneration)),
+            OnExceeded::Reject | OnExceeded::Allow => None,
+        }
     }
 
     /// Locks every bucket that counts the call, in the rules' order, so that nobody sees a part of a reservation and two
@@ -259,7 +297,7 @@ impl Budgets {
             }
             Verdict::Full => {
                 drop(states);
-                Tried::Refused(self.refusal(&buckets[blocking], needed))
+                Tried::Refused(self.refusal(&buckets[blocking], needed, call))
             }
             Verdict::Unwritten => {
                 drop(states);
@@ -280,7 +318,7 @@ impl Budgets {
                 if may_wait {
                     Tried::Wait { bucket: bucket.clone(), verdict, relief }
                 } else {
-                    Tried::Refused(self.refusal(bucket, needed))
+                    Tried::Refused(self.refusal(bucket, needed, call))
                 }
             }
         }
@@ -303,31 +341,28 @@ impl Budgets {
         self.buckets(call, now).into_iter().map(room).min().unwrap_or_default()
     }
 
-    fn refusal(&self, bucket: &Arc<Bucket>, needed: Neurons) -> Refusal {
+    fn refusal(&self, bucket: &Arc<Bucket>, needed: Neurons, call: &Call) -> Refusal {
         let rule = &bucket.rule;
         let now = rule.now();
         let state = bucket.lock(now);
         let left = state.left(&rule.rule);
         let resets = state.free_at(&rule.rule, needed).map(|at| Duration::from_millis(at.saturating_sub(now.wall)));
         drop(state);
+        let hint = unbounded::limit_hint(call, &self.settings).unwrap_or_default();
         let error = Error::BudgetExceeded {
             budget: rule.rule.name.clone(),
             limit: rule.rule.limit,
             left,
             needed,
-            mend: mend(&rule.rule, resets),
+            mend: hint + &mend(&rule.rule, resets),
             retry_after: resets,
         };
-        let instead = match &rule.rule.on_exceeded {
-            OnExceeded::Model(id) => Some(self.catalogue.find(id, Task::TextGeneration)),
-            OnExceeded::Reject | OnExceeded::Allow => None,
-        };
-        Refusal { error, instead }
+        Refusal { error, instead: self.instead(&rule.rule) }
     }
 
     /// Counts a call that is refused in the end.
     pub(super) fn count(&self, error: &Error) {
-        let Error::BudgetExceeded { budget, .. } = error else { return };
+        let (Error::BudgetExceeded { budget, .. } | Error::CostUnbounded { budget, .. }) = error else { return };
         if let Some(table) = self.tables.iter().find(|table| table.rule.rule.name == *budget) {
             table.rule.rejected.fetch_add(1, Ordering::Relaxed);
         }

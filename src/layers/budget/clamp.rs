@@ -1,32 +1,33 @@
-//! The same call with a lower `max_tokens`.
+//! The same call with a lower `max_tokens`, or with one where it had none.
 
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
-use crate::call::{Ask, Call, Endpoint};
+use crate::call::{Ask, Call, Endpoint, OutputReach};
 use crate::catalogue::Unit;
 use crate::estimate::writes_tokens;
+use crate::json::Fields;
+use crate::layers::identify;
 use crate::neurons::Neurons;
 use crate::receipt::Estimate;
 
-/// The call with as many tokens as `left` surely pays for, if that is fewer than it asks for and at least `min_tokens`.
-/// Only a JSON body can be changed.
+/// The call with as many tokens as `left` surely pays for, where that is at least `min_tokens` and bounds it. Only a JSON body
+/// can be changed.
 pub(super) fn clamp(call: &Call, left: Neurons, min_tokens: u32) -> Option<Call> {
-    let tokens = affordable(call, left)?;
-    if tokens < min_tokens || call.ask.max_tokens.is_some_and(|asked| asked <= tokens) {
-        return None;
-    }
-    let edits = edits(&call.body, call.endpoint, tokens)?;
-    let ask = Ask { max_tokens: Some(tokens), ..(*call.ask).clone() };
-    let mut clamped = Call { ask: Arc::new(ask), ..call.clone() };
-    clamped.model_in_body = call.model_in_body.as_ref().map(|place| moved(place, &edits));
-    clamped.body = apply(&call.body, &edits);
-    Some(clamped)
+    let tokens = affordable(call, left).filter(|tokens| *tokens >= min_tokens)?;
+    // What stands beside an `input` is changed only where it counts.
+    [false, true].into_iter().find_map(|outside_too| {
+        let body = call.plain_body();
+        let edits = edits(body, call, outside_too, tokens)?;
+        let mut clamped = call.clone();
+        clamped.model_in_body = call.model_in_body.as_ref().map(|place| moved(place, &edits));
+        clamped.replace_body(apply(body, &edits));
+        let ask = identify::measure(&clamped.body, "application/json", call.endpoint).ok()?;
+        clamped.ask = Arc::new(Ask { batch: call.ask.batch, ..ask });
+        Estimate::of(&clamped).upper.is_some_and(|upper| upper <= left).then_some(clamped)
+    })
 }
 
 fn affordable(call: &Call, left: Neurons) -> Option<u32> {
@@ -34,38 +35,56 @@ fn affordable(call: &Call, left: Neurons) -> Option<u32> {
     if !writes_tokens(call.model.task) || call.ask.batch {
         return None;
     }
-    let silent = Ask { max_tokens: Some(0), ..(*call.ask).clone() };
-    let input = Estimate::new(&silent, &call.model).upper;
-    if input > left {
-        return None;
-    }
+    let answers = call.ask.reach.output.answers.max(1);
+    let mut silent = Ask::clone(&call.ask);
+    silent.reach.output = OutputReach::NONE;
+    let input = Estimate::new(&silent, &call.model).upper.filter(|input| *input <= left)?;
     let each = call.model.learned.upper(each).max(Neurons::from_micro(1));
-    let answers = u64::from(call.ask.answers.unwrap_or(1)).max(1);
     u32::try_from(left.saturating_sub(input).micro() / each.micro() / answers).ok()
 }
 
 /// What to put in the place of a piece of the body.
 type Edit = (Range<usize>, String);
 
+const LIMITS: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
+
 /// In the order of their places.
-fn edits(body: &Bytes, endpoint: Endpoint, tokens: u32) -> Option<Vec<Edit>> {
-    let outer = fields(body, 0..body.len())?;
-    // On the native route without a model in the path, the model's own inputs lie within `input`.
-    let input =
-        outer.iter().find(|(name, place)| endpoint == Endpoint::Run && name == "input" && body[place.start] == b'{');
-    let (open, inner) = match input {
-        Some((_, place)) => (place.start, fields(body, place.clone())?),
-        None => (body.iter().position(|byte| *byte == b'{')?, outer),
-    };
-    let is_bound = |name: &str| matches!(name, "max_tokens" | "max_completion_tokens" | "max_output_tokens");
-    let set = inner.iter().filter(|(name, _)| is_bound(name)).map(|(_, place)| (place.clone(), tokens.to_string()));
-    let set: Vec<_> = set.collect();
-    if !set.is_empty() {
-        return Some(set);
+fn edits(body: &Bytes, call: &Call, outside_too: bool, tokens: u32) -> Option<Vec<Edit>> {
+    let outer = Fields::of(body)?;
+    // On the native route the model's own inputs may lie within `input`.
+    let is_input = |name: &[u8], place: &Range<usize>| name == b"input" && body[place.start] == b'{';
+    let inner = outer.0.iter().filter(|(name, place)| call.endpoint == Endpoint::Run && is_input(name, place));
+    let inner: Vec<_> = inner.map(|(_, place)| place.start).collect();
+    let mut edits = Vec::new();
+    if inner.is_empty() || outside_too {
+        set_limit(body, body.iter().position(|byte| *byte == b'{')?, call, tokens, &mut edits)?;
     }
-    let name = if endpoint == Endpoint::Responses { "max_output_tokens" } else { "max_tokens" };
-    let comma = if inner.is_empty() { "" } else { "," };
-    Some(vec![(open + 1..open + 1, format!("\"{name}\":{tokens}{comma}"))])
+    for start in inner {
+        set_limit(body, start, call, tokens, &mut edits)?;
+    }
+    edits.sort_by_key(|(place, _)| place.start);
+    Some(edits)
+}
+
+/// Of the object that begins at a place: every limit that it names, and the one that its model is sure to read.
+fn set_limit(body: &Bytes, start: usize, call: &Call, tokens: u32, edits: &mut Vec<Edit>) -> Option<()> {
+    let fields = Fields::at(body, start)?;
+    let named = |name: &str| fields.0.iter().any(|(key, _)| **key == *name.as_bytes());
+    let has_text_as_input = fields.last("input").is_some_and(|place| body[place.start] != b'{');
+    let is_responses = call.endpoint == Endpoint::Responses || call.endpoint == Endpoint::Run && has_text_as_input;
+    let sure = match () {
+        () if is_responses => "max_output_tokens",
+        // Models that have no default read this name as well.
+        () if named("max_completion_tokens") && call.model.max_tokens_default.is_none() => "max_completion_tokens",
+        () => "max_tokens",
+    };
+    let limits = fields.0.iter().filter(|(name, _)| LIMITS.iter().any(|limit| **name == *limit.as_bytes()));
+    edits.extend(limits.map(|(_, place)| (place.clone(), tokens.to_string())));
+    if !named(sure) {
+        let comma = if fields.0.is_empty() { "" } else { "," };
+        edits.push((start + 1..start + 1, format!("\"{sure}\":{tokens}{comma}")));
+    }
+    Some(())
 }
 
 fn apply(body: &Bytes, edits: &[Edit]) -> Bytes {
@@ -86,34 +105,14 @@ fn moved(place: &Range<usize>, edits: &[Edit]) -> Range<usize> {
     place.start + added - gone..place.end + added - gone
 }
 
-/// The fields of a JSON object, and where their values stand in the body.
-fn fields(body: &[u8], object: Range<usize>) -> Option<Vec<(String, Range<usize>)>> {
-    struct Places(usize);
-    impl<'de> Visitor<'de> for Places {
-        type Value = Vec<(String, Range<usize>)>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a JSON object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut fields = Vec::new();
-            while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-                let start = (value.get().as_ptr() as usize).saturating_sub(self.0);
-                fields.push((name, start..start + value.get().len()));
-            }
-            Ok(fields)
-        }
-    }
-    serde_json::Deserializer::from_slice(body.get(object)?).deserialize_map(Places(body.as_ptr() as usize)).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::layers::testing::{LLAMA, call};
 
     fn edited(body: &str, endpoint: Endpoint) -> String {
-        let body = Bytes::copy_from_slice(body.as_bytes());
-        String::from_utf8(apply(&body, &edits(&body, endpoint, 7).unwrap()).to_vec()).unwrap()
+        let call = Call { endpoint, ..call(LLAMA, body) };
+        String::from_utf8(apply(&call.body, &edits(&call.body, &call, false, 7).unwrap()).to_vec()).unwrap()
     }
 
     #[test]
@@ -124,6 +123,8 @@ mod tests {
         assert_eq!(edited(r#"{"input":"a"}"#, Endpoint::Responses), r#"{"max_output_tokens":7,"input":"a"}"#);
         let nested = r#"{"model":"m","input":{"prompt":"a","max_tokens":90}}"#;
         assert_eq!(edited(nested, Endpoint::Run), r#"{"model":"m","input":{"prompt":"a","max_tokens":7}}"#);
+        let twice = r#"{"max_tokens":null,"m\u0061x_tokens":"9","prompt":"\ud83d"}"#;
+        assert_eq!(edited(twice, Endpoint::Run), r#"{"max_tokens":7,"m\u0061x_tokens":7,"prompt":"\ud83d"}"#);
     }
 
     #[test]
@@ -132,11 +133,9 @@ mod tests {
         let mut long = call(LLAMA, &body);
         let start = body.find("\"@cf").unwrap();
         long.model_in_body = Some(start..body.len() - 1);
-        let ask = Ask { max_tokens: Some(5000), ..(*long.ask).clone() };
-        long.ask = Arc::new(ask);
         let left = Neurons::from_whole(3);
         let short = clamp(&long, left, 16).unwrap();
-        assert!(Estimate::of(&short).upper <= left);
+        assert!(Estimate::of(&short).upper.unwrap() <= left);
         let place = short.model_in_body.clone().unwrap();
         assert_eq!(&short.body[place], format!("\"{LLAMA}\"").as_bytes());
         serde_json::from_slice::<serde_json::Value>(&short.body).unwrap();

@@ -133,7 +133,7 @@ impl Reckoning {
 
 async fn spend(budgets: &Arc<Budgets>) -> bool {
     let vendor = Vendor(|call: Call| async move {
-        let neurons = Estimate::of(&call).upper;
+        let neurons = Estimate::of(&call).upper.unwrap();
         call.receipt.note(|facts| facts.cost = Cost { neurons, source: Source::Reported, ..Cost::default() });
         Ok(ok("{}"))
     });
@@ -150,7 +150,7 @@ async fn run(rule: &Rule, steps: &[Step]) -> Result<(), TestCaseError> {
     let clock = Arc::new(Watch::default());
     // A quarter of a second past a full one: setting the clock by seconds never comes within jitter of a window's end.
     clock.wall.store(1_800_000_000_250, Ordering::SeqCst);
-    let (book, each) = (Book::start(), Estimate::of(&call(LLAMA, "{}")).upper);
+    let (book, each) = (Book::start(), Estimate::of(&call(LLAMA, "{}")).upper.unwrap());
     let mut budgets = open(rule, &clock, &book);
     let mut reckoning = Reckoning::default();
     for step in steps {
@@ -202,7 +202,7 @@ proptest! {
         window in prop::sample::select(&[Period::Minute, Period::Hour, Period::Month][..]),
         sliding: bool,
     ) {
-        let each = Estimate::of(&call(LLAMA, "{}")).upper;
+        let each = Estimate::of(&call(LLAMA, "{}")).upper.unwrap();
         let limit = Neurons::from_micro(each.micro() * 9 / 2);
         let rule = Rule { sliding, ..Rule::new("everyone", limit, window) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -212,7 +212,7 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn a_minute_begun_while_the_clock_was_a_year_ahead_ends_when_it_is_right_again_also_over_restarts() {
-    let each = Estimate::of(&call(LLAMA, "{}")).upper;
+    let each = Estimate::of(&call(LLAMA, "{}")).upper.unwrap();
     let rule = Rule::new("everyone", each, Period::Minute);
     let clock = Arc::new(Watch::default());
     clock.wall.store(1_800_000_000_250, Ordering::SeqCst);

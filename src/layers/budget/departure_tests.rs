@@ -134,7 +134,7 @@ fn make(phases: &[Phase], deadline: Option<Duration>) -> (Vec<Phase>, Neurons, S
         let mut call = call(LLAMA, r#"{"prompt":"x","stream":true}"#);
         let options = Options { request_timeout: deadline, max_attempts: Some(10), ..Options::default() };
         call.options = Arc::new(options);
-        let reserved = Estimate::of(&call).upper;
+        let reserved = Estimate::of(&call).upper.unwrap();
         let talk = async {
             let reply = stack.ready().await?.call(call).await?;
             let _ = reply.into_body().collect().await;

@@ -12,7 +12,8 @@
 //!
 //! # What is promised
 //! - The sum of what is spent and reserved never passes the limit, as long as no call costs more than its upper estimate.
-//!   A model without a price cannot be estimated: it passes while the budget is not used up, and is charged when it is known.
+//!   Where nothing bounds a call's cost (no prices, a translation, a link to a picture), it is refused with what to add, or
+//!   passes as [`Settings::unpriced`] says. A rule that refuses nothing needs no bound.
 //! - An attempt that may have run but was never heard of again (given up by the client, timed out, its connection reset after
 //!   it was sent), and a stream that was cut off, are charged what was reserved for them: upstream may have gone on to the
 //!   end. The receipt tells what flowed. Such an attempt is tried again only if there is room for as much again.
@@ -79,6 +80,7 @@ mod rule;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unbounded;
 mod window;
 
 use std::mem;
@@ -95,6 +97,7 @@ pub use self::free::{FREE, FREE_A_DAY, Plan};
 pub use self::ledger::{Lease, Ledger, LedgerError};
 pub use self::reservation::Reservation;
 pub use self::rule::{OnExceeded, Rule, RuleError, Scope, Split};
+pub use self::unbounded::Unpriced;
 pub use self::window::{Clock, Period, SystemClock};
 use super::{Reply, ReplyFuture};
 use crate::Error;

@@ -136,8 +136,8 @@ impl Table {
 
     /// Has all leases lowered to what is spent.
     pub(super) fn release(&self) {
-        self.shared.list_always();
-        self.own.iter().for_each(|bucket| bucket.list_always());
+        self.shared.release();
+        self.own.iter().for_each(|bucket| bucket.release());
     }
 
     pub(super) fn sums(&self, now: Moment) -> Sums {

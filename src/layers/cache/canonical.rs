@@ -1,7 +1,7 @@
 //! JSON that differs only in key order or white space, made the same.
 //!
 //! Keys are sorted and white space goes; numbers and strings stay as they were written, so that nothing that might mean
-//! something else to the vendor is made equal. It is done in one pass without a parser's tree, for it stands on every
+//! something else to the vendor is made equal; nor are objects with a key that is spelled with escapes. It is done in one pass without a parser's tree, for it stands on every
 //! call's way; what is no JSON may pass as well, and is then the same as what differs from it in order and space alone.
 
 use std::ops::Range;
@@ -88,6 +88,10 @@ impl Writer<'_> {
             }
             self.string()?;
             let key = key..self.out.len();
+            if self.out[key.clone()].contains(&b'\\') {
+                // It may be another spelling of a key, and which of the two comes last matters.
+                return None;
+            }
             if self.take()? != b':' {
                 return None;
             }
@@ -221,6 +225,11 @@ mod tests {
     }
 
     #[test]
+    fn two_spellings_of_one_key_have_no_canonical_form() {
+        assert_eq!(canonical(r#"{"prompt":"a","pr\u006fmpt":"b"}"#), None);
+    }
+
+    #[test]
     fn fields_alone_are_written_the_same() {
         let raw = |text: &str| RawValue::from_string(text.into()).unwrap();
         let (one, two) = (raw("1"), raw("{\"y\":2, \"x\":\"\"}"));
@@ -240,7 +249,7 @@ mod tests {
         let value = leaf.prop_recursive(4, 40, 5, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..5).prop_map(serde_json::Value::from),
-                prop::collection::vec(("[a-d\"\\\\]{0,3}", inner), 0..5)
+                prop::collection::vec(("[a-d]{0,3}", inner), 0..5)
                     .prop_map(|fields| serde_json::Value::Object(fields.into_iter().collect())),
             ]
         });

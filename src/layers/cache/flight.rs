@@ -17,7 +17,7 @@ use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::layers::{Reply, ReplyFuture};
 use crate::neurons::Neurons;
-use crate::receipt::Receipt;
+use crate::receipt::{Ending, Receipt};
 
 /// See the [module](self).
 pub(super) struct Flight {
@@ -33,18 +33,25 @@ struct State {
     record: Record,
     /// The receipt that the call is paid on, until it is over.
     payer: Option<Receipt>,
+    paid: Paid,
+}
+
+/// What came of a call, when it is over.
+#[derive(Clone, Copy, Default)]
+struct Paid {
     cost: Neurons,
+    ending: Ending,
 }
 
 enum Phase {
     Calling(ReplyFuture),
     Open(Arc<response::Parts>, Body),
-    Over(Arc<response::Parts>, Ending),
+    Over(Arc<response::Parts>, Over),
     Failed(Error),
 }
 
 #[derive(Clone)]
-enum Ending {
+enum Over {
     /// Here in one piece.
     Whole(Bytes),
     /// All of it was seen, not all of it is here.
@@ -57,6 +64,8 @@ pub(super) struct Landed {
     pub(super) head: Arc<response::Parts>,
     pub(super) body: Bytes,
     pub(super) cost: Neurons,
+    /// How the reply ended, where somebody has read it.
+    pub(super) ending: Ending,
     /// The model that answered.
     pub(super) model: Arc<str>,
 }
@@ -114,17 +123,21 @@ impl Flight {
         record: Record,
         keep: impl Fn(&Landed) + Send + Sync + 'static,
     ) -> Self {
-        let state = State { phase: Phase::Calling(call), record, payer: Some(payer), cost: Neurons::ZERO };
+        let state = State { phase: Phase::Calling(call), record, payer: Some(payer), paid: Paid::default() };
         Self { state: Mutex::new(state), waiting: Arc::default(), keep: Box::new(keep) }
     }
 
-    /// Whether there is still a beginning to read from.
+    /// Whether there is still a beginning to read from, of what may be an answer.
     pub(super) fn can_be_joined(&self) -> bool {
         let state = self.state.lock();
+        let may_be_answer = |ending| matches!(ending, Ending::Open | Ending::Answer);
         state.record.is_whole()
             && match &state.phase {
-                Phase::Calling(_) | Phase::Open(..) => true,
-                Phase::Over(head, Ending::Whole(_)) => head.status.is_success(),
+                Phase::Calling(_) => true,
+                Phase::Open(..) => {
+                    state.payer.as_ref().is_none_or(|payer| may_be_answer(payer.read(|facts| facts.ending)))
+                }
+                Phase::Over(head, Over::Whole(_)) => head.status.is_success() && may_be_answer(state.paid.ending),
                 Phase::Over(..) | Phase::Failed(_) => false,
             }
     }
@@ -141,9 +154,9 @@ impl Flight {
                 Err(error) => Phase::Failed(error),
             };
             let paid = match &state.phase {
-                Phase::Over(head, Ending::Whole(body)) => {
+                Phase::Over(head, Over::Whole(body)) => {
                     let (head, body) = (head.clone(), body.clone());
-                    state.paid(|cost, model| (self.keep)(&Landed { head, body, cost, model }))
+                    state.paid(|paid, model| (self.keep)(&Landed::new(head, body, paid, model)))
                 }
                 Phase::Failed(_) => state.payer.take(),
                 _ => None,
@@ -167,13 +180,13 @@ impl Flight {
         let whole = {
             let state = self.state.lock();
             match &state.phase {
-                Phase::Over(_, Ending::Whole(body)) => Some((body.clone(), state.cost)),
+                Phase::Over(_, Over::Whole(body)) => Some((body.clone(), state.paid)),
                 _ => None,
             }
         };
         let body = match whole {
-            Some((body, cost)) => {
-                rider.inspect(|rider| rider.note(|facts| facts.saved = cost));
+            Some((body, paid)) => {
+                rider.inspect(|rider| paid.tell(rider));
                 Body::from(body)
             }
             None => Body::stream(Seat { flight: self, at: 0, over: false, rider }),
@@ -196,7 +209,7 @@ impl Flight {
         }
         let (head, body) = match &mut state.phase {
             Phase::Open(head, body) => (head.clone(), body),
-            Phase::Over(_, Ending::Broken(why)) => return Poll::Ready(Some(Err(Lost::Broken(why.clone())))),
+            Phase::Over(_, Over::Broken(why)) => return Poll::Ready(Some(Err(Lost::Broken(why.clone())))),
             _ => return Poll::Ready(None),
         };
         self.waiting.register(cx.waker());
@@ -213,7 +226,7 @@ impl Flight {
             }
             Some(Err(error)) => {
                 let why: Arc<str> = error.to_string().into();
-                state.phase = Phase::Over(head, Ending::Broken(why.clone()));
+                state.phase = Phase::Over(head, Over::Broken(why.clone()));
                 (Some(Err(Lost::Broken(why))), state.paid(|_, _| {}))
             }
             None => (None, self.land(&mut state, head)),
@@ -224,19 +237,19 @@ impl Flight {
         Poll::Ready(piece)
     }
 
-    /// Whether nothing comes after `at`, and what it cost.
-    fn is_over(&self, at: u64) -> Option<Neurons> {
+    /// Where nothing comes after `at`, what came of the call.
+    fn is_over(&self, at: u64) -> Option<Paid> {
         let state = self.state.lock();
         let is_read = at == state.record.end();
-        (is_read && matches!(state.phase, Phase::Over(_, Ending::Whole(_) | Ending::Passed))).then_some(state.cost)
+        (is_read && matches!(state.phase, Phase::Over(_, Over::Whole(_) | Over::Passed))).then_some(state.paid)
     }
 
     fn land(&self, state: &mut State, head: Arc<response::Parts>) -> Option<Receipt> {
         // The body's drop settles the call's cost, so it goes before the reply is kept with it.
-        state.phase = Phase::Over(head.clone(), Ending::Passed);
+        state.phase = Phase::Over(head.clone(), Over::Passed);
         let Some(whole) = state.record.whole() else { return state.paid(|_, _| {}) };
         let body = Bytes::copy_from_slice(whole);
-        state.paid(|cost, model| (self.keep)(&Landed { head, body, cost, model }))
+        state.paid(|paid, model| (self.keep)(&Landed::new(head, body, paid, model)))
     }
 }
 
@@ -244,19 +257,35 @@ fn opened(reply: Reply) -> Phase {
     let (head, body) = reply.into_parts();
     let whole = body.as_bytes().cloned().or_else(|| body.is_end_stream().then(Bytes::new));
     match whole {
-        Some(whole) => Phase::Over(Arc::new(head), Ending::Whole(whole)),
+        Some(whole) => Phase::Over(Arc::new(head), Over::Whole(whole)),
         None => Phase::Open(Arc::new(head), body),
     }
 }
 
 impl State {
     /// The call is over: its cost is known. The payer's receipt is handed out, to be closed.
-    fn paid(&mut self, keep: impl FnOnce(Neurons, Arc<str>)) -> Option<Receipt> {
+    fn paid(&mut self, keep: impl FnOnce(Paid, Arc<str>)) -> Option<Receipt> {
         let payer = self.payer.take()?;
-        let (cost, model) = payer.read(|facts| (facts.cost.neurons, facts.model.id.clone()));
-        self.cost = cost;
-        keep(cost, model);
+        let (paid, model) = payer.read(|facts| {
+            let paid = Paid { cost: facts.cost.neurons, ending: facts.ending };
+            (paid, facts.model.id.clone())
+        });
+        self.paid = paid;
+        keep(paid, model);
         Some(payer)
+    }
+}
+
+impl Paid {
+    /// Tells one who did not pay.
+    fn tell(self, rider: &Receipt) {
+        rider.note(|facts| (facts.saved, facts.ending) = (self.cost, self.ending));
+    }
+}
+
+impl Landed {
+    fn new(head: Arc<response::Parts>, body: Bytes, Paid { cost, ending }: Paid, model: Arc<str>) -> Self {
+        Self { head, body, cost, ending, model }
     }
 }
 
@@ -265,9 +294,9 @@ impl State {
 impl Seat {
     /// After the last byte.
     fn close(&mut self) {
-        if let Some(cost) = self.flight.is_over(self.at) {
+        if let Some(paid) = self.flight.is_over(self.at) {
             self.over = true;
-            self.rider.take().inspect(|rider| rider.note(|facts| facts.saved = cost));
+            self.rider.take().inspect(|rider| paid.tell(rider));
         }
     }
 }

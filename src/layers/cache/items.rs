@@ -21,6 +21,8 @@ pub(super) struct Items<'a> {
     texts: Vec<&'a RawValue>,
     pub(super) keys: Vec<Key>,
     is_native: bool,
+    /// The call has one text that is in no list: its reply is kept as a whole.
+    pub(super) is_single: bool,
 }
 
 /// A reply taken apart: a vector for each text, as it was written, and the rest.
@@ -56,6 +58,8 @@ struct NativeReply<'a> {
 
 #[derive(Deserialize)]
 struct NativeResult<'a> {
+    /// How many vectors of how many numbers.
+    shape: Option<(usize, usize)>,
     #[serde(borrow)]
     data: Vec<&'a RawValue>,
     #[serde(borrow)]
@@ -69,6 +73,10 @@ struct Object<'a>(Vec<(&'a str, &'a RawValue)>);
 
 /// The vendor takes fewer; more is no call to be taken apart.
 const MAX_ITEMS: usize = 100_000;
+/// What else a call may say whose vectors depend on its texts one by one. With any other field, such as a second list of texts,
+/// it is not certain which text a vector is of.
+const COMMON_FIELDS: [&str; 8] =
+    ["model", "pooling", "encoding_format", "dimensions", "user", "truncate_inputs", "instruction", "options"];
 
 impl<'de> Deserialize<'de> for Object<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -101,9 +109,17 @@ impl<'a> Items<'a> {
             Endpoint::Run => "text",
             _ => return None,
         };
-        let Object(fields) = serde_json::from_slice(&call.body).ok()?;
-        let (_, list) = fields.iter().find(|(name, _)| *name == field)?;
-        let texts: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
+        // Neither a name that is written with escapes nor one that comes twice is read here.
+        let Object(fields) = serde_json::from_slice(call.plain_body()).ok()?;
+        let count = |wanted: &str| fields.iter().filter(|(name, _)| *name == wanted).count();
+        let are_common = fields.iter().all(|(name, _)| *name == field || COMMON_FIELDS.contains(name));
+        let are_distinct = fields.iter().all(|(name, _)| count(name) == 1);
+        if !are_common || !are_distinct {
+            return None;
+        }
+        let (_, asked) = fields.iter().find(|(name, _)| *name == field)?;
+        let is_single = asked.get().starts_with('"');
+        let texts: Vec<&RawValue> = if is_single { vec![asked] } else { serde_json::from_str(asked.get()).ok()? };
         let are_texts = texts.iter().all(|text| text.get().starts_with('"'));
         if texts.is_empty() || texts.len() > MAX_ITEMS || !are_texts {
             return None;
@@ -111,7 +127,7 @@ impl<'a> Items<'a> {
         let others: Vec<_> = fields.iter().filter(|(name, _)| *name != field).copied().collect();
         let rest = canonical::fields(&others)?;
         let keys = texts.iter().map(|text| scope.item(&rest, text)).collect();
-        Some(Self { fields, field, texts, keys, is_native: call.endpoint.is_native() })
+        Some(Self { fields, field, texts, keys, is_native: call.endpoint.is_native(), is_single })
     }
 
     /// The places of the texts that are to be asked for: unknown, and each only once.
@@ -149,18 +165,28 @@ impl<'a> Items<'a> {
         self.texts[place].get().len() as u64
     }
 
-    /// Takes a reply apart; `None` where it does not have a vector for each of so many texts.
+    /// Takes a reply apart; `None` where it does not have one vector for each of so many texts and no other, each at a place
+    /// that is its own, all of one length and none of them empty.
     pub(super) fn read<'r>(&self, reply: &'r [u8], count: usize) -> Option<Vectors<'r>> {
         let read = if self.is_native {
-            let NativeReply { result: NativeResult { data, usage, pooling } } = serde_json::from_slice(reply).ok()?;
+            let NativeReply { result } = serde_json::from_slice(reply).ok()?;
+            let NativeResult { shape, data, usage, pooling } = result;
+            if shape.is_some_and(|(vectors, _)| vectors != data.len()) {
+                return None;
+            }
             Vectors { vectors: data, usage, pooling, model: None }
         } else {
             let OpenAiReply { mut data, usage, model } = serde_json::from_slice(reply).ok()?;
             data.sort_by_key(|item| item.index);
+            if data.iter().enumerate().any(|(place, item)| item.index != place) {
+                return None;
+            }
             let vectors = data.into_iter().map(|item| item.embedding).collect();
             Vectors { vectors, usage, pooling: None, model }
         };
-        (read.vectors.len() == count).then_some(read)
+        let widths: Option<Vec<usize>> = read.vectors.iter().map(|vector| width(vector)).collect();
+        let are_alike = widths?.windows(2).all(|pair| pair[0] == pair[1]);
+        (read.vectors.len() == count && are_alike).then_some(read)
     }
 
     /// A reply with these vectors, in the form of the route. `read` is what upstream said of the part it was asked for.
@@ -187,6 +213,16 @@ impl<'a> Items<'a> {
         let asked = self.fields.iter().find(|(name, _)| *name == "model").map(|(_, model)| *model);
         let model = read.and_then(|read| read.model).or(asked).map_or("null", RawValue::get);
         format!("{{\"object\":\"list\",\"data\":[{}],\"model\":{model}{usage}}}", data.join(",")).into()
+    }
+}
+
+/// How long a vector is: in numbers, or in characters of base64. `None` where it is none, or empty.
+fn width(vector: &RawValue) -> Option<usize> {
+    let text = vector.get().as_bytes();
+    match text {
+        [b'[', .., b']'] if text.iter().any(u8::is_ascii_digit) => Some(memchr::memchr_iter(b',', text).count() + 1),
+        [b'"', .., b'"'] if text.len() > 2 => Some(text.len()),
+        _ => None,
     }
 }
 

@@ -3,17 +3,18 @@
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use highway::{HighwayHash, HighwayHasher};
-use http::header;
+use http::{HeaderValue, header};
 use serde_json::value::RawValue;
 
 use super::canonical;
 use crate::call::Call;
+use crate::headers::GATEWAY_ID;
 
 /// A digest of everything an answer depends on, so that no two inputs meet by chance; without the [`Secret`], nor by intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key(pub(super) [u8; 32]);
 
-/// What the digests of one cache are keyed with (HighwayHash, 256 bits): who does not know it finds no two inputs with one
+/// What the digests of one cache are keyed with (HighwayHash, 256 bits), so that a client cannot construct two inputs with one
 /// digest.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Secret(pub(super) [u64; 4]);
@@ -55,17 +56,19 @@ impl std::fmt::Debug for Secret {
 // === impl Scope ===
 
 impl Scope {
-    /// Account, form, model and the caller's authorisation: its key's name, or the headers that vouch for it upstream.
+    /// Account, AI Gateway, form, model and the caller's authorisation: its key's name, or the headers that vouch for it
+    /// upstream.
     pub(super) fn of(call: &Call, secret: Secret) -> Self {
         let mut digest = secret.digest();
         digest.add(call.account.as_bytes());
+        digest.add(header(call, GATEWAY_ID.as_str()));
         digest.add(call.endpoint.label().as_bytes());
         digest.add(call.model.id.as_bytes());
         match &call.key {
             Some(key) => digest.add(key.as_bytes()),
             None => {
                 for name in [header::AUTHORIZATION.as_str(), "cf-aig-authorization", "x-auth-email", "x-auth-key"] {
-                    digest.add(call.head.headers.get(name).map_or(b"".as_slice(), |value| value.as_bytes()));
+                    digest.add(header(call, name));
                 }
             }
         }
@@ -85,9 +88,9 @@ impl Scope {
             None => {
                 digest.add(b"body");
                 // JSON in its canonical form, anything else as it is.
-                match canonical::json(&call.body) {
+                match canonical::json(call.plain_body()) {
                     Some(text) => digest.add(&text),
-                    None => digest.add(&call.body),
+                    None => digest.add(call.plain_body()),
                 }
             }
         }
@@ -108,6 +111,10 @@ impl Scope {
         digest.add(kind);
         digest
     }
+}
+
+fn header<'a>(call: &'a Call, name: &str) -> &'a [u8] {
+    call.head.headers.get(name).map_or(b"", HeaderValue::as_bytes)
 }
 
 // === impl Digest ===

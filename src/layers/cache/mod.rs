@@ -1,8 +1,8 @@
 //! Answers repeats without asking again: a hit costs nothing and takes no permit.
 //!
-//! Two calls are the same if account, form, model, the caller's authorisation, `stream` and the whole input are; JSON that
-//! differs only in key order or white space is the same input. Only whole, successful answers of the model that was asked
-//! are kept, streams too, which are replayed as streams.
+//! Two calls are the same if account, AI Gateway, form, model, the caller's authorisation, `stream` and the whole input are; JSON
+//! that differs only in key order or white space is the same input. Only [answers](crate::receipt::Ending::Answer) of the model
+//! that was asked are kept: nothing that failed, is empty or was cut off. Streams are replayed as streams.
 //!
 //! Calls for the same that are in flight at once share one call upstream: see [`CacheStatus::Coalesced`]. It goes on as long
 //! as anyone reads it. If it fails before its first byte, each of the others asks anew, together again.
@@ -11,9 +11,10 @@
 //! is put together in order ([`CacheStatus::Partial`]). Its usage is that of what went upstream.
 //!
 //! # What is cached by default
-//! Everything that has a `ttl`, but for calls that ask for another answer each time: a `temperature` over 0 without a `seed`.
-//! Those are kept where [`Settings::sampled`] or the request (`cf-aig-cache-ttl`, `cf-aig-cache-key`) says so. A request
-//! without a `temperature` leaves it to the model and takes what there is.
+//! Everything that has a `ttl`, but for calls that the vendor would answer by drawing lots, so that asking again brings another
+//! answer: texts without a `seed`, unless their `temperature` is 0, and pictures without a `seed`. Those are neither kept nor
+//! shared in flight, for a gate put in front must not change what an application sees. Where [`Settings::sampled`] or the
+//! request (`cf-aig-cache-ttl`, `cf-aig-cache-key`) asks for it, they are.
 //!
 //! # What it does not do
 //! It does not look for similar questions, only for the same. It keeps no errors, and nothing larger than
@@ -28,7 +29,7 @@
 //! use tower::{Service, ServiceBuilder, service_fn};
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! let vendor = service_fn(|_: Call| async { Ok::<_, tollgate::Error>(Response::new(Body::from(r#"{"result":{}}"#))) });
+//! let vendor = service_fn(|_: Call| async { Ok::<_, tollgate::Error>(Response::new(Body::from(r#"{"result":{"response":"Hi"}}"#))) });
 //! let rest = service_fn(|_: Request<Body>| async { Ok::<_, tollgate::Error>(Response::new(Body::empty())) });
 //! let mut settings = identify::Settings::default();
 //! (settings.account, settings.has_token) = (Some("023e".into()), true);
@@ -37,7 +38,7 @@
 //!     .layer(cache::CacheLayer::new(cache::Settings::default()))
 //!     .service(vendor);
 //!
-//! let ask = || Request::post("/run/@cf/meta/llama-3.2-1b-instruct").body(Body::from(r#"{"prompt": "Hello"}"#)).unwrap();
+//! let ask = || Request::post("/run/@cf/meta/llama-3.2-1b-instruct").body(Body::from(r#"{"prompt": "Hello", "seed": 1}"#)).unwrap();
 //! assert_eq!(stack.call(ask()).await.unwrap().headers()["cf-aig-cache-status"], "MISS");
 //! assert_eq!(stack.call(ask()).await.unwrap().headers()["cf-aig-cache-status"], "HIT");
 //! # });
@@ -66,20 +67,22 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use dashmap::DashMap;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::response;
+use http::{StatusCode, response};
 use tower::{Layer, Service, ServiceExt};
 
 use self::flight::{Flight, Landed};
 use self::key::{Key, Scope, Taken};
-use self::partial::Made;
+use self::partial::Unkept;
 use self::record::Record;
 use self::store::{Entry, Kind, Store};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
-use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS, is_json};
+use crate::catalogue::Task;
+use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS};
 use crate::memory::Memory;
-use crate::receipt::{CacheStatus, Outcome};
+use crate::receipt::{CacheStatus, Ending, Outcome};
+use crate::reply::{Asked, Reader};
 use crate::vendor_error::{Meaning, VendorError};
 
 /// What is kept, for how long, and how much of it.
@@ -94,7 +97,8 @@ pub struct Settings {
     pub max_bytes: u64,
     /// The largest answer that is kept, in bytes.
     pub max_entry_bytes: usize,
-    /// Keep also answers to calls with a `temperature` over 0 and no `seed`.
+    /// Keep and share also answers that another call would get another of: texts without a `seed` whose `temperature` is not
+    /// 0, pictures without a `seed`.
     pub sampled: bool,
 }
 
@@ -336,11 +340,12 @@ where
     let items = shared.clone();
     let calling: ReplyFuture = Box::pin(async move { partial::call(&items.store, inner, sent, scope, ttl).await });
     let max_bytes = shared.settings.max_entry_bytes;
+    let form = Asked::by(call);
     let guard = Landing { shared: shared.clone(), key };
     let record = Record::new(max_bytes, shared.memory.clone());
     Flight::new(calling, payer, record, move |landed| {
         let Landing { key, .. } = &guard;
-        if landed.model == asked && landed.body.len() <= max_bytes && is_answer(landed) {
+        if landed.model == asked && landed.body.len() <= max_bytes && is_answer(landed, form) {
             let entry = Entry {
                 model: asked.clone(),
                 kind: Kind::Reply(kept_headers(&landed.head.headers)),
@@ -367,25 +372,22 @@ impl Drop for Landing {
     }
 }
 
-/// Whether a reply that came in whole is an answer, whole and without an error in it.
-fn is_answer(landed: &Landed) -> bool {
+/// Whether a reply that came in whole is an answer: all of it, without an error in it, and with something in it.
+fn is_answer(landed: &Landed, asked: Asked) -> bool {
     let head = &landed.head;
-    if !head.status.is_success()
+    if head.status != StatusCode::OK
+        || landed.body.is_empty()
         || head.extensions.get::<VendorError>().is_some()
-        || head.extensions.get::<Made>().is_some()
+        || head.extensions.get::<Unkept>().is_some()
     {
         return false;
     }
-    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
-    match kind {
-        // A stream that was cut between two chunks by a proxy looks whole to HTTP.
-        events if events.starts_with("text/event-stream") => {
-            let tail = landed.body.trim_ascii_end();
-            tail.ends_with(b"[DONE]") || memchr::memmem::find(tail, b"response.completed").is_some()
-        }
-        json if is_json(json) => VendorError::in_event(&landed.body).is_none(),
-        _ => !landed.body.is_empty(),
-    }
+    let ending = match landed.ending {
+        // Nobody below has read it.
+        Ending::Open => Reader::judge(asked.form(&head.headers), &landed.body),
+        told => told,
+    };
+    ending == Ending::Answer
 }
 
 /// The headers of an answer less what was only of its making.
@@ -438,16 +440,28 @@ impl Settings {
         let options = &call.options;
         let asked = options.cache_ttl.or(options.cache_key.is_some().then_some(NAMED_TTL));
         let ttl = asked.unwrap_or_else(|| self.models.get(&call.model.id).copied().unwrap_or(self.ttl));
-        let wants_another = call.ask.temperature.is_some_and(|t| t > 0.0) && !call.ask.seeded;
         if options.skip_cache || call.ask.batch {
             return Plan::Bypass;
         }
         if ttl.is_zero() {
             return if asked.is_some() { Plan::Bypass } else { Plan::Off };
         }
-        if wants_another && !self.sampled && asked.is_none() {
+        if is_sampled(call) && !self.sampled && asked.is_none() {
             return Plan::Bypass;
         }
         Plan::Use(ttl)
     }
+}
+
+/// Whether the vendor draws lots for the answer, so that the same call has another one the next time.
+fn is_sampled(call: &Call) -> bool {
+    let ask = &call.ask;
+    // -0 is 0.
+    let is_greedy = ask.temperature == Some(0.0);
+    let by_its_task = match call.model.task {
+        Task::TextToImage => true,
+        Task::TextGeneration | Task::ImageToText | Task::Summarization | Task::Unknown => !is_greedy,
+        _ => ask.temperature.is_some() && !is_greedy,
+    };
+    by_its_task && !ask.seeded
 }

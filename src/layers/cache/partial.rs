@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
+use http::{StatusCode, response};
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 
@@ -17,11 +18,12 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::layers::{Reply, identify};
 use crate::neurons::Neurons;
-use crate::receipt::{CacheStatus, Outcome};
+use crate::receipt::{CacheStatus, Ending, Outcome};
+use crate::vendor_error::VendorError;
 
-/// A reply that was put together from items: they are kept, not it.
+/// A reply that is not kept as a whole: its items are, or nothing of it.
 #[derive(Clone)]
-pub(super) struct Made;
+pub(super) struct Unkept;
 
 /// What the cache has of a call's texts, each in its place.
 struct Known {
@@ -34,9 +36,12 @@ struct Known {
 /// Makes the call; one for several embeddings by its items.
 pub(super) async fn call<S>(store: &Store, inner: S, call: Call, scope: Scope, ttl: Duration) -> Result<Reply, Error>
 where
-    S: Service<Call, Response = Reply, Error = Error> + Send,
+    S: Service<Call, Response = Reply, Error = Error> + Clone + Send,
 {
     let Some(items) = Items::of(&call, &scope) else { return inner.oneshot(call).await };
+    if items.is_single {
+        return whole(inner, &items, &call).await;
+    }
     let known = Known::of(store, &items);
     let missing = items.missing(&known.vectors);
     if missing.is_empty() {
@@ -47,33 +52,76 @@ where
     let asks_all = missing.len() == items.keys.len();
     let sent = if asks_all { Some(call.clone()) } else { only(&call, &items, &missing) };
     let Some(sent) = sent else { return inner.oneshot(call).await };
-    let (head, body) = inner.oneshot(sent).await?.into_parts();
-    if !head.status.is_success() {
-        return Ok(Reply::from_parts(head, body));
-    }
-    let broken = |why| Error::Unreachable {
-        host: "upstream".into(),
-        why: format!("the reply broke off: {why}"),
-        was_sent: true,
+    let (head, body) = match answered(&call, inner.clone().oneshot(sent).await?).await? {
+        Answered::Vectors(head, body) => (head, body),
+        Answered::Other(reply) => return Ok(reply),
     };
-    let body = body.collect().await.map_err(broken)?.to_bytes();
     let Some(read) = items.read(&body, missing.len()) else {
-        // No form that is known: it is the caller's, as it came.
-        return Ok(Reply::from_parts(head, Body::from(body)));
+        // No form that is known. Where all was asked for, it is the caller's as it came.
+        if asks_all {
+            return Ok(unkept(head, body));
+        }
+        return inner.oneshot(call).await.map(keep_none);
     };
     let fresh = keep(store, &call, &items, &missing, &read, ttl);
     if asks_all {
-        let mut reply = Reply::from_parts(head, Body::from(body.clone()));
-        reply.extensions_mut().insert(Made);
-        return Ok(reply);
+        return Ok(unkept(head, body.clone()));
     }
     if known.vectors.iter().any(Option::is_some) {
         note(&call, CacheStatus::Partial, known.cost);
     }
     // A text that stands twice was asked for once.
     let places = known.vectors.into_iter().zip(&items.keys);
-    let whole: Vec<Bytes> = places.filter_map(|(vector, key)| vector.or_else(|| fresh.get(key).cloned())).collect();
-    Ok(made(items.reply(&whole, known.pooling.as_ref(), Some(&read)), head.headers))
+    let vectors: Vec<Bytes> = places.filter_map(|(vector, key)| vector.or_else(|| fresh.get(key).cloned())).collect();
+    Ok(made(items.reply(&vectors, known.pooling.as_ref(), Some(&read)), head.headers))
+}
+
+/// Makes a call for one text: its reply is kept as it is, if there is one vector in it.
+async fn whole<S>(inner: S, items: &Items<'_>, call: &Call) -> Result<Reply, Error>
+where
+    S: Service<Call, Response = Reply, Error = Error>,
+{
+    Ok(match answered(call, inner.oneshot(call.clone()).await?).await? {
+        Answered::Vectors(head, body) if items.read(&body, 1).is_some() => Reply::from_parts(head, Body::from(body)),
+        Answered::Vectors(head, body) => unkept(head, body),
+        Answered::Other(reply) => reply,
+    })
+}
+
+/// What came of a call for vectors.
+enum Answered {
+    Vectors(response::Parts, Bytes),
+    /// No answer.
+    Other(Reply),
+}
+
+async fn answered(call: &Call, reply: Reply) -> Result<Answered, Error> {
+    if reply.status() != StatusCode::OK || reply.extensions().get::<VendorError>().is_some() {
+        return Ok(Answered::Other(reply));
+    }
+    let (head, body) = reply.into_parts();
+    let broken = |why| Error::Unreachable {
+        host: "upstream".into(),
+        why: format!("the reply broke off: {why}"),
+        was_sent: true,
+    };
+    let body = body.collect().await.map_err(broken)?.to_bytes();
+    let is_answer = match call.receipt.read(|facts| facts.ending) {
+        // Nobody below has read it.
+        Ending::Open => VendorError::in_event(&body).is_none(),
+        ending => ending == Ending::Answer,
+    };
+    if is_answer { Ok(Answered::Vectors(head, body)) } else { Ok(Answered::Other(unkept(head, body))) }
+}
+
+fn unkept(head: response::Parts, body: Bytes) -> Reply {
+    keep_none(Reply::from_parts(head, Body::from(body)))
+}
+
+/// Marks a reply that is not kept as a whole.
+fn keep_none(mut reply: Reply) -> Reply {
+    reply.extensions_mut().insert(Unkept);
+    reply
 }
 
 fn note(call: &Call, status: CacheStatus, saved: Neurons) {
@@ -133,7 +181,7 @@ fn only(call: &Call, items: &Items<'_>, missing: &[usize]) -> Option<Call> {
     part.ask = Arc::new(identify::measure(&body, "application/json", call.endpoint).ok()?);
     // The name stands elsewhere now; the path or the gate's own reading has it.
     part.model_in_body = part.model_in_body.as_ref().and_then(|_| items.model_in(&body));
-    part.body = body;
+    part.replace_body(body);
     Some(part)
 }
 
@@ -142,6 +190,5 @@ fn made(body: Bytes, mut headers: HeaderMap) -> Reply {
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *reply.headers_mut() = headers;
-    reply.extensions_mut().insert(Made);
-    reply
+    keep_none(reply)
 }

@@ -11,10 +11,25 @@ use http_body_util::BodyExt;
 use super::*;
 use crate::body::{Body, BoxError};
 use crate::call::{Head, Options};
-use crate::layers::testing::{LLAMA, Sealed, Vendor, call, call_read_by, ok, refusal};
+use crate::layers::testing::{self, LLAMA, Sealed, Vendor, ok, refusal};
 use crate::neurons::Neurons;
+use crate::receipt::Readers;
 
 type Upstream = Arc<AtomicUsize>;
+
+/// A call whose answer is the same each time.
+fn call(model: &str, body: &str) -> Call {
+    call_read_by(Arc::new([]), model, body)
+}
+
+fn call_read_by(readers: Readers, model: &str, body: &str) -> Call {
+    asked_with(testing::call_read_by(readers, model, body), Some(0.0), false)
+}
+
+fn asked_with(call: Call, temperature: Option<f64>, seeded: bool) -> Call {
+    let ask = crate::call::Ask { temperature, seeded, ..(*call.ask).clone() };
+    Call { ask: Arc::new(ask), ..call }
+}
 
 fn json(body: &'static str) -> Reply {
     let mut reply = ok(body);
@@ -96,6 +111,11 @@ async fn what_differs_is_not_the_same() {
         let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(token))]);
         Call { head: Arc::new(Head { headers, ..Head::default() }), ..base() }
     };
+    let through = |gateway: &'static str| {
+        let name = HeaderName::from_static("cf-aig-gateway-id");
+        let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(gateway))]);
+        Call { head: Arc::new(Head { headers, ..Head::default() }), ..base() }
+    };
     let calls = [
         base(),
         call(LLAMA, r#"{"prompt":"y"}"#),
@@ -106,6 +126,8 @@ async fn what_differs_is_not_the_same() {
         Call { endpoint: crate::call::Endpoint::ChatCompletions, ..base() },
         authorized("Bearer a"),
         authorized("Bearer b"),
+        through("one"),
+        through("two"),
     ];
     let different = calls.len();
     for call in calls.iter().cloned().chain(calls.clone()) {
@@ -132,22 +154,42 @@ async fn the_requests_own_wishes_go_first() {
 }
 
 #[tokio::test]
-async fn a_call_that_wants_another_answer_each_time_gets_one() {
-    let count = Upstream::default();
-    let mut cache = layer().layer(counting(&count));
-    let ask = |temperature, seeded, ttl: Option<u64>| {
-        let call = call(LLAMA, r#"{"prompt":"x"}"#);
-        let ask = crate::call::Ask { temperature, seeded, ..(*call.ask).clone() };
-        let options = Options { cache_ttl: ttl.map(Duration::from_secs), ..Options::default() };
-        Call { ask: Arc::new(ask), options: Arc::new(options), ..call }
-    };
-    for (call, wanted) in [
-        (ask(Some(0.8), false, None), "BYPASS"),
-        (ask(Some(0.8), true, None), "MISS"),
-        (ask(Some(0.0), false, None), "HIT"),
-        (ask(Some(0.8), false, Some(60)), "HIT"),
-    ] {
-        assert_eq!(status(&cache.call(call).await.unwrap()), wanted);
+async fn a_call_that_would_get_another_answer_gets_one() {
+    const FLUX: &str = "@cf/black-forest-labs/flux-1-schnell";
+    const BGE: &str = "@cf/baai/bge-reranker-base";
+    const WHISPER: &str = "@cf/openai/whisper";
+    let sampled = [(LLAMA, None, false), (LLAMA, Some(0.8), false), (FLUX, None, false), (FLUX, Some(0.0), false)];
+    let certain = [
+        (LLAMA, Some(0.0), false),
+        (LLAMA, Some(-0.0), false),
+        (LLAMA, None, true),
+        (LLAMA, Some(0.8), true),
+        (FLUX, None, true),
+        (BGE, None, false),
+        (WHISPER, None, false),
+    ];
+    for (asks, is_sampled) in sampled.map(|ask| (ask, true)).into_iter().chain(certain.map(|ask| (ask, false))) {
+        let (model, temperature, seeded) = asks;
+        let ask = || asked_with(testing::call(model, r#"{"prompt":"x"}"#), temperature, seeded);
+        let by_request = |options| Call { options: Arc::new(options), ..ask() };
+        let twice = async |layer: CacheLayer, call: &dyn Fn() -> Call| {
+            let count = Upstream::default();
+            let cache = layer.layer(counting(&count));
+            let (one, two) = tokio::join!(cache.clone().oneshot(call()), cache.clone().oneshot(call()));
+            drop((one.unwrap(), two.unwrap()));
+            let third = status(&cache.clone().oneshot(call()).await.unwrap()).to_owned();
+            (third, count.load(Ordering::SeqCst))
+        };
+        let kept = || ("HIT".to_owned(), 1);
+        let found = twice(layer(), &ask).await;
+        let bypassed = || ("BYPASS".to_owned(), 3);
+        assert_eq!(found, if is_sampled { bypassed() } else { kept() }, "{asks:?}");
+        let all = CacheLayer::new(Settings { sampled: true, ..Settings::default() });
+        assert_eq!(twice(all, &ask).await, kept(), "{asks:?}");
+        let ttl = || by_request(Options { cache_ttl: Some(Duration::from_secs(60)), ..Options::default() });
+        assert_eq!(twice(layer(), &ttl).await, kept(), "{asks:?}");
+        let named = || by_request(Options { cache_key: Some("mine".into()), ..Options::default() });
+        assert_eq!(twice(layer(), &named).await, kept(), "{asks:?}");
     }
 }
 
@@ -166,13 +208,19 @@ async fn twins_share_one_call_and_go_on_when_the_first_leaves() {
     let (first, second, third) = tokio::join!(first, second, third);
     let (mut first, second, third) = (first.unwrap(), second.unwrap(), third.unwrap());
     assert_eq!([status(&first), status(&second), status(&third)], ["MISS", "COALESCED", "COALESCED"]);
-    sender.send(Ok("data: one\n\n")).unwrap();
-    assert_eq!(first.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "data: one\n\n");
+    sender.send(Ok("data: {\"response\":\"one\"}\n\n")).unwrap();
+    assert_eq!(
+        first.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(),
+        "data: {\"response\":\"one\"}\n\n"
+    );
     drop(first);
     sender.send(Ok("data: [DONE]\n\n")).unwrap();
     drop(sender);
     let (second, third) = tokio::join!(text(second), text(third));
-    assert_eq!((second.as_str(), third.as_str()), ("data: one\n\ndata: [DONE]\n\n", "data: one\n\ndata: [DONE]\n\n"));
+    assert_eq!(
+        (second.as_str(), third.as_str()),
+        ("data: {\"response\":\"one\"}\n\ndata: [DONE]\n\n", "data: {\"response\":\"one\"}\n\ndata: [DONE]\n\n")
+    );
     let again = cache.call(ask()).await.unwrap();
     assert_eq!((status(&again).to_owned(), text(again).await, count.load(Ordering::SeqCst)), ("HIT".into(), second, 1));
 }
@@ -301,6 +349,117 @@ async fn only_unknown_texts_go_upstream_and_each_once() {
     assert_eq!(*asked.lock(), wanted);
 }
 
+/// A vendor of vectors that answers the first call with this, and any other as it should.
+fn vectors(
+    first: &'static str,
+) -> impl Service<Call, Response = Reply, Error = Error, Future = ReplyFuture> + Clone + Send + use<> {
+    let count = Upstream::default();
+    Vendor(move |call: Call| {
+        let body: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
+        let (texts, is_native) = match &body["text"] {
+            serde_json::Value::Null => (body["input"].clone(), false),
+            texts => (texts.clone(), true),
+        };
+        let texts: Vec<String> = serde_json::from_value(texts).unwrap_or_else(|_| vec!["one".into()]);
+        let vector = |text: &String| serde_json::json!([text.len(), text.as_bytes()[0]]);
+        let data: Vec<_> = texts.iter().map(vector).collect();
+        let items: Vec<_> =
+            data.iter().enumerate().map(|(n, v)| serde_json::json!({"index": n, "embedding": v})).collect();
+        let reply = match is_native {
+            true => serde_json::json!({"result": {"shape": [data.len(), 2], "data": data}, "success": true}),
+            false => serde_json::json!({ "data": items }),
+        };
+        let is_first = count.fetch_add(1, Ordering::SeqCst) == 0 && !first.is_empty();
+        let reply = if is_first { first.to_owned() } else { reply.to_string() };
+        async move { Ok(Reply::new(Body::from(reply))) }
+    })
+}
+
+fn embed(is_native: bool, body: &str) -> Call {
+    let endpoint = if is_native { crate::call::Endpoint::Run } else { crate::call::Endpoint::Embeddings };
+    Call { endpoint, ..call("@cf/baai/bge-m3", body) }
+}
+
+#[tokio::test]
+async fn a_list_that_can_be_read_in_two_ways_teaches_no_vector() {
+    for (is_native, body) in [
+        (true, r#"{"text":["poison"],"text":["a","bb"]}"#),
+        (true, r#"{"text":["a","bb"],"text":["poison"]}"#),
+        (true, r#"{"text":["a"],"te\u0078t":["poison"]}"#),
+        (true, r#"{"te\u0078t":["a"]}"#),
+        (true, r#"{"text":["a"],"input":["poison"]}"#),
+        (true, r#"{"text":["a"],"queries":["poison"]}"#),
+        (true, r#"{"text":["a"],"pooling":"cls","pooling":"mean"}"#),
+        (false, r#"{"input":["a"],"input":["poison"],"model":"m"}"#),
+        (false, r#"{"input":["a"],"text":["poison"],"model":"m"}"#),
+    ] {
+        let layer = layer();
+        let mut cache = layer.layer(vectors(""));
+        cache.call(embed(is_native, body)).await.unwrap().into_body().collect().await.unwrap();
+        let entries: Vec<_> = layer.0.store.all().map(|(_, entry)| entry).collect();
+        assert!(entries.iter().all(|entry| matches!(entry.kind, Kind::Reply(_))), "{body}");
+        for text in ["a", "poison"] {
+            let field = if is_native { "text" } else { "input" };
+            let reply = cache.call(embed(is_native, &format!(r#"{{"{field}":["{text}"]}}"#))).await.unwrap();
+            assert_eq!(status(&reply), "MISS", "{text} after {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn vectors_that_are_not_one_for_each_text_are_passed_and_not_kept() {
+    let two = |one: &str, two: &str| format!(r#"{{"data":[{one},{two}]}}"#);
+    let item = |index: &str| format!(r#"{{"index":{index},"embedding":[1,2]}}"#);
+    let native = |data: &str| format!(r#"{{"result":{{"shape":[2,2],"data":{data}}},"success":true}}"#);
+    for (is_native, reply) in [
+        (false, two(&item("0"), &item("0"))),
+        (false, two(&item("0"), &item("2"))),
+        (false, two(&item("1"), &item("2"))),
+        (false, two(&item("0"), r#"{"embedding":[1,2]}"#)),
+        (false, two(&item("0"), &item("1.5"))),
+        (false, two(&item("0"), &item("\"1\""))),
+        (false, two(&item("0"), &item("-1"))),
+        (false, two(&item("0"), r#"{"index":1,"embedding":[]}"#)),
+        (false, two(&item("0"), r#"{"index":1,"embedding":null}"#)),
+        (false, two(&item("0"), r#"{"index":1,"embedding":[1,2,3]}"#)),
+        (false, format!(r#"{{"data":[{}]}}"#, item("0"))),
+        (true, native("[[1,2]]")),
+        (true, native("[[1,2],[]]")),
+        (true, native("[[1,2],[1,2],[1,2]]")),
+        (true, native("[[1,2],[3,4]]").replace("[2,2]", "[3,2]")),
+        (true, native("[[1,2],[3,4]]").replace("true", r#"false,"errors":[{"code":3040}]"#)),
+    ] {
+        let layer = layer();
+        let reply: &'static str = Box::leak(reply.into_boxed_str());
+        let mut cache = layer.layer(vectors(reply));
+        let field = if is_native { "text" } else { "input" };
+        let ask = || embed(is_native, &format!(r#"{{"{field}":["a","bb"]}}"#));
+        assert_eq!(text(cache.call(ask()).await.unwrap()).await, reply, "it passes as it came");
+        assert_eq!(layer.size().0, 0, "{reply}");
+        // The other way round: one is known, and what is asked for the rest of them is no use.
+        let mut cache = CacheLayer::new(Settings::default()).layer(vectors(""));
+        cache.call(ask()).await.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(status(&cache.call(ask()).await.unwrap()), "HIT");
+    }
+    for reply in [r#"{"data":[{"index":3,"embedding":[1]}]}"#, r#"{"data":[]}"#] {
+        let layer = layer();
+        let mut cache = layer.layer(vectors(reply));
+        assert_eq!(text(cache.call(embed(false, r#"{"input":"a"}"#)).await.unwrap()).await, reply);
+        assert_eq!(layer.size().0, 0, "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_asked_for_in_part_and_came_odd_is_asked_for_as_a_whole() {
+    let layer = layer();
+    let known = || embed(true, r#"{"text":["a"]}"#);
+    layer.layer(vectors("")).call(known()).await.unwrap().into_body().collect().await.unwrap();
+    let mut cache = layer.layer(vectors(r#"{"result":{"data":[]},"success":true}"#));
+    let reply = cache.call(embed(true, r#"{"text":["a","bb","ccc"]}"#)).await.unwrap();
+    let reply: serde_json::Value = serde_json::from_str(&text(reply).await).unwrap();
+    assert_eq!(reply["result"]["data"], serde_json::json!([[1, 97], [2, 98], [3, 99]]));
+}
+
 #[tokio::test]
 async fn what_is_saved_is_there_after_a_restart() {
     let count = Upstream::default();
@@ -370,7 +529,7 @@ fn memory_stays_within_its_bound() {
             body,
             cost: Neurons::ZERO,
             kept_at: SystemTime::now(),
-            ttl: Duration::from_secs(60),
+            ttl: Duration::from_secs(86_400),
         };
         store.keep(Key(key), entry);
     }

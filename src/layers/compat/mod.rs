@@ -238,6 +238,10 @@ impl Mending {
             Answer::Completion { .. } => {
                 chat::mend(body, &self.stamp, self.settings.reasoning).and_then(|chat| completions::made(&chat))
             }
+            Answer::Responses => match unwrapped(body) {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(inner) => String::from_utf8(inner).ok(),
+            },
             _ => None,
         };
         let Some(mended) = mended else { return as_it_is(head, whole) };

@@ -153,7 +153,7 @@ where
 /// This model cannot answer, and another may.
 fn another_may_serve(reply: &Result<Reply, Error>) -> bool {
     match reply {
-        Err(Error::Timeout { .. } | Error::BudgetExceeded { .. }) => true,
+        Err(Error::Timeout { .. } | Error::BudgetExceeded { .. } | Error::CostUnbounded { .. }) => true,
         Err(_) => false,
         Ok(reply) => reply.extensions().get::<VendorError>().is_some_and(|error| {
             let meaning = error.meaning;

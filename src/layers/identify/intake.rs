@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap};
@@ -116,15 +117,8 @@ impl Room<'_> {
             None => *max_body,
         };
         let taken = if self.share.is_some() { self.granted } else { 0 };
-        let share = memory.take(wanted - taken, *body_queue).await.ok_or_else(|| Error::Overloaded {
-            what: format!(
-                "the bodies that are being handled fill the {} bytes that they may (max_body_memory), and this one, of {wanted} \
-                 bytes, had no turn within {} s ([timeouts] body_queue)",
-                memory.max_bytes(),
-                body_queue.as_secs_f64()
-            ),
-            retry_after: RETRY_AFTER,
-        })?;
+        let share = memory.take(wanted - taken, *body_queue).await;
+        let share = share.ok_or_else(|| overloaded(self.settings, wanted, *body_queue))?;
         match &mut self.share {
             Some(held) => held.merge(share),
             none => *none = Some(share),
@@ -141,5 +135,18 @@ impl Room<'_> {
     }
 }
 
+/// There was no memory for a body of so many bytes, however long it waited.
+pub(super) fn overloaded(settings: &Settings, wanted: u64, waited: Duration) -> Error {
+    Error::Overloaded {
+        what: format!(
+            "the bodies that are being handled fill the {} bytes that they may (max_body_memory), and this one, of {wanted} \
+             bytes, had no turn within {} s ([timeouts] body_queue)",
+            settings.memory.max_bytes(),
+            waited.as_secs_f64()
+        ),
+        retry_after: RETRY_AFTER,
+    }
+}
+
 /// Bodies come and go in seconds.
-const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
+const RETRY_AFTER: Duration = Duration::from_secs(2);

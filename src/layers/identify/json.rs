@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use serde::Deserializer;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
+use super::count::Count;
+use super::form;
 use super::media::{self, MediaKind};
-use crate::call::Ask;
+use super::scope::{Form, Limit, Measure, Scope, Totals};
+use crate::call::{Ask, Endpoint};
 use crate::catalogue::Text;
+use crate::json::{Broken, Kind, Quoted, Walk};
 
 /// What was read of a body.
 #[derive(Debug, Default)]
@@ -17,364 +17,377 @@ pub(super) struct Reading {
     pub(super) stream: bool,
     /// The model's name and where it stands, quotes included.
     pub(super) model: Option<(String, Range<usize>)>,
+    /// Where it is no JSON any more.
+    pub(super) broken: Option<Broken>,
 }
+
+/// Within this many values that hold others, text is told from pictures; below it everything is text.
+const MAX_DEPTH: u8 = 48;
+/// Objects that wrap a model's inputs: the body, its `input`, its `requests`.
+const MAX_WRAPPERS: u8 = 4;
 
 impl Reading {
-    /// Reads a JSON object. Fields it does not know, or that have a type it does not expect, are the vendor's business.
-    pub(super) fn json(body: &[u8]) -> Result<Self, serde_json::Error> {
+    /// Reads a JSON object. Fields it does not know are the vendor's business; what cannot be read counts as the dearest that
+    /// it may be.
+    pub(super) fn json(body: &[u8], endpoint: Endpoint) -> Self {
         let mut reading = Self::default();
-        let mut deserializer = serde_json::Deserializer::from_slice(body);
-        Fields { reading: &mut reading, body }.deserialize(&mut deserializer)?;
-        deserializer.end()?;
-        Ok(reading)
+        reading.ask.reach.is_chat = matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Messages);
+        let mut reader = Reader { reading: &mut reading, walk: Walk::new(body), endpoint, request_id: None };
+        let read = reader.body();
+        let (end, request_id) = (reader.walk.at(), reader.request_id);
+        match read {
+            Ok((totals, asks_more)) => {
+                reading.set(totals);
+                reading.ask.poll_of = request_id.filter(|_| !asks_more);
+            }
+            Err(broken) => {
+                reading.set(Totals::UNREAD);
+                reading.ask.reach.is_unread = true;
+                reading.broken = Some(broken);
+            }
+        }
+        let reach = &mut reading.ask.reach;
+        reach.other_text_bytes += (body.len() - end.min(body.len())) as u64;
+        if std::str::from_utf8(body).is_err() {
+            // Each byte that is no UTF-8 becomes a character of three bytes.
+            reach.other_text_bytes += 2 * body.iter().filter(|byte| !byte.is_ascii()).count() as u64;
+        }
+        reading
+    }
+
+    /// Takes the dearest readings of all that there is.
+    pub(super) fn set(&mut self, totals: Totals) {
+        let ask = &mut self.ask;
+        (ask.reach.output, ask.reach.image, ask.reach.requests) = (totals.output, totals.image, totals.requests);
     }
 }
 
-/// The fields of the outermost object, or of `input` within it.
-struct Fields<'r, 'b> {
+struct Reader<'r, 'b> {
     reading: &'r mut Reading,
-    body: &'b [u8],
-}
-
-impl<'de> DeserializeSeed<'de> for Fields<'_, '_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
+    walk: Walk<'b>,
+    endpoint: Endpoint,
+    request_id: Option<Box<str>>,
 }
 
 /// What a field of the body is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
     Model,
     Stream,
-    MaxTokens,
+    Limit(Limit),
+    Measure(Measure),
     Temperature,
     Seed,
-    Width,
-    Height,
-    Steps,
-    Messages,
     Text,
+    /// Read again with each of the other texts.
+    RepeatedText,
     Schema,
+    Prediction,
     Input,
     Answers,
+    BestOf,
     Requests,
     RequestId,
+    Form,
     Media(MediaKind),
-    /// Of a message: no prompt.
-    Label,
     Other,
 }
 
 impl Field {
-    fn of(name: &str) -> Self {
+    fn of(name: &[u8]) -> Self {
         match name {
-            "model" => Self::Model,
-            "stream" => Self::Stream,
-            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Self::MaxTokens,
-            "temperature" => Self::Temperature,
-            "seed" => Self::Seed,
-            "width" => Self::Width,
-            "height" => Self::Height,
-            "steps" | "num_steps" => Self::Steps,
-            "messages" => Self::Messages,
-            "prompt" | "text" | "input_text" | "instructions" | "system" | "query" | "contexts" | "context"
-            | "question" | "questions" | "state" | "documents" | "queries" => Self::Text,
-            "tools" | "functions" | "response_format" | "guided_json" => Self::Schema,
-            "input" => Self::Input,
-            "n" | "best_of" => Self::Answers,
-            "requests" => Self::Requests,
-            "request_id" => Self::RequestId,
-            "image" | "images" | "image_b64" | "mask" => Self::Media(MediaKind::Picture),
-            "audio" => Self::Media(MediaKind::Sound),
-            "role" | "type" | "id" | "tool_call_id" | "detail" | "format" => Self::Label,
-            _ => Self::Other,
+            b"model" => Self::Model,
+            b"stream" => Self::Stream,
+            b"max_tokens" => Self::Limit(Limit::Tokens),
+            b"max_completion_tokens" => Self::Limit(Limit::CompletionTokens),
+            b"max_output_tokens" => Self::Limit(Limit::OutputTokens),
+            b"max_length" => Self::Limit(Limit::Length),
+            b"temperature" => Self::Temperature,
+            b"seed" => Self::Seed,
+            b"width" => Self::Measure(Measure::Width),
+            b"height" => Self::Measure(Measure::Height),
+            b"steps" => Self::Measure(Measure::Steps),
+            b"num_steps" => Self::Measure(Measure::NumSteps),
+            b"messages" | b"prompt" | b"text" | b"input_text" | b"instructions" | b"system" | b"contexts"
+            | b"context" | b"question" | b"questions" | b"state" | b"documents" | b"queries" => Self::Text,
+            b"query" | b"instruction" => Self::RepeatedText,
+            b"tools" | b"functions" | b"response_format" | b"guided_json" => Self::Schema,
+            b"prediction" => Self::Prediction,
+            b"input" => Self::Input,
+            b"n" => Self::Answers,
+            b"best_of" => Self::BestOf,
+            b"requests" => Self::Requests,
+            b"request_id" => Self::RequestId,
+            b"multipart" => Self::Form,
+            other => MediaKind::of_field(other).map_or(Self::Other, Self::Media),
         }
     }
 }
 
-impl<'de> serde::Deserialize<'de> for Field {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Name;
-        impl Visitor<'_> for Name {
-            type Value = Field;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a field's name")
-            }
-            fn visit_str<E>(self, name: &str) -> Result<Field, E> {
-                Ok(Field::of(name))
-            }
+// === impl Reader ===
+
+impl<'b> Reader<'_, 'b> {
+    /// The whole of it, and whether it asks for more than the answers of a batch.
+    fn body(&mut self) -> Result<(Totals, bool), Broken> {
+        if self.walk.peek()? != Kind::Object {
+            let broken = Broken { at: self.walk.at(), expected: "expected an object" };
+            self.rest()?;
+            return Err(broken);
         }
-        deserializer.deserialize_identifier(Name)
-    }
-}
-
-impl<'de> Visitor<'de> for Fields<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a JSON object")
+        let mut scope = self.scope();
+        self.object(&mut scope, 0)?;
+        Ok((scope.totals(), scope.asks_more_than_a_poll))
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(field) = map.next_key::<Field>()? {
-            self.visit_field(field, &mut map)?;
+    fn scope(&self) -> Scope {
+        let form = if self.endpoint == Endpoint::Responses { Form::Responses } else { Form::Chat };
+        Scope::of(form)
+    }
+
+    /// An object of fields: the body, or one in it that wraps a model's inputs.
+    fn object(&mut self, scope: &mut Scope, wrappers: u8) -> Result<(), Broken> {
+        self.walk.open();
+        let mut is_first = true;
+        while let Some(key) = self.walk.key(&mut is_first)? {
+            self.field(&key, scope, wrappers)?;
         }
         Ok(())
     }
-}
 
-impl Fields<'_, '_> {
-    fn visit_field<'de, A: MapAccess<'de>>(&mut self, field: Field, map: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, key: &Quoted<'b>, scope: &mut Scope, wrappers: u8) -> Result<(), Broken> {
+        let field = Field::of(&key.text());
+        scope.asks_more_than_a_poll |= !matches!(field, Field::Model | Field::RequestId | Field::Input);
         let ask = &mut self.reading.ask;
         match field {
-            Field::Model => {
-                let raw: &'de RawValue = map.next_value()?;
-                self.reading.model = serde_json::from_str(raw.get()).ok().map(|name| (name, self.place(raw.get())));
+            Field::Limit(limit) => {
+                let count = Count::take(&mut self.walk)?;
+                if let Count::Plain(tokens) = count {
+                    ask.max_tokens = ask.max_tokens.max(Some(u32::try_from(tokens).unwrap_or(u32::MAX)));
+                }
+                scope.limit(limit, count);
             }
-            Field::Stream => self.reading.stream = scalar(map)? == Scalar::Bool(true),
-            // Of several the largest, for nobody knows which of them counts; and nothing is as good as none.
-            Field::MaxTokens => ask.max_tokens = scalar(map)?.whole().filter(|n| *n > 0).max(ask.max_tokens),
-            Field::Answers => ask.answers = scalar(map)?.whole().map(|n| n.max(1)).max(ask.answers),
-            Field::Temperature => ask.temperature = scalar(map)?.number(),
-            Field::Seed => ask.seeded = scalar(map)?.number().is_some(),
-            Field::Width => ask.image.width = scalar(map)?.whole(),
-            Field::Height => ask.image.height = scalar(map)?.whole(),
-            Field::Steps => ask.image.steps = scalar(map)?.whole(),
-            Field::Messages | Field::Text => map.next_value_seed(Words { ask, depth: 0 })?,
-            Field::Schema => ask.text.add(map.next_value::<&'de RawValue>()?.get()),
-            Field::Input => map.next_value_seed(Input { reading: self.reading, body: self.body })?,
-            Field::Requests => {
-                ask.batch = true;
-                map.next_value_seed(Requests { reading: self.reading, body: self.body })?;
+            Field::Measure(measure) => {
+                let count = Count::take(&mut self.walk)?;
+                media::wish(ask, measure, count);
+                scope.measure(measure, count);
             }
-            Field::RequestId => ask.names_batch = map.next_value::<&'de RawValue>()?.get() != "null",
-            Field::Media(kind) => map.next_value_seed(media::Media { ask, kind })?,
-            Field::Label | Field::Other => {
-                map.next_value::<IgnoredAny>()?;
+            Field::Answers => scope.answers(Count::take(&mut self.walk)?),
+            Field::BestOf => scope.best_of(Count::take(&mut self.walk)?),
+            Field::Stream => {
+                self.reading.stream = self.walk.peek()? == Kind::True;
+                self.walk.skip()?;
             }
-        }
-        Ok(())
-    }
-
-    /// Where a piece of the body stands in it.
-    fn place(&self, piece: &str) -> Range<usize> {
-        let start = (piece.as_ptr() as usize).saturating_sub(self.body.as_ptr() as usize);
-        start..start + piece.len()
-    }
-}
-
-/// `requests`: a batch, each of which is as a body of its own.
-struct Requests<'r, 'b> {
-    reading: &'r mut Reading,
-    body: &'b [u8],
-}
-
-impl<'de> DeserializeSeed<'de> for Requests<'_, '_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Requests<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a list of requests")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let mut requests: u32 = 0;
-        while seq.next_element_seed(Input { reading: self.reading, body: self.body })?.is_some() {
-            requests = requests.saturating_add(1);
-        }
-        let each = self.reading.ask.answers.unwrap_or(1);
-        self.reading.ask.answers = Some(requests.saturating_mul(each));
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// `input`: the model's inputs on `…/ai/run`, texts on `/v1/embeddings`, messages on `/v1/responses`.
-struct Input<'r, 'b> {
-    reading: &'r mut Reading,
-    body: &'b [u8],
-}
-
-impl<'de> DeserializeSeed<'de> for Input<'_, '_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Input<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a model's input")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        // The model is named outside; a field of that name in here is the model's own.
-        let model = self.reading.model.take();
-        Fields { reading: self.reading, body: self.body }.visit_map(map)?;
-        self.reading.model = model;
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
-        Words { ask: &mut self.reading.ask, depth: 0 }.visit_seq(seq)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        Words { ask: &mut self.reading.ask, depth: 0 }.visit_str(text)
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// Measures the text in any value. Each element of the outermost array, or the value itself, is a part.
-pub(super) struct Words<'a> {
-    pub(super) ask: &'a mut Ask,
-    pub(super) depth: u8,
-}
-
-impl<'de> DeserializeSeed<'de> for Words<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl Words<'_> {
-    fn begin_part(&mut self) {
-        if self.depth == 0 {
-            self.ask.text.parts += 1;
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for Words<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_str<E>(mut self, text: &str) -> Result<(), E> {
-        self.begin_part();
-        if text.starts_with("data:") {
-            media::add_data_url(self.ask, text);
-        } else {
-            self.ask.text.add(text);
-            if self.depth == 0 {
-                self.ask.characters += text.chars().count() as u64;
+            Field::Temperature => self.reading.ask.temperature = self.number()?,
+            Field::Seed => self.reading.ask.seeded = self.number()?.is_some(),
+            Field::Text => {
+                scope.asks = true;
+                self.words()?;
+            }
+            Field::RepeatedText => {
+                scope.asks = true;
+                let before = ask.text.bytes();
+                self.words()?;
+                let text = self.reading.ask.text.bytes() - before;
+                self.reading.ask.reach.repeated_text_bytes += text;
+            }
+            Field::Schema => {
+                scope.asks = true;
+                let place = self.walk.skip()?;
+                ask.text.add_bytes(self.walk.written(place));
+            }
+            Field::Prediction => {
+                scope.asks = true;
+                scope.prediction_bytes += self.rest()?;
+            }
+            Field::Media(kind) => {
+                scope.asks = true;
+                media::take(&mut self.walk, ask, kind, 0)?;
+            }
+            Field::Form => {
+                let place = self.walk.skip()?;
+                let form = form::within(self.reading, self.walk.written(place));
+                scope.inner = Some(scope.inner.map_or(form, |inner| inner.or(form)));
+            }
+            Field::Model if wrappers == 0 => self.model()?,
+            Field::Input => self.input(scope, wrappers)?,
+            Field::Requests => self.requests(scope, wrappers)?,
+            Field::RequestId => self.request_id(scope)?,
+            // The model is named outside; a field of that name within `input` is the model's own.
+            Field::Model | Field::Other => {
+                self.rest()?;
             }
         }
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        if self.depth > 0 {
-            while seq.next_element_seed(Words { ask: self.ask, depth: self.depth })?.is_some() {}
+    /// Of several names the last one counts, as `JSON.parse` has it.
+    fn model(&mut self) -> Result<(), Broken> {
+        let is_text = self.walk.peek()? == Kind::String;
+        let place = self.walk.skip()?;
+        let named = Quoted::at(self.walk.written(place.clone()));
+        self.reading.model = is_text.then(|| (String::from_utf8_lossy(&named.text()).into_owned(), place));
+        Ok(())
+    }
+
+    /// The model's inputs on `…/ai/run`, texts on `/v1/embeddings`, messages on `/v1/responses`.
+    fn input(&mut self, scope: &mut Scope, wrappers: u8) -> Result<(), Broken> {
+        if self.walk.peek()? == Kind::Object && wrappers < MAX_WRAPPERS {
+            let mut inner = self.scope();
+            self.object(&mut inner, wrappers + 1)?;
+            scope.asks_more_than_a_poll |= inner.asks_more_than_a_poll;
+            let totals = inner.totals();
+            scope.inner = Some(scope.inner.map_or(totals, |before| before.or(totals)));
             return Ok(());
         }
-        loop {
-            let before = self.ask.text.parts;
-            // An element that is a text begins its part itself.
-            if seq.next_element_seed(Words { ask: self.ask, depth: 0 })?.is_none() {
-                return Ok(());
-            }
-            self.ask.text.parts = before + 1;
+        (scope.asks, scope.asks_more_than_a_poll) = (true, true);
+        if self.endpoint.is_native() {
+            scope.form = Form::Either;
         }
+        self.words()
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        self.begin_part();
-        while let Some(field) = map.next_key::<Field>()? {
-            match field {
-                Field::Label => {
-                    map.next_value::<IgnoredAny>()?;
+    /// A batch, each request of which is as a body of its own. An empty list, or something that is none, bounds nothing.
+    fn requests(&mut self, scope: &mut Scope, wrappers: u8) -> Result<(), Broken> {
+        if self.walk.peek()? != Kind::Array || wrappers >= MAX_WRAPPERS {
+            self.rest()?;
+            return Ok(());
+        }
+        self.walk.open();
+        let (mut all, mut is_first) = (Totals::none(), true);
+        while self.walk.element(&mut is_first)? {
+            let mut request = self.scope();
+            if self.walk.peek()? == Kind::Object {
+                self.object(&mut request, wrappers + 1)?;
+            } else {
+                self.words()?;
+            }
+            all = all.and(request.totals());
+        }
+        if all.requests > 0 {
+            self.reading.ask.batch = true;
+            scope.items = Some(scope.items.map_or(all, |before| before.and(all)));
+        }
+        Ok(())
+    }
+
+    fn request_id(&mut self, scope: &mut Scope) -> Result<(), Broken> {
+        if self.walk.peek()? != Kind::String {
+            scope.asks_more_than_a_poll = true;
+            self.rest()?;
+            return Ok(());
+        }
+        let id = self.walk.string()?.text();
+        scope.asks_more_than_a_poll |= id.is_empty();
+        self.request_id = Some(String::from_utf8_lossy(&id).into());
+        Ok(())
+    }
+
+    /// A number, also in quotes.
+    fn number(&mut self) -> Result<Option<f64>, Broken> {
+        let text = match self.walk.peek()? {
+            Kind::Number => self.walk.literal()?.into(),
+            Kind::String => self.walk.string()?.text(),
+            _ => return self.walk.skip().map(|_| None),
+        };
+        Ok(std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()))
+    }
+
+    /// A value that is in no field known to be read: if it is read, then as text. Gives its bytes.
+    fn rest(&mut self) -> Result<u64, Broken> {
+        let is_literal = !matches!(self.walk.peek()?, Kind::String | Kind::Object | Kind::Array);
+        let bytes = self.walk.skip()?.len() as u64;
+        self.reading.ask.reach.other_text_bytes += if is_literal { 0 } else { bytes };
+        Ok(bytes)
+    }
+
+    /// Measures the text in any value. Each element of the outermost array, or the value itself, is a part.
+    fn words(&mut self) -> Result<(), Broken> {
+        match self.walk.peek()? {
+            Kind::Array => {
+                self.walk.open();
+                let mut is_first = true;
+                while self.walk.element(&mut is_first)? {
+                    self.reading.ask.text.parts += 1;
+                    self.part(1)?;
                 }
-                Field::Media(kind) => map.next_value_seed(media::Media { ask: self.ask, kind })?,
-                _ => map.next_value_seed(Words { ask: self.ask, depth: self.depth + 1 })?,
+                Ok(())
             }
+            kind => {
+                self.reading.ask.text.parts += u32::from(matches!(kind, Kind::String | Kind::Object));
+                self.part(1)
+            }
+        }
+    }
+
+    /// A text that is a part, or what is in one. The characters of a text that is one are counted.
+    fn part(&mut self, depth: u8) -> Result<(), Broken> {
+        let ask = &mut self.reading.ask;
+        match self.walk.peek()? {
+            Kind::String => {
+                let text = self.walk.string()?;
+                ask.add_quoted(&text, depth == 1);
+            }
+            Kind::Object | Kind::Array if depth >= MAX_DEPTH => {
+                self.rest()?;
+            }
+            Kind::Array => {
+                self.walk.open();
+                let mut is_first = true;
+                while self.walk.element(&mut is_first)? {
+                    self.part(depth + 1)?;
+                }
+            }
+            Kind::Object => self.part_fields(depth)?,
+            Kind::Number => ask.text.marks += self.walk.literal()?.len() as u64,
+            Kind::True | Kind::False => ask.text.letters += self.walk.literal()?.len() as u64,
+            Kind::Null => drop(self.walk.literal()?),
         }
         Ok(())
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        self.ask.text.marks += 1 + u64::from(number.checked_ilog10().unwrap_or(0));
+    fn part_fields(&mut self, depth: u8) -> Result<(), Broken> {
+        self.walk.open();
+        let mut is_first = true;
+        while let Some(key) = self.walk.key(&mut is_first)? {
+            let name = key.text();
+            match &*name {
+                b"content" | b"text" => self.part(depth + 1)?,
+                // They are no prompt, but a template may write them.
+                b"role" | b"type" | b"id" | b"tool_call_id" | b"detail" | b"format" => drop(self.rest()?),
+                other => match MediaKind::of_field(other) {
+                    Some(kind) => media::take(&mut self.walk, &mut self.reading.ask, kind, depth)?,
+                    None => {
+                        self.reading.ask.reach.other_text_bytes += other.len() as u64;
+                        self.part(depth + 1)?;
+                    }
+                },
+            }
+        }
         Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        self.ask.text.marks += 8;
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        self.ask.text.marks += 8;
-        Ok(())
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        self.ask.text.letters += 5;
-        Ok(())
-    }
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// A field that should be a number or a flag. Anything else is none.
-#[derive(Debug, PartialEq)]
-enum Scalar {
-    Bool(bool),
-    Number(f64),
-    None,
-}
-
-fn scalar<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Scalar, A::Error> {
-    let raw: &'de RawValue = map.next_value()?;
-    Ok(match raw.get() {
-        "true" => Scalar::Bool(true),
-        "false" => Scalar::Bool(false),
-        other => other.trim_matches('"').parse().map_or(Scalar::None, Scalar::Number),
-    })
-}
-
-impl Scalar {
-    fn number(&self) -> Option<f64> {
-        if let Self::Number(number) = self { Some(*number) } else { None }
-    }
-
-    fn whole(&self) -> Option<u32> {
-        self.number().filter(|n| *n >= 0.0).map(|n| n.min(f64::from(u32::MAX)) as u32)
     }
 }
 
 impl Ask {
     /// Measures a bare text, such as a form's `prompt`.
-    pub(super) fn add_text(&mut self, text: &str) {
-        self.text.join(&Text::of(text));
-        self.characters += text.chars().count() as u64;
+    pub(super) fn add_text(&mut self, text: &[u8]) {
+        self.text.parts += 1;
+        self.add_quoted(&Quoted { raw: text, has_escapes: false }, true);
+    }
+
+    /// Adds a text to the part at hand.
+    fn add_quoted(&mut self, text: &Quoted<'_>, has_characters: bool) {
+        let Text { other_bytes, .. } = self.text;
+        let before = self.text.bytes();
+        text.pieces(|piece| self.text.add_bytes(piece));
+        if !has_characters {
+            return;
+        }
+        self.characters += self.text.bytes() - before;
+        if self.text.other_bytes > other_bytes {
+            text.pieces(|piece| {
+                self.characters -= piece.iter().filter(|byte| **byte & 0xc0 == 0x80).count() as u64;
+            });
+        }
     }
 }
 
@@ -383,14 +396,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::catalogue::Catalogue;
-    use crate::catalogue::Task;
+    use crate::catalogue::{Catalogue, Task};
     use crate::neurons::Neurons;
     use crate::receipt::Estimate;
 
+    fn read(body: &str) -> Reading {
+        Reading::json(body.as_bytes(), Endpoint::Run)
+    }
+
     fn upper(body: &str) -> Neurons {
         let model = Catalogue::default().find("@cf/meta/llama-3.2-1b-instruct", Task::TextGeneration);
-        Estimate::new(&Reading::json(body.as_bytes()).unwrap().ask, &model).upper
+        Estimate::new(&read(body).ask, &model).upper.unwrap()
     }
 
     #[test]
@@ -402,14 +418,29 @@ mod tests {
             (r#"{"prompt":"x","max_tokens":1000,"max_tokens":1}"#, 1),
             (r#"{"prompt":"x","max_tokens":"1e3"}"#, 1),
             (r#"{"prompt":"x","max_tokens":1000,"n":5}"#, 5),
-            (r#"{"requests":[{"prompt":"x","max_tokens":1000},{"prompt":"y","max_tokens":9},{"prompt":"z"}]}"#, 3),
-            (r#"{"requests":[{"prompt":"x","n":2},{"prompt":"y","max_tokens":1000}]}"#, 4),
+            (r#"{"requests":[{"prompt":"x","max_tokens":1000},{"prompt":"y","max_tokens":9},{"prompt":"z"}]}"#, 1),
+            (r#"{"requests":[{"prompt":"x","n":2,"max_tokens":1000},{"prompt":"y","max_tokens":1000}]}"#, 3),
         ] {
             let bound = upper(body);
             assert!(bound.micro() > thousand.micro() * tokens, "{bound} for {body}");
         }
         assert_eq!(upper(r#"{"prompt":"x","max_tokens":0}"#), upper(r#"{"prompt":"x"}"#));
-        assert!(Reading::json(br#"{"requests":7}"#).is_err());
+    }
+
+    #[test]
+    fn of_twins_the_vendor_reads_the_last() {
+        let reading = read(r#"{"model":"a","stream":true,"mod\u0065l":"b","stream":false,"input":{"model":"c"}}"#);
+        assert_eq!((reading.model, reading.stream), (Some(("b".into(), 40..43)), false));
+        assert_eq!(read(r#"{"model":"a","model":null}"#).model, None);
+    }
+
+    #[test]
+    fn what_is_said_is_measured_however_it_is_escaped() {
+        let text = |body| read(body).ask.text;
+        let plain = text(r#"{"messages":[{"role":"user","content":"Grüße, 世界 \ud83c\udf09"}]}"#);
+        assert_eq!(plain.bytes(), "Grüße, 世界 🌉".len() as u64);
+        assert_eq!(plain, text(r#"{"messages":[{"role":"user","content":"Gr\u00fc\u00dfe\u002c \u4e16界 🌉"}]}"#));
+        assert_eq!(read(r#"{"text":["é\u0301","\ud83d"]}"#).ask.characters, 3);
     }
 
     const NAMES: [&str; 18] = [
@@ -429,16 +460,15 @@ mod tests {
         "audio",
         "role",
         "content",
-        "other",
+        "multipart",
         "mod\\u0065l",
     ];
 
     /// JSON of the fields that are read, with any kind of value in each, as text.
     fn bodies() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
-            "-?[0-9]{1,25}(\\.[0-9]{1,3})?(e[+-]?[0-9]{1,3})?",
-            "[a-z ]{0,8}|data:[a-z/;,]{0,12}|NaN|-1|1e999|é\u{10ffff}"
-                .prop_map(|text| format!("{text:?}").replace("\\u{10ffff}", "\u{10ffff}")),
+            "-?[1-9][0-9]{0,24}(\\.[0-9]{1,3})?(e[+-]?[0-9]{1,3})?",
+            "[a-z ]{0,8}|data:[a-z/;,]{0,12}|NaN|-1|1e999|é\u{10ffff}".prop_map(|text| format!("\"{text}\"")),
             Just("true".to_owned()),
             Just("null".to_owned()),
             Just(r#""\ud83d\ude00 \" \\""#.to_owned()),
@@ -456,16 +486,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_breaks_it_and_a_model_stands_where_it_says(body in bodies(), cut in 0usize..400) {
-            let _ = Reading::json(&body.as_bytes()[..cut.min(body.len())]);
-            if let Ok(Reading { model: Some((name, place)), .. }) = Reading::json(body.as_bytes()) {
+        fn every_object_is_read_and_a_model_stands_where_it_says(body in bodies(), cut in 0usize..400) {
+            let _ = Reading::json(&body.as_bytes()[..cut.min(body.len())], Endpoint::Run);
+            let reading = read(&body);
+            prop_assert_eq!(reading.broken.is_none(), body.starts_with('{'));
+            if let Some((name, place)) = reading.model {
                 prop_assert_eq!(serde_json::from_str::<String>(&body[place]).unwrap(), name);
             }
         }
 
         #[test]
         fn no_bytes_break_it(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Reading::json(&bytes);
+            let _ = Reading::json(&bytes, Endpoint::Run);
         }
     }
 }

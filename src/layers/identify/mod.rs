@@ -37,6 +37,8 @@
 //! ```
 
 mod complaints;
+mod count;
+mod encoding;
 mod form;
 mod intake;
 mod json;
@@ -49,8 +51,10 @@ mod outcome;
 mod paced;
 mod pass;
 mod path;
+mod read;
 mod reply;
 mod route;
+mod scope;
 mod short;
 mod span;
 
@@ -70,16 +74,18 @@ use tower::{Layer, Service};
 use tracing::Instrument;
 
 pub(crate) use self::complaints::Complaints;
+use self::encoding::Content;
 use self::intake::read_body;
 use self::json::Reading;
 use self::keys::Keys;
-use self::media::MediaKind;
 use self::options::CallerOptions;
 use self::outcome::outcome;
 use self::paced::Paced;
 pub use self::pass::{PassThrough, PassThroughError};
 use self::pass::{Payer, is_authorized};
 use self::path::CanonicalPath;
+pub use self::read::measure;
+use self::read::{asks_for_queue, malformed, read, unread};
 pub use self::reply::ReplyBody;
 use self::route::{Other, Route, Target};
 use self::short::Told;
@@ -88,7 +94,7 @@ use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::call::{Ask, Call, Credentials, Deadline, Endpoint, Head, Options};
 use crate::catalogue::{Aliases, Catalogue, Task};
-use crate::headers::{CF_AIG_LOG_ID, is_json, strip_hop_by_hop};
+use crate::headers::{CF_AIG_LOG_ID, strip_hop_by_hop};
 use crate::memory::Memory;
 use crate::openai::{self, Face};
 use crate::pace::Pace;
@@ -181,6 +187,8 @@ struct Refusal {
 }
 
 /// Words of refusal that are said in more than one place.
+/// A body of so many bytes is long to read.
+const LONG_BYTES: usize = 512 * 1024;
 const NO_MODEL: &str = "give its name, such as @cf/meta/llama-3.2-1b-instruct, as \"model\" in the body";
 
 // === impl Settings ===
@@ -464,11 +472,10 @@ where
         CallerOptions::read(headers, settings.has_gateway, &settings.complaints).map(|all| noted(all, receipt));
     let body = read_body(settings, headers, body).await?;
     keep_request(&settings.payloads, headers, &body, receipt);
-    let (body, answer) = short::translated(settings, &mut arrived, body)?;
-    let headers = &arrived.headers;
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let reading = read(&body, content_type, arrived.target.endpoint)?;
-    let mut call = make_call(settings, payer, arrived, body, reading, receipt)?;
+    let content = encoding::decode(settings, &arrived.headers, &body)?;
+    let (body, content, answer) = short::translated(settings, &mut arrived, body, content)?;
+    let measured = measured(&arrived, body, content).await?;
+    let mut call = make_call(settings, payer, arrived, measured, receipt)?;
     call.face = answer.map_or(call.face, Face::OpenAi);
     if let Some(options) = options.filter(|options| *options != Options::default()) {
         call.deadline = options.request_timeout.and_then(Deadline::after);
@@ -476,64 +483,75 @@ where
     }
     if let Some(client) = client {
         client.may_ask(&call.model.id)?;
+        if let Some(model) = &call.named_beside {
+            client.may_ask(&model.id)?;
+        }
         (call.key, call.models) = (Some(client.name()), client.models());
     }
     Ok(call)
 }
 
-/// What a body of this form asks for, for an estimate without a call.
-pub fn measure(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Ask, Error> {
-    read(body, content_type, endpoint).map(|reading| reading.ask)
+/// A body, and what was read of it.
+struct Measured {
+    body: Bytes,
+    /// Without its content encoding, where it has one.
+    decoded: Option<Bytes>,
+    reading: Reading,
 }
 
-fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Result<Reading, Error> {
-    let looks_json = || body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    if !endpoint.is_native() || is_json(content_type) || looks_json() {
-        return Reading::json(body).map_err(|error| malformed(&error));
-    }
-    if content_type.starts_with("multipart/form-data") {
-        return Ok(form::read(body, content_type));
-    }
-    let mut reading = Reading::default();
-    let kind = if content_type.starts_with("image/") || imagesize::image_type(body).is_ok() {
-        MediaKind::Picture
-    } else {
-        MediaKind::Sound
+async fn measured(arrived: &Arrived<'_>, body: Bytes, content: Content) -> Result<Measured, Error> {
+    let endpoint = arrived.target.endpoint;
+    let content_type = arrived.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let (decoded, reading) = match content {
+        Content::Plain => (None, read_aside(&body, content_type, endpoint).await),
+        Content::Decoded(plain) => {
+            let reading = read_aside(&plain, content_type, endpoint).await;
+            (Some(plain), reading)
+        }
+        Content::Broken(why) if arrived.target.model.is_none() => return Err(Error::Malformed(why)),
+        Content::Broken(_) => (None, unread(&body)),
     };
-    media::add(&mut reading.ask, kind, body, body.len() as u64);
-    Ok(reading)
+    Ok(Measured { body, decoded, reading })
 }
 
-fn malformed(error: &serde_json::Error) -> Error {
-    Error::Malformed(format!("the body is not the JSON object that this route takes: {error}"))
+/// A body that takes milliseconds to read, as a long sound does, is read on a thread for such work: the calls beside it go on.
+async fn read_aside(body: &Bytes, content_type: &str, endpoint: Endpoint) -> Reading {
+    if body.len() < LONG_BYTES {
+        return read(body, content_type, endpoint);
+    }
+    let (bytes, content_type) = (body.clone(), content_type.to_owned());
+    let reading = tokio::task::spawn_blocking(move || read(&bytes, &content_type, endpoint)).await;
+    reading.unwrap_or_else(|_| unread(body))
 }
 
 fn make_call(
     settings: &Settings,
     payer: Payer,
     arrived: Arrived<'_>,
-    body: Bytes,
-    reading: Reading,
+    measured: Measured,
     receipt: &Receipt,
 ) -> Result<Call, Error> {
     let is_openai = short::is_openai(settings, &arrived);
     let Arrived { target, own, asked, method, query, mut headers, peer, .. } = arrived;
-    let Reading { mut ask, stream, model: named } = reading;
-    let answer = if is_openai { openai::request::answer(target.endpoint, &body, stream)? } else { None };
+    let Measured { body, decoded, reading } = measured;
+    let Reading { mut ask, stream, model: named, broken } = reading;
+    let plain = decoded.as_ref().unwrap_or(&body);
+    let is_named_by_path = own.is_some() || target.model.is_some();
+    if let Some(broken) = broken.filter(|_| !is_named_by_path) {
+        return Err(malformed(&broken, plain));
+    }
+    let beside = named.as_ref().filter(|_| is_named_by_path).map(|(name, _)| name.clone());
+    let answer = if is_openai { openai::request::answer(target.endpoint, plain, stream)? } else { None };
     let face = answer.map_or(Face::Vendor, Face::OpenAi);
     let (endpoint, is_short) = (target.endpoint, target.account.is_none());
-    let Told { name, mut place, mut body } = short::told(settings, &target, own, named, body)?;
+    let Told { name, place, with_name } = short::told(settings, &target, own, named, plain)?;
     let meant = if is_short { settings.aliases.resolve(&settings.catalogue, &name) } else { name.as_str().into() };
     let model = settings.catalogue.find(model::canonical(&meant)?, guess(endpoint, &ask));
-    // Upstream gets the name that is priced and counted here.
-    if let Some(place) = place.as_mut().filter(|_| *model.id != *name) {
-        let quoted = format!("\"{}\"", model.id);
-        body = [&body[..place.start], quoted.as_bytes(), &body[place.end..]].concat().into();
-        place.end = place.start + quoted.len();
-    }
+    let named_beside = beside.and_then(|name| model::beside(&settings.catalogue, &model, &name));
+    let is_renamed = *model.id != *name;
     drop(meant);
     let asked = asked.unwrap_or(name);
-    ask.batch |= query.is_some_and(|query| query.contains("queueRequest=true"));
+    ask.batch |= query.is_some_and(asks_for_queue);
     let stream = stream && !ask.batch;
     receipt.identify(|facts| {
         facts.account = payer.account.clone();
@@ -543,7 +561,7 @@ fn make_call(
         facts.stream = stream;
     });
     strip_hop_by_hop(&mut headers);
-    Ok(Call {
+    let mut call = Call {
         account: payer.account,
         is_unlisted: payer.is_unlisted,
         credentials: payer.credentials,
@@ -557,18 +575,28 @@ fn make_call(
         options: Arc::default(),
         head: Arc::new(Head { method, query: query.map(str::to_owned), headers, peer }),
         body,
+        decoded,
         model_in_body: place,
+        named_beside,
         receipt: receipt.clone(),
         allowance: None,
         departure: None,
         deadline: None,
-    })
+    };
+    if let Some(body) = with_name {
+        call.replace_body(body);
+    }
+    if call.model_in_body.is_some() && is_renamed {
+        // Upstream gets the name that is priced and counted here.
+        call = call.with_model(call.model.clone());
+    }
+    Ok(call)
 }
 
 /// What a model in no table does, from what it was sent.
 fn guess(endpoint: Endpoint, ask: &Ask) -> Task {
     match endpoint.guess() {
-        Task::Unknown if ask.audio_ms > 0 => Task::SpeechRecognition,
+        Task::Unknown if ask.audio_ms > 0 && ask.input_images.is_empty() => Task::SpeechRecognition,
         guess => guess,
     }
 }

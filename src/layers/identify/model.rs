@@ -1,6 +1,9 @@
 //! A model's name as a request writes it.
 
+use std::sync::Arc;
+
 use crate::Error;
+use crate::catalogue::{Catalogue, Model};
 
 const MAX_BYTES: usize = 256;
 const WRONG_NAME: &str = "a name has at most 256 letters, digits and marks such as @ / - _ . : in segments of their own, like \
@@ -25,6 +28,14 @@ pub(super) fn canonical<'a>(name: &'a str) -> Result<&'a str, Error> {
         return Ok(id);
     }
     Err(Error::ModelMissing(WRONG_NAME))
+}
+
+/// The listed model that a body names beside the path's, by its whole name or as a sibling of it: `clef` beside
+/// `@cf/cloudflare/clef-flash`.
+pub(super) fn beside(catalogue: &Catalogue, model: &Model, name: &str) -> Option<Arc<Model>> {
+    let name = canonical(name).ok()?;
+    let sibling = || catalogue.get(&format!("{}/{name}", model.id.rsplit_once('/')?.0));
+    catalogue.get(name).or_else(sibling).filter(|beside| beside.id != model.id)
 }
 
 #[cfg(test)]

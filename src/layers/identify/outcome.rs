@@ -1,7 +1,7 @@
 //! How a call ends, from the reply that its client gets.
 
 use crate::layers::Reply;
-use crate::receipt::{Outcome, Receipt};
+use crate::receipt::{CacheStatus, Ending, Facts, Outcome, Receipt};
 use crate::vendor_error::{Meaning, VendorError};
 
 /// How a call ends whose reply is this one, if the client stays to the end.
@@ -19,8 +19,20 @@ pub(super) fn outcome(reply: &Reply, receipt: &Receipt) -> Outcome {
     }
 }
 
+/// How a call has ended whose reply went out, so many bytes of it: a reply that began well may have failed since, and a client
+/// that leaves when a stream has come to its own end has not left too early.
+pub(super) fn ended(outcome: Outcome, facts: &Facts, sent_bytes: u64) -> Outcome {
+    // What several read is not at the same place for each of them.
+    let is_read_alone = matches!(facts.cache, CacheStatus::None | CacheStatus::Bypass);
+    match (outcome, facts.ending) {
+        (Outcome::Ok | Outcome::Aborted, Ending::Failed(meaning)) => of_failed(meaning),
+        (Outcome::Aborted, Ending::Answer) if facts.stream && is_read_alone && sent_bytes > 0 => Outcome::Ok,
+        _ => outcome,
+    }
+}
+
 /// How a call ends whose reply began well: the client has a success in hand that is none.
-pub(super) fn of_failed(meaning: Meaning) -> Outcome {
+fn of_failed(meaning: Meaning) -> Outcome {
     match meaning {
         Meaning::FreeNeuronsUsedUp | Meaning::CreditsUsedUp => Outcome::BudgetExceeded,
         Meaning::TimedOut | Meaning::RanTooLong => Outcome::Timeout,

@@ -162,6 +162,7 @@ pub(super) fn credentials(
         && payer.credentials == Credentials::Gate
         && is_own
         && path.is_plain()
+        && path.decoded().starts_with("/client/v4/accounts/")
         && other.below.is_some_and(is_listed);
     match goes_with_own {
         true => Ok(Credentials::Gate),

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
+use super::outcome::ended;
 use crate::body::{Body, BoxError};
 use crate::payload::Copying;
 use crate::receipt::{Outcome, Receipt};
@@ -41,7 +42,7 @@ impl ReplyBody {
             let copied = self.copying.take().map(|copying| copying.finish());
             receipt.note(|facts| {
                 facts.reply_bytes = self.bytes;
-                facts.outcome = outcome;
+                facts.outcome = ended(outcome, facts, self.bytes);
                 if let (Some(payload), Some(part)) = (&mut facts.payload, copied) {
                     payload.response = part;
                 }

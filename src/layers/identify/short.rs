@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response};
 
+use super::encoding::Content;
 use super::keys::Client;
 use super::route::Target;
 use super::{Arrived, NO_MODEL, ReplyBody, Settings};
@@ -20,7 +21,8 @@ pub(super) struct Told {
     pub(super) name: String,
     /// Where in the body it stands, quotes included.
     pub(super) place: Option<Range<usize>>,
-    pub(super) body: Bytes,
+    /// The body with the name in it, where it named none.
+    pub(super) with_name: Option<Bytes>,
 }
 
 /// Answers `/v1/models` with the models that the caller may ask.
@@ -59,8 +61,15 @@ pub(super) fn translated(
     settings: &Settings,
     arrived: &mut Arrived<'_>,
     body: Bytes,
-) -> Result<(Bytes, Option<Answer>), Error> {
-    let Some(route) = arrived.route else { return Ok((body, None)) };
+    content: Content,
+) -> Result<(Bytes, Content, Option<Answer>), Error> {
+    let Some(route) = arrived.route else { return Ok((body, content, None)) };
+    let body = match content {
+        Content::Plain => body,
+        Content::Decoded(plain) => plain,
+        Content::Broken(why) => return Err(Error::Malformed(why)),
+    };
+    arrived.headers.remove(header::CONTENT_ENCODING);
     let content_type = arrived.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let resolve = |name: Option<&str>| match name {
         Some(name) => Some(settings.aliases.resolve(&settings.catalogue, name).into_owned()),
@@ -71,7 +80,7 @@ pub(super) fn translated(
         arrived.headers.insert(header::CONTENT_TYPE, content_type);
     }
     (arrived.own, arrived.asked) = (native.model, native.asked);
-    Ok((native.body, Some(native.answer)))
+    Ok((native.body, Content::Plain, Some(native.answer)))
 }
 
 /// Which model the request names; `own` is what a route of the gate's own has read. On the short routes one may be set for
@@ -81,20 +90,20 @@ pub(super) fn told(
     target: &Target<'_>,
     own: Option<String>,
     named: Option<(String, Range<usize>)>,
-    body: Bytes,
+    body: &Bytes,
 ) -> Result<Told, Error> {
     let default = settings.aliases.default_model().filter(|_| target.account.is_none());
     let by_path = own.or_else(|| target.model.map(str::to_owned));
-    let (name, place, body) = match (by_path, named, default) {
-        (Some(name), _, _) => (name, None, body),
-        (None, Some((name, place)), _) => (name, Some(place), body),
+    let (name, place, with_name) = match (by_path, named, default) {
+        (Some(name), _, _) => (name, None, None),
+        (None, Some((name, place)), _) => (name, Some(place), None),
         (None, None, Some(default)) => {
-            let (body, place) = with_model(&body, default).ok_or(Error::ModelMissing(NO_MODEL))?;
-            (default.to_owned(), Some(place), body)
+            let (body, place) = with_model(body, default).ok_or(Error::ModelMissing(NO_MODEL))?;
+            (default.to_owned(), Some(place), Some(body))
         }
         (None, None, None) => return Err(Error::ModelMissing(NO_MODEL)),
     };
-    Ok(Told { name, place, body })
+    Ok(Told { name, place, with_name })
 }
 
 /// A body that names this model, and where it does; `None` where it is no JSON object.

@@ -1,11 +1,12 @@
 //! From what a reply told to what the call cost.
 
-use super::tally::Tally;
 use crate::call::{Call, CustomCost};
 use crate::catalogue::{Model, Unit};
 use crate::estimate;
+use crate::json::Fields;
 use crate::neurons::Neurons;
-use crate::receipt::{Cost, Source};
+use crate::receipt::{Cost, Ending, Source};
+use crate::reply::{Reader, Tally};
 use crate::usage::Usage;
 
 /// What the vendor says on the reply's head.
@@ -23,19 +24,52 @@ const HEAD_PRECISION: u64 = 10_000;
 /// The most that one call counts for at its caller's own price, in US dollars.
 const MOST_USD: f64 = 1e6;
 
-/// Writes what the call used and cost on its receipt, and learns from it. `whole` replies alone teach about output.
-pub(super) fn settle(call: &Call, tally: &Tally, head: HeadWord, whole: bool) {
-    if call.ask.is_poll() {
+/// Writes how the reply ended, what the call used and what it cost on its receipt, and learns from it.
+pub(super) fn settle(call: &Call, reader: &Reader, head: HeadWord) {
+    let (tally, ending) = (reader.tally(), reader.ending());
+    let is_known = tally.is_told() || head.neurons.is_some();
+    if tally.is_absurd {
+        tracing::warn!(model = %call.model.id, "the reply tells a count or a cost beyond all bounds, which is not believed");
+    }
+    let costs = match ending {
+        Ending::CUT_OFF => true,
+        // An error alone costs nothing.
+        Ending::Failed(_) => is_known || reader.has_run(),
+        _ => true,
+    };
+    // Its answers are to come, or were paid when it was queued.
+    let is_paid_poll = call.ask.poll_of.as_ref().filter(|_| call.ask.is_poll());
+    let is_paid_poll = is_paid_poll.is_some_and(|batch| !(tally.has_tokens && call.model.batches.pay(batch)));
+    if is_paid_poll || !costs {
+        call.receipt.note(|facts| (facts.ending, facts.told_absurdly) = (ending, tally.is_absurd));
         return;
     }
     let (usage, guessed) = usage(call, tally);
-    let cost = cost(call, tally, head, &usage, guessed);
-    learn(call, tally, whole);
+    let mut cost = cost(call, tally, head, &usage, guessed);
+    cost.is_partial |= match ending {
+        Ending::Answer | Ending::Empty => false,
+        // The head tells the cost of the whole.
+        Ending::Open | Ending::CUT_OFF => reader.is_readable() && head.neurons.is_none(),
+        Ending::Failed(_) => !is_known,
+    };
+    learn(call, tally, ending == Ending::Answer);
     learn_price(call, tally, head, &usage, &cost);
     call.receipt.note(|facts| {
         facts.usage = usage;
         facts.cost = cost;
+        (facts.ending, facts.told_absurdly) = (ending, tally.is_absurd);
     });
+}
+
+/// A batch that was queued is paid: what fetches its answers costs nothing.
+pub(super) fn note_queued(call: &Call, reply: &[u8]) {
+    let inner = Fields::of(reply).and_then(|fields| {
+        let result = fields.last("result").and_then(|place| Fields::at(reply, place.start));
+        result.and_then(|result| result.last("request_id")).or(fields.last("request_id"))
+    });
+    if let Some(id) = inner.and_then(|place| serde_json::from_slice::<String>(&reply[place]).ok()) {
+        call.model.batches.pay(&id);
+    }
 }
 
 /// What was used, and whether its tokens are only a guess.
@@ -61,7 +95,7 @@ fn usage(call: &Call, tally: &Tally) -> (Usage, bool) {
 
 /// A batch whose answers are to come, and will not be counted again.
 fn is_queued(call: &Call, tally: &Tally) -> bool {
-    call.ask.batch && !tally.has_tokens
+    call.ask.batch && !call.ask.is_poll() && !tally.has_tokens
 }
 
 fn prices_tokens(model: &Model) -> bool {

@@ -9,17 +9,23 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::bill::{self, HeadWord};
-use super::events::Events;
-use super::scan::Scanner;
-use super::tally::Tally;
+use super::opening::Opening;
 use crate::body::{Body, BoxError};
 use crate::call::Call;
+use crate::receipt::Ending;
+use crate::reply::Reader;
 
 /// Hands on what was already taken in, then the rest as it comes.
 #[derive(Debug)]
 pub(super) struct Resumed {
-    pub(super) begun: VecDeque<Bytes>,
-    pub(super) rest: Body,
+    begun: VecDeque<Bytes>,
+    rest: Body,
+}
+
+impl Resumed {
+    pub(super) fn new(opening: Opening) -> Self {
+        Self { begun: opening.begun, rest: opening.rest }
+    }
 }
 
 impl HttpBody for Resumed {
@@ -49,62 +55,64 @@ impl HttpBody for Resumed {
     }
 }
 
-/// Hands on each piece as it comes and reads the usage off it. When the body ends, or is dropped, the call is settled: for
-/// what was said by then, or for what flowed.
+/// Hands on each piece as it comes and reads it. When the reply ends, or is dropped, the call is settled: for what was said by
+/// then, or for what flowed.
 #[derive(Debug)]
 pub(super) struct Metered {
     inner: Resumed,
-    reading: Reading,
-    tally: Tally,
+    /// It has read what `inner` has of the beginning.
+    reader: Reader,
     head: HeadWord,
+    has_ended: bool,
     /// Taken when it is settled.
     call: Option<Call>,
 }
 
-#[derive(Debug)]
-pub(super) enum Reading {
-    Events(Events),
-    Document(Scanner),
-}
-
 impl Metered {
-    pub(super) fn new(inner: Resumed, reading: Reading, head: HeadWord, mut call: Call) -> Self {
+    /// Goes on with a reply whose beginning the reader has read.
+    pub(super) fn new(opening: Opening, reader: Reader, head: HeadWord, mut call: Call) -> Self {
         // A stream may last for minutes; the request has done its work, and its headers hold the buffer they came in.
-        call.body = Bytes::new();
+        (call.body, call.decoded) = (Bytes::new(), None);
         call.head = Arc::default();
-        Self { inner, reading, tally: Tally::default(), head, call: Some(call) }
+        Self { inner: Resumed::new(opening), reader, head, has_ended: false, call: Some(call) }
     }
 
-    fn read(&mut self, bytes: &[u8]) {
-        match &mut self.reading {
-            Reading::Events(events) => events.push(bytes, &mut self.tally),
-            Reading::Document(scanner) => scanner.push(bytes),
+    /// Whoever else holds the receipt, such as the cache, learns at once that the reply has ended by its own word.
+    fn note_ending(&mut self) {
+        let ending = self.reader.ending();
+        if ending == Ending::Open || std::mem::replace(&mut self.has_ended, true) {
+            return;
+        }
+        let code = self.reader.error().and_then(|error| error.code);
+        if let Some(call) = &self.call {
+            call.receipt.note(|facts| {
+                facts.ending = ending;
+                if let Some(attempt) = facts.attempts.last_mut() {
+                    attempt.code = attempt.code.or(code);
+                }
+            });
         }
     }
 
-    fn settle(&mut self, whole: bool) -> Option<Call> {
+    fn settle(&mut self, is_over: bool) -> Option<Call> {
         let call = self.call.take()?;
-        let is_cut = match &mut self.reading {
-            Reading::Events(events) => {
-                events.finish(&mut self.tally);
-                !whole && !events.done
-            }
-            Reading::Document(scanner) => {
-                self.tally.add(scanner.finish());
-                // The head tells the cost of the whole.
-                !whole && self.head.neurons.is_none()
-            }
-        };
-        bill::settle(&call, &self.tally, self.head, whole);
-        if is_cut {
-            call.receipt.note(|facts| facts.cost.is_partial = true);
+        if is_over {
+            self.reader.finish();
+        } else {
+            self.reader.give_up();
         }
+        bill::settle(&call, &self.reader, self.head);
         Some(call)
+    }
+
+    fn end(&mut self, is_over: bool) -> Option<Result<Frame<Bytes>, BoxError>> {
+        let comment = self.settle(is_over).as_ref().and_then(Self::closing_comment);
+        comment.map(|comment| Ok(Frame::data(comment)))
     }
 
     /// A comment, which every client of a stream skips, for callers who asked to be told the cost.
     fn closing_comment(call: &Call) -> Option<Bytes> {
-        if !call.options.stream_cost || !call.stream {
+        if !wants_comment(call) {
             return None;
         }
         let cost = call.receipt.read(|facts| facts.cost);
@@ -113,24 +121,38 @@ impl Metered {
     }
 }
 
+fn wants_comment(call: &Call) -> bool {
+    call.options.stream_cost && call.stream
+}
+
 impl HttpBody for Metered {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let is_read = !self.inner.begun.is_empty();
         let polled = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &polled {
             Some(Ok(frame)) => {
-                if let Some(bytes) = frame.data_ref() {
-                    let bytes = bytes.clone();
-                    self.read(&bytes);
+                if let Some(bytes) = frame.data_ref().filter(|_| !is_read) {
+                    self.reader.push(bytes);
+                }
+                if self.inner.begun.is_empty() {
+                    self.note_ending();
+                }
+                // A body of known length is dropped when its last byte is out, without being asked for more.
+                if self.inner.is_end_stream() && self.call.as_ref().is_some_and(|call| !wants_comment(call)) {
+                    self.settle(true);
                 }
             }
-            Some(Err(_)) => drop(self.settle(false)),
-            None => {
-                let comment = self.settle(true).as_ref().and_then(Self::closing_comment);
-                return Poll::Ready(comment.map(|comment| Ok(Frame::data(comment))));
+            // What has come to its own end is all there, however the connection ends.
+            Some(Err(_)) if self.reader.ending() != Ending::Open => return Poll::Ready(self.end(false)),
+            Some(Err(_)) => {
+                if let Some(call) = self.settle(false) {
+                    call.receipt.note(|facts| facts.ending = Ending::CUT_OFF);
+                }
             }
+            None => return Poll::Ready(self.end(true)),
         }
         Poll::Ready(polled)
     }
@@ -147,8 +169,7 @@ impl HttpBody for Metered {
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        // A body of known length is dropped when its last byte is out, without being asked for more.
-        let whole = self.inner.is_end_stream();
-        self.settle(whole);
+        let is_over = self.inner.is_end_stream();
+        self.settle(is_over);
     }
 }

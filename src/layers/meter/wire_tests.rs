@@ -34,8 +34,6 @@ fn the_table_alone_makes_the_bills() {
     close("@cf/zai-org/glm-5.3-flash", Usage::tokens(1893, 0, 12), 26.359_089_49, share);
     close("@cf/zai-org/glm-5.2", Usage::tokens(19, 0, 16), 8.818_181_99, share);
     close("@cf/cloudflare/clef", Usage::tokens(346, 0, 0), 7.55, share);
-    // The bill has two decimals: 2.83 for 2.830972.
-    close("@cf/cloudflare/clef-flash", Usage::tokens(346, 0, 0), 2.83, share);
     close("@cf/cloudflare/clef", Usage::tokens(2445, 0, 0), 53.35, share);
 }
 
@@ -215,6 +213,6 @@ async fn a_gateways_cache_hit_costs_nothing() {
 fn an_unlisted_models_ask_has_no_price() {
     let catalogue = Catalogue::default();
     let model = catalogue.find("@cf/acme/x", Task::TextGeneration);
-    assert!(crate::receipt::Estimate::new(&Ask::default(), &model).upper.is_zero());
+    assert_eq!(crate::receipt::Estimate::new(&Ask::default(), &model).upper, None);
     drop(Arc::new(model));
 }

@@ -78,7 +78,7 @@ use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::{Call, Deadline};
 use crate::catalogue::Slot;
-use crate::vendor_error::VendorError;
+use crate::vendor_error::{Meaning, VendorError};
 
 /// How calls are tried again.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,11 +204,13 @@ impl Shared {
             let (Verdict::Retry(why), Some(pause)) = (verdict, pause) else {
                 return self.give_up(&call, reply, verdict);
             };
-            if !may_pay(&call, &reply) || !self.budget(&call).take() {
+            let is_lost = is_lost(&reply);
+            if is_lost && !may_pay(&call) || !self.budget(&call).take() {
                 return reply;
             }
-            note_retry(&call, why, pause);
+            // A reply that is let go of settles what it cost, which is noted before what comes of it.
             drop(reply);
+            note_retry(&call, why, pause, is_lost);
             sleep(pause).await;
             std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
         }
@@ -255,6 +257,14 @@ fn failure(reply: &Result<Reply, Error>) -> Option<Failure<'_>> {
     }
 }
 
+/// Nobody will know what the attempt cost: it was never heard of again, or its reply broke off before its end.
+fn is_lost(reply: &Result<Reply, Error>) -> bool {
+    match reply {
+        Ok(reply) => reply.extensions().get::<VendorError>().is_some_and(|error| error.meaning == Meaning::CutOff),
+        Err(error) => error.may_have_cost(),
+    }
+}
+
 /// The attempt that was given up just now had gone out. What was tried again before is another attempt.
 fn may_have_cost(call: &Call) -> bool {
     call.receipt
@@ -262,9 +272,8 @@ fn may_have_cost(call: &Call) -> bool {
 }
 
 /// What may have cost is paid for once more before it is tried once more.
-fn may_pay(call: &Call, reply: &Result<Reply, Error>) -> bool {
-    let may_have_cost = reply.as_ref().is_err_and(|error| error.may_have_cost());
-    !may_have_cost || call.allowance.as_ref().is_none_or(|allowance| allowance.again())
+fn may_pay(call: &Call) -> bool {
+    call.allowance.as_ref().is_none_or(|allowance| allowance.again())
 }
 
 /// OpenAI's SDKs retry these by themselves unless told not to.
@@ -272,11 +281,16 @@ fn is_retried_by_clients(reply: &Reply) -> bool {
     matches!(reply.status().as_u16(), 408 | 409 | 429 | 500..)
 }
 
-fn note_retry(call: &Call, why: &'static str, pause: Duration) {
+fn note_retry(call: &Call, why: &'static str, pause: Duration, is_lost: bool) {
     call.receipt.note(|facts| {
         facts.waited += pause;
         if let Some(attempt) = facts.attempts.last_mut() {
             attempt.retried = Some(why);
+            attempt.may_have_cost = is_lost;
+        }
+        if is_lost {
+            // What flowed of it is paid for with all that may have.
+            (facts.usage, facts.cost) = Default::default();
         }
     });
 }

@@ -37,6 +37,7 @@ pub struct Metrics {
     families: Families,
     overhead: Histogram,
     estimate_ratio: Histogram,
+    absurd: IntCounter,
     in_flight: IntGauge,
     streams: IntGauge,
     kinds: Kinds,
@@ -146,6 +147,11 @@ impl Metrics {
         let ratio =
             histogram("tollgate_estimate_ratio", "Estimated over real input tokens; 1 is a perfect guess.", &RATIOS);
         let estimate_ratio = register(&registry, Histogram::with_opts(ratio)?)?;
+        let absurd = IntCounter::new(
+            "tollgate_absurd_figures_total",
+            "Replies that told a count or a cost beyond all bounds, which was not believed.",
+        )?;
+        let absurd = register(&registry, absurd)?;
         let in_flight = IntGauge::new("tollgate_in_flight_requests", "Calls whose receipt is open.")?;
         let in_flight = register(&registry, in_flight)?;
         let streams = IntGauge::new("tollgate_in_flight_streams", "Those of them that asked for a stream.")?;
@@ -155,7 +161,7 @@ impl Metrics {
         register(&registry, IntGauge::with_opts(build)?)?.set(1);
         let kinds = Kinds::register(&registry)?;
         let models = (0..Slot::COUNT).map(|_| OnceLock::new()).collect();
-        Ok(Self { registry, families, overhead, estimate_ratio, in_flight, streams, kinds, models })
+        Ok(Self { registry, families, overhead, estimate_ratio, absurd, in_flight, streams, kinds, models })
     }
 
     /// Adds how budgets stand, looked at whenever it is asked: limits, what is spent, reserved and left.
@@ -239,6 +245,9 @@ impl Reader for Metrics {
         model.duration.observe(facts.duration.as_secs_f64());
         if let Some(first_byte) = facts.first_byte {
             model.first_byte.observe(first_byte.as_secs_f64());
+        }
+        if facts.told_absurdly {
+            self.absurd.inc();
         }
         if let Some(overhead) = facts.overhead() {
             self.overhead.observe(overhead.as_secs_f64());

@@ -125,7 +125,7 @@ pub(super) fn open(path: &Path, max_bytes: u64) -> Result<(Connection, Lock), Re
 fn create(connection: &Connection, version: i64) -> rusqlite::Result<()> {
     let columns = "SELECT sql LIKE '%checksum%' FROM sqlite_schema WHERE type = 'table' AND name = 'leases'";
     let has_checksums: Option<bool> = connection.query_row(columns, [], |row| row.get(0)).optional()?;
-    if version >= 2 && has_checksums.is_none() {
+    if version >= VERSION && has_checksums.is_none() {
         // It was made with the file, so the file is broken; to make another one would be to forget what was spent.
         return Err(rusqlite::Error::InvalidQuery);
     }

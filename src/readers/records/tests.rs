@@ -224,7 +224,7 @@ async fn spend(budgets: &Arc<Budgets>, calls: usize, in_flight: usize) -> (Neuro
 #[tokio::test]
 async fn what_was_spent_survives_a_crash_within_one_percent_and_what_was_in_flight() {
     let directory = tempfile::tempdir().unwrap();
-    let upper = crate::receipt::Estimate::of(&call(LLAMA, "{}")).upper;
+    let upper = crate::receipt::Estimate::of(&call(LLAMA, "{}")).upper.unwrap();
     let limit = Neurons::from_micro(upper.micro() * 1_000);
     let mut known = Neurons::ZERO;
     for round in 0..6 {
@@ -262,7 +262,7 @@ async fn a_clean_end_gives_back_what_was_not_spent() {
 async fn what_no_lease_covers_is_not_spent_while_the_ledger_cannot_write() {
     let directory = tempfile::tempdir().unwrap();
     let records = Records::open(settings(&directory)).unwrap();
-    let upper = crate::receipt::Estimate::of(&call(LLAMA, "{}")).upper;
+    let upper = crate::receipt::Estimate::of(&call(LLAMA, "{}")).upper.unwrap();
     let budgets = budgets(&records, Neurons::from_micro(upper.micro() * 1_000));
     let (_, open) = spend(&budgets, 0, 1).await;
     until("the lease runs ahead", || {

@@ -134,13 +134,13 @@ impl Writer {
     /// Until it is told to stop; then all that is there is written once more.
     pub(super) fn run(mut self) {
         while !self.shared.stop.load(Ordering::Acquire) {
-            let now = Instant::now();
             self.write_leases(false);
-            if now >= self.next_batch {
+            if Instant::now() >= self.next_batch {
                 self.write_batch();
             }
-            if now >= self.next_sweep {
-                self.next_sweep = now + SWEEP_EVERY;
+            // A batch may have made the file too large.
+            if Instant::now() >= self.next_sweep {
+                self.next_sweep = Instant::now() + SWEEP_EVERY;
                 let swept = self.sweep();
                 self.note(Work::Sweep, swept);
             }

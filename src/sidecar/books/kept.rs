@@ -191,7 +191,7 @@ mod tests {
         assert!(Learned::read(place.path()).is_err(), "a directory is no file");
         let fourth = Arc::new(Catalogue::default());
         Kept::load(Some(path), &fourth, true);
-        assert_eq!(fourth.models().len(), 78);
+        assert_eq!(fourth.models().len(), 81);
     }
 
     #[test]

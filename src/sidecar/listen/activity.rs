@@ -58,8 +58,6 @@ struct State {
     since: Instant,
     calls: u32,
     version: Version,
-    /// Bytes of the handshake that are not here yet: HTTP/2's.
-    handshake_left: usize,
     is_evicted: bool,
     /// Wakes the task that drives the connection.
     driver: Option<Waker>,
@@ -68,9 +66,6 @@ struct State {
 /// A request that is being answered. Dropped with the reply's body.
 #[derive(Debug)]
 pub(super) struct InCall(Arc<Activity>);
-
-/// HTTP/2's preface, and the head of the SETTINGS frame that always follows.
-const HTTP2_HANDSHAKE: usize = 24 + 9;
 
 // === impl Limits ===
 
@@ -103,34 +98,26 @@ impl Activity {
             since: Instant::now(),
             calls: 0,
             version: Version::Http1,
-            handshake_left: 0,
             is_evicted: false,
             driver: None,
         })))
     }
 
-    /// The first bytes told the version.
-    pub(super) fn speaks(&self, version: Version, seen: usize) {
+    /// The first bytes told the version: the beginning of a head, or HTTP/2's whole handshake.
+    pub(super) fn speaks(&self, version: Version) {
         let mut state = self.0.lock();
         state.version = version;
-        match version {
-            Version::Http1 => state.enter(Phase::Header),
-            Version::Http2 => state.handshake_left = HTTP2_HANDSHAKE - seen.min(HTTP2_HANDSHAKE),
-        }
+        state.enter(match version {
+            Version::Http1 => Phase::Header,
+            Version::Http2 => Phase::Idle,
+        });
     }
 
     /// Bytes came in.
-    pub(super) fn read(&self, bytes: usize) {
+    pub(super) fn read(&self) {
         let mut state = self.0.lock();
-        match (state.phase, state.version) {
-            (Phase::Idle, Version::Http1) => state.enter(Phase::Header),
-            (Phase::Opening, Version::Http2) => {
-                state.handshake_left = state.handshake_left.saturating_sub(bytes);
-                if state.handshake_left == 0 {
-                    state.enter(Phase::Idle);
-                }
-            }
-            _ => {}
+        if (state.phase, state.version) == (Phase::Idle, Version::Http1) {
+            state.enter(Phase::Header);
         }
     }
 
@@ -224,28 +211,25 @@ pub(super) mod tests {
         let (activity, limits, begun) = (Activity::new(), limits(), Instant::now());
         let left = |activity: &Activity| activity.deadline(&limits).1.duration_since(begun).as_secs();
         assert_eq!(left(&activity), 10);
-        activity.speaks(Version::Http1, 4);
-        activity.read(1);
+        activity.speaks(Version::Http1);
+        activity.read();
         assert_eq!(left(&activity), 30);
         let call = activity.begin_call();
         assert_eq!(left(&activity), 3600);
         drop(call);
         assert_eq!(left(&activity), 75);
-        activity.read(1);
+        activity.read();
         assert_eq!(left(&activity), 30);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn http2_is_open_when_its_preface_is_and_pings_do_not_keep_it() {
+    async fn in_http2_pings_do_not_keep_a_connection() {
         let (activity, limits, begun) = (Activity::new(), limits(), Instant::now());
         let left = |activity: &Activity| activity.deadline(&limits).1.duration_since(begun).as_secs();
-        activity.speaks(Version::Http2, 4);
-        activity.read(28);
-        assert_eq!(left(&activity), 10);
-        activity.read(1);
+        activity.speaks(Version::Http2);
         assert_eq!(left(&activity), 75);
         tokio::time::advance(Duration::from_secs(5)).await;
-        activity.read(17);
+        activity.read();
         assert_eq!(left(&activity), 75);
     }
 

@@ -142,10 +142,10 @@ fn turn_away(mut stream: TcpStream, lingering: &Arc<Semaphore>) {
     tokio::spawn(async move {
         let words = async {
             // To a client that has not asked yet, an answer makes no sense.
-            stream.readable().await?;
+            let mut unread = [0; 1024];
+            stream.peek(&mut unread).await?;
             stream.write_all(NO_ROOM).await?;
             stream.shutdown().await?;
-            let mut unread = [0; 1024];
             while stream.read(&mut unread).await? > 0 {}
             io::Result::Ok(())
         };

@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::activity::{Activity, Phase};
 
@@ -18,6 +20,8 @@ pub(super) struct Room {
     max: usize,
     addresses: Addresses,
     open: Mutex<Open>,
+    /// A place was given back.
+    freed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -60,12 +64,14 @@ pub(super) enum Refusal {
 
 /// So many make room at once (one of so many that are open), so that a crowd is not looked through for each newcomer.
 const ONE_OF: usize = 16;
+/// How long those may take who make room, before a newcomer is turned away.
+const MAKING_ROOM: Duration = Duration::from_secs(1);
 
 // === impl Room ===
 
 impl Room {
     pub(super) fn new(max: usize, addresses: Addresses) -> Arc<Self> {
-        Arc::new(Self { max, addresses, open: Mutex::default() })
+        Arc::new(Self { max, addresses, open: Mutex::default(), freed: Notify::new() })
     }
 
     /// A place for a connection from this address.
@@ -77,9 +83,17 @@ impl Room {
         if self.make_room() == 0 {
             return Err(Refusal::Full);
         }
-        // Those who make room are tasks of this thread: they end before this one goes on.
-        tokio::task::yield_now().await;
-        let (number, activity) = self.enter().ok_or(Refusal::Full)?;
+        // Those who make room are tasks of this thread, and end when it comes to them.
+        let entering = async {
+            loop {
+                if let Some(entered) = self.enter() {
+                    return entered;
+                }
+                self.freed.notified().await;
+            }
+        };
+        let entered = tokio::time::timeout(MAKING_ROOM, entering).await;
+        let (number, activity) = entered.map_err(|_| Refusal::Full)?;
         Ok(Place { room: self.clone(), number, activity, _address: address })
     }
 
@@ -118,6 +132,7 @@ impl Room {
 impl Drop for Place {
     fn drop(&mut self) {
         self.room.open.lock().connections.remove(&self.number);
+        self.room.freed.notify_one();
     }
 }
 

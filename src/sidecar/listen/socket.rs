@@ -16,7 +16,7 @@ use crate::pace::{Pace, Progress};
 pub(super) struct Socket {
     stream: TcpStream,
     /// What was read to tell the version, until it has been read again.
-    begun: [u8; PREFACE.len()],
+    begun: [u8; HTTP2_HANDSHAKE],
     unread: std::ops::Range<usize>,
     activity: Arc<Activity>,
     pace: Pace,
@@ -26,6 +26,8 @@ pub(super) struct Socket {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// HTTP/2's preface, and the head of the SETTINGS frame that always follows.
+const HTTP2_HANDSHAKE: usize = 24 + 9;
 /// HTTP/2 begins with this, and no method of HTTP/1.
 const PREFACE: &[u8; 4] = b"PRI ";
 
@@ -36,16 +38,21 @@ impl Socket {
         activity: Arc<Activity>,
         pace: Pace,
     ) -> io::Result<Option<(Self, Version)>> {
-        let mut begun = [0; PREFACE.len()];
+        let mut begun = [0; HTTP2_HANDSHAKE];
         let mut length = 0;
-        while length < PREFACE.len() && PREFACE.starts_with(&begun[..length]) {
-            match stream.read(&mut begun[length..]).await? {
-                0 => return Ok(None),
-                read => length += read,
+        // What has begun as HTTP/2 is read to the end of its handshake, before the buffers of a connection are made for it.
+        let version = loop {
+            let seen = &begun[..length.min(PREFACE.len())];
+            match (PREFACE.starts_with(seen), length) {
+                (false, _) => break Version::Http1,
+                (true, HTTP2_HANDSHAKE) => break Version::Http2,
+                (true, _) => match stream.read(&mut begun[length..]).await? {
+                    0 => return Ok(None),
+                    read => length += read,
+                },
             }
-        }
-        let version = if begun == *PREFACE { Version::Http2 } else { Version::Http1 };
-        activity.speaks(version, length);
+        };
+        activity.speaks(version);
         let socket = Self { stream, begun, unread: 0..length, activity, pace, backlog: None, timer: None };
         Ok(Some((socket, version)))
     }
@@ -89,9 +96,8 @@ impl AsyncRead for Socket {
         self.unread.start += begun;
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let bytes = buf.filled().len() - before;
-        if bytes > 0 {
-            self.activity.read(bytes);
+        if buf.filled().len() > before {
+            self.activity.read();
         }
         if begun > 0 { Poll::Ready(Ok(())) } else { read }
     }

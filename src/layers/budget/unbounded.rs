@@ -1,0 +1,96 @@
+//! Calls whose cost nothing bounds, and those that only their model's whole window does.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::budgets::Settings;
+use super::rule::{Amount, Rule};
+use crate::Error;
+use crate::call::Call;
+use crate::estimate::{Unbounded, is_unlimited, unbounded};
+use crate::neurons::Neurons;
+
+/// What becomes of a call whose cost nothing bounds, where a budget that refuses counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
+pub enum Unpriced {
+    /// It is refused, with what to add.
+    #[default]
+    Refuse,
+    /// It passes while the budget is not used up, reserves what is likely, and may overspend.
+    Allow,
+    /// It reserves this much, and may overspend where it costs more.
+    AtMost(Neurons),
+}
+
+/// The refusal, with what to add to the request or to the config.
+pub(super) fn error(call: &Call, rule: &Rule, settings: &Settings) -> Error {
+    let model = &*call.model.id;
+    let entry = format!("[models.\"{model}\"]");
+    let otherwise =
+        "or set [reservations] unpriced to \"allow\", or to what such a call is to reserve, such as \"50 neurons\"";
+    let mend = match unbounded(call) {
+        Some(Unbounded::Answer) => {
+            let clamp =
+                if settings.clamp_max_tokens { "" } else { ", or set clamp_max_tokens = true in [reservations]" };
+            format!(
+                "give max_tokens as a positive whole number{clamp}, or add `context` or `max_output_tokens` to {entry}, {otherwise}"
+            )
+        }
+        Some(Unbounded::Translation) => {
+            format!("add `max_output_tokens`, the most tokens that it makes of a text, to {entry}, {otherwise}")
+        }
+        Some(Unbounded::Sound) => {
+            format!("add `max_audio_seconds`, the longest sound of a call, to {entry}, {otherwise}")
+        }
+        Some(Unbounded::Media) => {
+            format!("send pictures themselves instead of links to them, or add `context` to {entry}, {otherwise}")
+        }
+        Some(Unbounded::Prices) | None => format!("add its `prices` to {entry}, {otherwise}"),
+    };
+    Error::CostUnbounded { budget: rule.name.clone(), model: model.to_owned(), mend }
+}
+
+/// For a call that may use its model's whole window because it names no limit.
+pub(super) fn limit_hint(call: &Call, settings: &Settings) -> Option<String> {
+    let window = call.model.context.filter(|_| !settings.clamp_max_tokens && is_unlimited(call))?;
+    Some(format!(
+        "without a limit an answer may have all of the model's window of {window} tokens: give max_tokens, or set \
+         clamp_max_tokens = true in [reservations]; "
+    ))
+}
+
+impl TryFrom<String> for Unpriced {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match &*text {
+            "refuse" => Ok(Self::Refuse),
+            "allow" => Ok(Self::Allow),
+            amount => match amount.parse::<Amount>() {
+                Ok(Amount(neurons)) => Ok(Self::AtMost(neurons)),
+                Err(_) => {
+                    Err(format!("`{text}` is neither `refuse` nor `allow` nor a sum of money, such as `50 neurons`"))
+                }
+            },
+        }
+    }
+}
+
+impl From<Unpriced> for String {
+    fn from(unpriced: Unpriced) -> Self {
+        unpriced.to_string()
+    }
+}
+
+impl fmt::Display for Unpriced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refuse => f.write_str("refuse"),
+            Self::Allow => f.write_str("allow"),
+            Self::AtMost(neurons) => Amount(*neurons).fmt(f),
+        }
+    }
+}
