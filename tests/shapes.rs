@@ -293,7 +293,7 @@ async fn measuring_refuses_nothing_and_changes_nothing() {
     for shape in shapes() {
         let (status, text, arrived) = ask(&shape, None, Unpriced::Refuse).await;
         assert_eq!(status, 200, "{}: {text}", shape.what);
-        assert_eq!(*arrived.lock().unwrap(), [shape.body.clone()], "{}", shape.what);
+        assert_eq!(*arrived.lock().unwrap(), std::slice::from_ref(&shape.body), "{}", shape.what);
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! The rest needs the `admin_token`: as `Authorization: Bearer`, or as the password that a browser asks for. Without one it is
 //! open over loopback alone, whatever address is bound: what counts is by which road a request came. Guesses are
-//! [slowed](super::guesses).
+//! slowed.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;

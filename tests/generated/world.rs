@@ -34,7 +34,7 @@ pub struct Came {
 impl Came {
     /// The most that the gate thought the call may cost; `None` where it said that nothing bounds it, or measured nothing.
     pub fn upper(&self) -> Option<Neurons> {
-        self.facts.estimate.and_then(|estimate| Option::from(estimate.upper))
+        self.facts.estimate.and_then(|estimate| estimate.upper)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The vendor's replies on OpenAI's routes differ from OpenAI's in many small things, and with each model in others: usage in
 //! every chunk, a closing chunk of the vendor's own, content that is an object, refusals in an envelope. A call that came to
-//! [`Face::OpenAi`] has its reply mended here, outside all that keeps or counts; on the vendor's own paths every byte passes
+//! [`Face::OpenAi`](crate::openai::Face::OpenAi) has its reply mended here, outside all that keeps or counts; on the vendor's own paths every byte passes
 //! as it came.
 //!
 //! A stream's event is passed on as soon as it is whole; one that needs no mending is neither copied nor, where it is like the

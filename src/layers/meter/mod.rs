@@ -78,7 +78,7 @@ use crate::vendor_error::VendorError;
 #[non_exhaustive]
 pub struct MeterLayer {
     /// What the replies that are taken in may fill, with all else that counts there. Where it is full, a reply that is over
-    /// [`SMALL_BYTES`] passes piece by piece.
+    /// [`SMALL_BYTES`](crate::memory::SMALL_BYTES) passes piece by piece.
     pub memory: Memory,
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Rate {
 /// What was taken lately. Times are nanoseconds on the layer's own clock.
 #[derive(Clone, Copy, Debug)]
 // There is one for each account and model: without padding a lane is 8 bytes smaller.
-#[repr(packed(4))]
+#[repr(C, packed(4))]
 pub(super) struct Window {
     /// What closed cells hold, in parts of [`Rate::part`].
     cells: [u16; CELLS],
@@ -334,7 +334,7 @@ impl Window {
     pub(super) fn turn_after(&self, rate: Rate, cap: u32, units: u32, before: u32, now: u64) -> u64 {
         let units = units.clamp(1, cap);
         let a_window = cap / units;
-        let mut window = self.clone();
+        let mut window = *self;
         let turn = window.follow(rate, cap, units, before % a_window + 1, now);
         turn.saturating_add(u64::from(before / a_window) * (rate.nanos() + 2 * rate.margin()))
     }
@@ -345,7 +345,7 @@ impl Window {
             return self.turn_after(rate, cap, units, before, now);
         }
         let units = units.clamp(1, cap);
-        let (mut window, mut turn) = (self.clone(), now);
+        let (mut window, mut turn) = (*self, now);
         if before > 0 {
             // More of them than a window has are too far off to be told apart.
             turn = window.follow(rate, cap, units, before.min(cap / units), now);
@@ -554,7 +554,7 @@ mod tests {
             }
             window.respread(rate, limit, at);
             let step = rate.nanos() / 20_000;
-            let turns = turns(window.clone(), rate, 1, nth.min(limit as usize), at, step);
+            let turns = turns(window, rate, 1, nth.min(limit as usize), at, step);
             for (n, turn) in turns.iter().enumerate() {
                 let told = window.turn_after(rate, limit, 1, n as u32, at);
                 let off = told.abs_diff(*turn);
