@@ -67,6 +67,8 @@ const TOLERANCE: f64 = 0.01;
 const MARKS_A_LOOK: u32 = 10;
 /// And so many while the books settle.
 const MARKS_A_LAG: u32 = 1000;
+/// A mark that is set later than this after its second, as on a machine that is busy, is set at the next second instead.
+const MOST_LATE: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -87,7 +89,12 @@ impl AccountWatch {
         let mut day = self.first_day().await;
         let (mut failures, mut next_look) = (0, Instant::now());
         loop {
-            day.add(self.mark());
+            let mark = self.mark();
+            // What ran here since the second that the mark is for is not in the books of it, and would count as less spent elsewhere.
+            let is_late = since_whole_second(SystemTime::now()) > MOST_LATE;
+            if !is_late || day.marks.is_empty() {
+                day.add(mark);
+            }
             // Not by the wall clock: one that is set back would hold the next look up.
             if Instant::now() >= next_look {
                 failures = match self.look(&day).await {
@@ -102,7 +109,8 @@ impl AccountWatch {
                 next_look = Instant::now() + pause(self.every, failures);
                 day.forget(self.lag);
             }
-            tokio::time::sleep(until_next_mark(SystemTime::now(), between_marks)).await;
+            let between = if is_late { SECOND } else { between_marks };
+            tokio::time::sleep(until_next_mark(SystemTime::now(), between)).await;
         }
     }
 
@@ -232,6 +240,10 @@ fn millis(at: SystemTime) -> u64 {
 
 fn whole_second(at: SystemTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(millis(at) / 1000)
+}
+
+fn since_whole_second(at: SystemTime) -> Duration {
+    at.duration_since(whole_second(at)).unwrap_or_default()
 }
 
 fn midnight(at: SystemTime) -> SystemTime {
