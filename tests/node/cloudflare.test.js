@@ -72,10 +72,10 @@ test("errors are the client's own kinds, with the vendor's code", async () => {
 });
 
 test("the gate's own errors have the same form", async () => {
-  const headers = { "cf-aig-max-attempts": "many" };
-  await assert.rejects(client.ai.run(LLAMA, { account_id, prompt: "x" }, { headers }), (error) => {
+  const nameless = client.post(`/accounts/${account_id}/ai/run`, { body: { prompt: "x" } });
+  await assert.rejects(nameless, (error) => {
     assert.ok(error instanceof Cloudflare.BadRequestError, error.constructor.name);
-    assert.match(error.errors[0].message, /cf-aig-max-attempts/);
+    assert.match(error.errors[0].message, /no model is named/);
     return true;
   });
 });
