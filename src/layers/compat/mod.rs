@@ -81,7 +81,7 @@ use crate::headers::is_json;
 use crate::memory::{Memory, SMALL_BYTES, Share};
 use crate::openai::object::Object;
 use crate::openai::{self, Answer, Settings, completions};
-use crate::vendor_error::VendorError;
+use crate::vendor_error::{Meaning, VendorError};
 
 /// Applies [`Compat`].
 #[derive(Clone, Debug, Default)]
@@ -190,7 +190,9 @@ impl Mending {
             // Upstream is asked for none; what comes in one all the same cannot be read.
             return Ok(reply);
         }
-        let is_refusal = !reply.status().is_success() || reply.extensions().get::<VendorError>().is_some();
+        // A response that ran into its limit is OpenAI's `incomplete`, and no error to a client.
+        let told = reply.extensions().get::<VendorError>().filter(|error| error.meaning != Meaning::Incomplete);
+        let is_refusal = !reply.status().is_success() || told.is_some();
         let (head, body) = reply.into_parts();
         if is_stream && !is_refusal {
             return Ok(Reply::from_parts(without_length(head), self.stream(body)));
