@@ -215,7 +215,8 @@ impl Mending {
             return Ok(Reply::from_parts(head, body));
         }
         let whole = take_in(body, &self.memory).await?;
-        if is_refusal || is_json && VendorError::in_event(&whole.bytes).is_some() {
+        let is_error = |error: &VendorError| error.meaning != Meaning::Incomplete;
+        if is_refusal || is_json && VendorError::in_event(&whole.bytes).as_ref().is_some_and(is_error) {
             return Ok(errors::reply(head, &whole.bytes, self.settings.budget_status));
         }
         if !self.answer.is_made() {
