@@ -57,7 +57,7 @@ impl Length {
     }
 }
 
-/// How long the sound in these bytes lasts. All of them are looked at: some 5 ms for a megabyte.
+/// How long the sound in these bytes lasts. All of them are looked at: 0.2 to 2.4 ms for a megabyte.
 pub fn measure(bytes: &[u8]) -> Length {
     let known = match bytes {
         [b'R', b'I', b'F', b'F', ..] | [b'R', b'F', b'6', b'4', ..] | [b'B', b'W', b'6', b'4', ..] => wave::riff(bytes),
