@@ -112,7 +112,7 @@ impl Learned {
         table.times_millionths(self.0.likely.0.load(Ordering::Relaxed))
     }
 
-    /// The most that will be charged for it, as far as the latest calls tell.
+    /// The most that will be charged for it, as far as the latest calls tell; never less than the table has.
     pub fn upper(&self, table: Neurons) -> Neurons {
         // A figure is rounded to a micro-neuron, and may have been rounded up.
         let rounding = Neurons::from_micro(u64::from(self.0.upper.get() != 1.0));
@@ -127,7 +127,8 @@ impl State {
         match all.agreed() {
             Some(ratio) => {
                 self.likely.set(ratio);
-                self.upper.set(ratio.max(all.dearest_of_two));
+                // A price that is learned as lower rests on rounded figures, so a bound keeps to the table.
+                self.upper.set(ratio.max(all.dearest_of_two).max(1.0));
             }
             None => self.upper.set(all.dearest_of_two.max(self.likely.get()).max(1.0)),
         }

