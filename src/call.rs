@@ -14,8 +14,9 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::audio::Length;
-use crate::catalogue::{Model, Task, Text};
+use crate::catalogue::{Model, Text};
 use crate::departure::Departure;
+pub use crate::endpoint::Endpoint;
 use crate::openai::Face;
 use crate::peer::Peer;
 use crate::receipt::Receipt;
@@ -92,23 +93,6 @@ pub enum Credentials {
     Client,
     /// The gate's own tokens, where it has any, in the place of what the client sent.
     Gate,
-}
-
-/// The form of a request, which is also the form of its reply and of its errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Endpoint {
-    /// `…/ai/run`: the vendor's own form.
-    Run,
-    /// `…/v1/chat/completions`.
-    ChatCompletions,
-    /// `…/v1/embeddings`.
-    Embeddings,
-    /// `…/v1/responses`.
-    Responses,
-    /// `…/v1/messages`: Anthropic's form.
-    Messages,
 }
 
 /// The parts of the HTTP request that are handed on.
@@ -447,35 +431,6 @@ impl Side {
             given: self.given.max(other.given),
             or_default: self.is_by_default() || other.is_by_default(),
             or_most: self.or_most || other.or_most,
-        }
-    }
-}
-
-// === impl Endpoint ===
-
-impl Endpoint {
-    /// Errors are wrapped in Cloudflare's envelope; else they have OpenAI's form.
-    pub fn is_native(self) -> bool {
-        self == Self::Run
-    }
-
-    /// What a model in no table probably does, asked this way.
-    pub fn guess(self) -> Task {
-        match self {
-            Self::Run => Task::Unknown,
-            Self::ChatCompletions | Self::Responses | Self::Messages => Task::TextGeneration,
-            Self::Embeddings => Task::TextEmbeddings,
-        }
-    }
-
-    /// Its name in the records.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Run => "run",
-            Self::ChatCompletions => "chat/completions",
-            Self::Embeddings => "embeddings",
-            Self::Responses => "responses",
-            Self::Messages => "messages",
         }
     }
 }

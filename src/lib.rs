@@ -73,6 +73,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod client;
 pub mod departure;
+mod endpoint;
 mod error;
 pub mod estimate;
 pub mod gateway;

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::call::Endpoint;
 use crate::catalogue::Model;
+use crate::endpoint::Endpoint;
 use crate::neurons::Neurons;
 use crate::payload::{Collect, Payload};
 use crate::usage::Usage;

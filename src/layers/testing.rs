@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -115,4 +116,19 @@ pub(crate) fn refusal(status: u16, code: Option<u32>) -> Reply {
     *reply.status_mut() = status;
     reply.extensions_mut().insert(error);
     reply
+}
+
+/// Where each version's files are: those that releases left in `tests/data/kept/VERSION`, and `this` one's, which are kept there
+/// too where `TOLLGATE_KEEP` is set.
+pub(crate) fn versions(this: &Path) -> Vec<PathBuf> {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/kept");
+    let files = |place: &Path| std::fs::read_dir(place).unwrap().map(|file| file.unwrap().path()).collect::<Vec<_>>();
+    if std::env::var_os("TOLLGATE_KEEP").is_some() {
+        let place = kept.join(env!("CARGO_PKG_VERSION"));
+        std::fs::create_dir_all(&place).unwrap();
+        for file in files(this) {
+            std::fs::copy(&file, place.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    files(&kept).into_iter().chain([this.to_owned()]).collect()
 }

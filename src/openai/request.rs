@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::Answer;
 use crate::Error;
-use crate::call::Endpoint;
+use crate::endpoint::Endpoint;
 
 /// The fields that the reply's form depends on.
 #[derive(Deserialize)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::object::Object;
 use super::{Answer, completions, images, moderations, rerank, speech, transcriptions};
 use crate::Error;
-use crate::call::Endpoint;
+use crate::endpoint::Endpoint;
 
 /// A route of the gate's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

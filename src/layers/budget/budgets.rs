@@ -243,7 +243,7 @@ impl Budgets {
         let held = self.tables.iter().map(|table| &table.rule.rule).find(|rule| may_refuse(rule));
         match (held, self.settings.unpriced) {
             (Some(rule), Unpriced::Refuse) => {
-                let error = unbounded::error(call, rule, &self.settings);
+                let error = unbounded::error(call, rule, self.settings.clamp_max_tokens);
                 Err(Refusal { error, instead: self.instead(rule) })
             }
             (Some(_), Unpriced::AtMost(neurons)) => Ok(neurons),
@@ -348,7 +348,7 @@ impl Budgets {
         let left = state.left(&rule.rule);
         let resets = state.free_at(&rule.rule, needed).map(|at| Duration::from_millis(at.saturating_sub(now.wall)));
         drop(state);
-        let hint = unbounded::limit_hint(call, &self.settings).unwrap_or_default();
+        let hint = unbounded::limit_hint(call, self.settings.clamp_max_tokens).unwrap_or_default();
         let error = Error::BudgetExceeded {
             budget: rule.rule.name.clone(),
             limit: rule.rule.limit,

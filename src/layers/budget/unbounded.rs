@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::budgets::Settings;
 use super::rule::{Amount, Rule};
 use crate::Error;
 use crate::call::Call;
@@ -25,16 +24,15 @@ pub enum Unpriced {
     AtMost(Neurons),
 }
 
-/// The refusal, with what to add to the request or to the config.
-pub(super) fn error(call: &Call, rule: &Rule, settings: &Settings) -> Error {
+/// The refusal, with what to add to the request or to the config. `is_clamped`: the gate writes limits into requests.
+pub(super) fn error(call: &Call, rule: &Rule, is_clamped: bool) -> Error {
     let model = &*call.model.id;
     let entry = format!("[models.\"{model}\"]");
     let otherwise =
         "or set [reservations] unpriced to \"allow\", or to what such a call is to reserve, such as \"50 neurons\"";
     let mend = match unbounded(call) {
         Some(Unbounded::Answer) => {
-            let clamp =
-                if settings.clamp_max_tokens { "" } else { ", or set clamp_max_tokens = true in [reservations]" };
+            let clamp = if is_clamped { "" } else { ", or set clamp_max_tokens = true in [reservations]" };
             format!(
                 "give max_tokens as a positive whole number{clamp}, or add `context` or `max_output_tokens` to {entry}, {otherwise}"
             )
@@ -54,8 +52,8 @@ pub(super) fn error(call: &Call, rule: &Rule, settings: &Settings) -> Error {
 }
 
 /// For a call that may use its model's whole window because it names no limit.
-pub(super) fn limit_hint(call: &Call, settings: &Settings) -> Option<String> {
-    let window = call.model.context.filter(|_| !settings.clamp_max_tokens && is_unlimited(call))?;
+pub(super) fn limit_hint(call: &Call, is_clamped: bool) -> Option<String> {
+    let window = call.model.context.filter(|_| !is_clamped && is_unlimited(call))?;
     Some(format!(
         "without a limit an answer may have all of the model's window of {window} tokens: give max_tokens, or set \
          clamp_max_tokens = true in [reservations]; "

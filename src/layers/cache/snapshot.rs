@@ -258,13 +258,8 @@ fn header((name, value): (String, String)) -> Option<(HeaderName, HeaderValue)> 
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
-
-    fn places() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/kept")
-    }
+    use crate::layers::testing::versions;
 
     /// A reply and a vector, `bytes` long each, which are kept for centuries.
     fn entries(bytes: usize) -> [(Key, Entry); 2] {
@@ -282,16 +277,6 @@ mod tests {
             };
             (Key([key; 32]), entry)
         })
-    }
-
-    #[test]
-    #[ignore = "writes into tests/data"]
-    fn write_the_files_of_this_version() {
-        let place = places().join(env!("CARGO_PKG_VERSION"));
-        std::fs::create_dir_all(&place).unwrap();
-        let store = Store::new(1 << 20);
-        entries(100).into_iter().for_each(|(key, entry)| store.keep(key, entry));
-        save(&store, &place.join("cache")).unwrap();
     }
 
     #[test]
@@ -331,9 +316,12 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_of_every_earlier_version_is_read() {
-        for version in std::fs::read_dir(places()).unwrap() {
-            let version = version.unwrap().path();
+    fn the_cache_of_this_and_every_earlier_version_is_read() {
+        let this = tempfile::tempdir().unwrap();
+        let store = Store::new(1 << 20);
+        entries(100).into_iter().for_each(|(key, entry)| store.keep(key, entry));
+        save(&store, &this.path().join("cache")).unwrap();
+        for version in versions(this.path()) {
             let store = Store::new(1 << 20);
             assert_eq!(load(&store, &version.join("cache")).unwrap(), 2, "{version:?}");
             for (key, entry) in entries(100) {

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use memchr::memmem;
 
 use super::count::Count;
-use super::json::Reading;
 use super::media::{self, MediaKind};
+use super::reading::Reading;
 use super::scope::{Limit, Measure, Scope, Totals};
 use crate::json::{Fields, Quoted};
 

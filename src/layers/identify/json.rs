@@ -1,69 +1,47 @@
 //! What a JSON body asks for: read in one pass, without building a tree.
 
-use std::ops::Range;
-
 use super::count::Count;
 use super::form;
 use super::media::{self, MediaKind};
+use super::reading::Reading;
 use super::scope::{Form, Limit, Measure, Scope, Totals};
 use crate::call::{Ask, Endpoint};
 use crate::catalogue::Text;
 use crate::json::{Broken, Kind, Quoted, Walk, growth};
-
-/// What was read of a body.
-#[derive(Debug, Default)]
-pub(super) struct Reading {
-    pub(super) ask: Ask,
-    pub(super) stream: bool,
-    /// The model's name and where it stands, quotes included.
-    pub(super) model: Option<(String, Range<usize>)>,
-    /// Where it is no JSON any more.
-    pub(super) broken: Option<Broken>,
-    /// Something stands behind the object, so that `JSON.parse` refuses all of it.
-    pub(super) has_more: bool,
-}
 
 /// Within this many values that hold others, text is told from pictures; below it everything is text.
 const MAX_DEPTH: u8 = 48;
 /// Objects that wrap a model's inputs: the body, its `input`, its `requests`.
 const MAX_WRAPPERS: u8 = 4;
 
-impl Reading {
-    /// Reads a JSON object. Fields it does not know are the vendor's business; what cannot be read counts as the dearest that
-    /// it may be.
-    pub(super) fn json(body: &[u8], endpoint: Endpoint) -> Self {
-        let mut reading = Self::default();
-        reading.ask.reach.is_chat = matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Messages);
-        let mut reader = Reader { reading: &mut reading, walk: Walk::new(body), endpoint, request_id: None };
-        let read = reader.body();
-        let (end, request_id) = (reader.walk.at(), reader.request_id);
-        match read {
-            Ok((totals, asks_more)) => {
-                reading.set(totals);
-                reading.ask.poll_of = request_id.filter(|_| !asks_more);
-            }
-            Err(broken) => {
-                reading.set(Totals::UNREAD);
-                reading.ask.reach.is_unread = true;
-                reading.broken = Some(broken);
-            }
+/// Reads a JSON object. Fields it does not know are the vendor's business; what cannot be read counts as the dearest that
+/// it may be.
+pub(super) fn read(body: &[u8], endpoint: Endpoint) -> Reading {
+    let mut reading = Reading::default();
+    reading.ask.reach.is_chat = matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Messages);
+    let mut reader = Reader { reading: &mut reading, walk: Walk::new(body), endpoint, request_id: None };
+    let read = reader.body();
+    let (end, request_id) = (reader.walk.at(), reader.request_id);
+    match read {
+        Ok((totals, asks_more)) => {
+            reading.set(totals);
+            reading.ask.poll_of = request_id.filter(|_| !asks_more);
         }
-        let more = &body[end.min(body.len())..];
-        reading.has_more = !more.trim_ascii().is_empty();
-        let reach = &mut reading.ask.reach;
-        reach.other_text_bytes += more.len() as u64;
-        if std::str::from_utf8(body).is_err() {
-            // Each byte that is no UTF-8 becomes a character of three bytes.
-            reach.other_text_bytes += 2 * body.iter().filter(|byte| !byte.is_ascii()).count() as u64;
+        Err(broken) => {
+            reading.set(Totals::UNREAD);
+            reading.ask.reach.is_unread = true;
+            reading.broken = Some(broken);
         }
-        reading
     }
-
-    /// Takes the dearest readings of all that there is.
-    pub(super) fn set(&mut self, totals: Totals) {
-        let ask = &mut self.ask;
-        (ask.reach.output, ask.reach.image, ask.reach.requests) = (totals.output, totals.image, totals.requests);
+    let more = &body[end.min(body.len())..];
+    reading.has_more = !more.trim_ascii().is_empty();
+    let reach = &mut reading.ask.reach;
+    reach.other_text_bytes += more.len() as u64;
+    if std::str::from_utf8(body).is_err() {
+        // Each byte that is no UTF-8 becomes a character of three bytes.
+        reach.other_text_bytes += 2 * body.iter().filter(|byte| !byte.is_ascii()).count() as u64;
     }
+    reading
 }
 
 struct Reader<'r, 'b> {
@@ -413,7 +391,7 @@ mod tests {
     use crate::receipt::Estimate;
 
     fn read(body: &str) -> Reading {
-        Reading::json(body.as_bytes(), Endpoint::Run)
+        super::read(body.as_bytes(), Endpoint::Run)
     }
 
     fn upper(body: &str) -> Neurons {
@@ -499,7 +477,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_object_is_read_and_a_model_stands_where_it_says(body in bodies(), cut in 0usize..400) {
-            let _ = Reading::json(&body.as_bytes()[..cut.min(body.len())], Endpoint::Run);
+            let _ = super::read(&body.as_bytes()[..cut.min(body.len())], Endpoint::Run);
             let reading = read(&body);
             prop_assert_eq!(reading.broken.is_none(), body.starts_with('{'));
             if let Some((name, place)) = reading.model {
@@ -509,7 +487,7 @@ mod tests {
 
         #[test]
         fn no_bytes_break_it(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Reading::json(&bytes, Endpoint::Run);
+            let _ = super::read(&bytes, Endpoint::Run);
         }
     }
 }

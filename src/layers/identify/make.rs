@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::header;
 
 use super::encoding::Content;
-use super::json::Reading;
 use super::pass::Payer;
 use super::read::{asks_for_queue, malformed, read, unread};
+use super::reading::Reading;
 use super::short::{self, Told};
 use super::{Arrived, Settings, model};
 use crate::Error;

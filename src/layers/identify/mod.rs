@@ -53,6 +53,7 @@ mod paced;
 mod pass;
 mod path;
 mod read;
+mod reading;
 mod reply;
 mod route;
 mod scope;
@@ -293,28 +294,14 @@ where
             let answer = short::models(&self.settings, wanted, &head.method, &mut head.headers);
             return answer.unwrap_or_else(|error| refuse(error, false));
         }
-        if let Some(route) = openai::Route::of(path.decoded()) {
-            let target = Target { account: None, endpoint: route.endpoint(), model: None };
-            let Self { settings, inner, .. } = self;
-            let arrived = Arrived {
-                target,
-                route: Some(route),
-                own: None,
-                asked: None,
-                method: head.method,
-                query: head.uri.query(),
-                headers: head.headers,
-                peer: head.extensions.get().copied(),
-                reader: head.extensions.remove(),
-            };
-            return answer_call(settings, inner, arrived, body).await;
-        }
-        match Route::of(path.decoded()) {
+        let short = openai::Route::of(path.decoded());
+        let target = short.map(|route| Target { account: None, endpoint: route.endpoint(), model: None });
+        match target.map_or_else(|| Route::of(path.decoded()), Route::Call) {
             Route::Call(target) => {
                 let Self { settings, inner, .. } = self;
                 let arrived = Arrived {
                     target,
-                    route: None,
+                    route: short,
                     own: None,
                     asked: None,
                     method: head.method,

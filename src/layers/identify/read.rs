@@ -1,8 +1,9 @@
 //! Which form a body has, and what it asks for.
 
 use super::form;
-use super::json::Reading;
+use super::json;
 use super::media::{self, MediaKind};
+use super::reading::Reading;
 use super::scope::Totals;
 use crate::Error;
 use crate::call::{Ask, Endpoint};
@@ -26,7 +27,7 @@ pub(super) fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Readi
     let is_media = begins("image/") || begins("audio/") || begins("video/");
     let is_json = is_json(content_type);
     if !endpoint.is_native() || !is_media && (is_json || looks_json(body)) {
-        let mut reading = Reading::json(body, endpoint);
+        let mut reading = json::read(body, endpoint);
         if (reading.broken.is_some() || reading.has_more) && endpoint.is_native() && !is_json {
             // It only looked like JSON, as samples of a sound may.
             raw(&mut reading.ask, body);

@@ -77,7 +77,8 @@ impl Metered {
         Self { inner: Resumed::new(opening), reader, head, has_ended: false, call: Some(call) }
     }
 
-    /// Whoever else holds the receipt, such as the cache, learns at once that the reply has ended by its own word.
+    /// Notes on the receipt that the reply has said its own end, so that the cache, which holds the receipt too, learns of it at
+    /// once.
     fn note_ending(&mut self) {
         let ending = self.reader.ending();
         if ending == Ending::Open || std::mem::replace(&mut self.has_ended, true) {

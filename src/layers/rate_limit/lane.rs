@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::bound::Bound;
 use super::pace::Pace;
+use super::permit::Permit;
 use super::promises::Promises;
 use super::queue::{Had, Queue, State, Ticket, Waiter};
 use super::refusal::{By, Held, Refusal, Why};
 use super::swept::Swept;
-use super::window::{Rate, Taken};
+use super::window::Rate;
 use crate::catalogue::Slot;
 
 /// The state of one limit. What only busy or refused models need lies apart, for there may be very many.
@@ -63,16 +64,6 @@ pub(super) struct Ask {
     pub(super) tokens: u32,
     /// The key's own limits.
     pub(super) own: Rates,
-}
-
-/// What a call took.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Permit {
-    caller: u64,
-    requests: Taken,
-    tokens: Option<Taken>,
-    own_requests: Option<Taken>,
-    own_tokens: Option<Taken>,
 }
 
 /// A lane's answer.
@@ -597,14 +588,6 @@ impl More {
             && self.pace.share(rate, now) >= 1.0
             && self.tokens.as_mut().is_none_or(|bound| bound.is_idle(now))
             && self.callers.as_ref().is_none_or(|callers| callers.len() == 0)
-    }
-}
-
-// === impl Permit ===
-
-impl Permit {
-    pub(super) fn counts_tokens(&self) -> bool {
-        self.tokens.is_some() || self.own_tokens.is_some()
     }
 }
 

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::caller::caller;
-use super::lane::{Answer, Ask, Bounds, Lane, Permit, Rates};
+use super::lane::{Answer, Ask, Bounds, Lane, Rates};
+use super::permit::Permit;
 use super::queue::{Ticket, Waiter};
 use super::refusal::{Refusal, Why};
 use super::swept::Swept;

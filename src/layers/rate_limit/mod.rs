@@ -65,6 +65,7 @@ mod caller;
 mod lane;
 mod limits;
 mod pace;
+mod permit;
 mod place;
 mod promises;
 mod queue;
@@ -82,8 +83,9 @@ use std::time::Duration;
 use tower::{Layer, Service};
 
 pub use self::caller::FairBy;
-use self::lane::{Answer, Permit};
+use self::lane::Answer;
 use self::limits::{Limits, Request, Shared};
+use self::permit::Permit;
 use self::place::Place;
 use self::refusal::Refusal;
 use super::retry::retry_after;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::time::sleep_until;
 
-use super::lane::Permit;
 use super::limits::{Request, Shared};
+use super::permit::Permit;
 use super::queue::{State, Ticket, Waiter};
 use super::refusal::Refusal;
 

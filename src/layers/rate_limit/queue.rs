@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::lane::Permit;
+use super::permit::Permit;
 
 /// Everyone who waits for one model of one account.
 #[derive(Debug, Default)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::error::RecordsError;
 use super::{Shared, schema};
 
 /// A loss of power costs what was settled since.
@@ -19,7 +20,7 @@ const EVERY: Duration = Duration::from_secs(2);
 const PASSES: usize = 8;
 
 /// Starts the thread; it ends when it is told to stop and unparked.
-pub(super) fn start(path: &Path, shared: Arc<Shared>) -> Result<JoinHandle<()>, schema::RecordsError> {
+pub(super) fn start(path: &Path, shared: Arc<Shared>) -> Result<JoinHandle<()>, RecordsError> {
     let connection = schema::open_to_read(path)?;
     Ok(std::thread::Builder::new().name("checkpoints".into()).spawn(move || run(&connection, &shared))?)
 }

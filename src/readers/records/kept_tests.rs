@@ -1,9 +1,9 @@
 //! Files of earlier versions, as their releases left them, are opened by this one.
 //!
-//! `tests/data/kept/VERSION/` has one of each. Before a release, the files of its version are made by
-//! `cargo test --lib write_the_files_of_this_version -- --ignored`.
+//! `tests/data/kept/VERSION/` has one of each. Before a release, the files of its version are kept by
+//! `TOLLGATE_KEEP=1 cargo test --lib of_this_and_every_earlier_version`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use super::*;
 use crate::call::Call;
 use crate::catalogue::Catalogue;
 use crate::layers::budget::{self, Budgets, Clock, Period, Rule};
-use crate::layers::testing::{LLAMA, call_read_by};
+use crate::layers::testing::{LLAMA, call_read_by, versions};
 use crate::neurons::Neurons;
 use crate::payload::{Part, Payload};
 use crate::receipt::{CallId, Cost, Outcome, Reader, Readers, Source};
@@ -27,10 +27,6 @@ impl Clock for Watch {
 /// A moment of the month in which the budget of these files was spent.
 const THEN_MS: u64 = 1_795_000_000_000;
 
-fn places() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/kept")
-}
-
 fn budgets(records: &Arc<Records>) -> Budgets {
     let ledger = Some(records.clone() as Arc<dyn Ledger>);
     let mut settings =
@@ -45,11 +41,8 @@ fn settings(path: &Path) -> Settings {
     Settings { path: path.to_owned(), retention, ..Settings::default() }
 }
 
-#[tokio::test]
-#[ignore = "writes into tests/data"]
-async fn write_the_files_of_this_version() {
-    let place = places().join(env!("CARGO_PKG_VERSION"));
-    std::fs::create_dir_all(&place).unwrap();
+/// Writes the files of this version.
+async fn write(place: &Path) {
     let path = place.join("tollgate.db");
     let records = Records::open(settings(&path)).unwrap();
     let budgets = budgets(&records);
@@ -69,10 +62,11 @@ async fn write_the_files_of_this_version() {
     std::fs::remove_file(place.join("tollgate.db-lock")).unwrap_or_default();
 }
 
-#[test]
-fn the_records_and_leases_of_every_earlier_version_are_read() {
-    for version in std::fs::read_dir(places()).unwrap() {
-        let version = version.unwrap().path();
+#[tokio::test]
+async fn the_records_and_leases_of_this_and_every_earlier_version_are_read() {
+    let this = tempfile::tempdir().unwrap();
+    write(this.path()).await;
+    for version in versions(this.path()) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tollgate.db");
         std::fs::copy(version.join("tollgate.db"), &path).unwrap();

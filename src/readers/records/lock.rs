@@ -10,7 +10,7 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
-use super::schema::RecordsError;
+use super::error::RecordsError;
 
 /// Nobody else writes the file while this is held.
 ///

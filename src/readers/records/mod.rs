@@ -27,6 +27,7 @@
 
 mod books;
 mod checkpoints;
+mod error;
 #[cfg(test)]
 mod file_tests;
 #[cfg(test)]
@@ -49,9 +50,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub use self::error::RecordsError;
 pub use self::query::{Archive, Filter, Moment, Record};
 use self::row::Row;
-pub use self::schema::RecordsError;
 pub use self::usage::{Group, Usage};
 use crate::layers::budget::{Bucket, Lease, Ledger, LedgerError};
 use crate::receipt::{Facts, Reader};

@@ -6,7 +6,8 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde::Serialize;
 
-use super::schema::{self, RecordsError};
+use super::error::RecordsError;
+use super::schema;
 use crate::neurons::Neurons;
 use crate::payload::{Part, Payload};
 use crate::receipt::CallId;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::error::RecordsError;
 use super::lock::Lock;
 
 /// A record a call, in the order of time, for that is the order of their ids. Money is micro-neurons, times are
@@ -77,35 +78,6 @@ const PAGE_BYTES: i64 = 4096;
 const MAX_REMADE_PAGES: i64 = 16_384;
 /// Someone else's lock is waited for no longer; then the write is tried again later.
 const BUSY: Duration = Duration::from_millis(200);
-
-/// Why there are no records.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RecordsError {
-    /// The database cannot be opened or read.
-    #[error("the records in {path}: {why}; check that the file can be written and is a Tollgate database")]
-    Database {
-        /// Where it is.
-        path: String,
-        /// What SQLite says.
-        why: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A later version wrote it.
-    #[error("the records in {path} were written by a later version of Tollgate; set [records] path to another file")]
-    Later {
-        /// Where it is.
-        path: String,
-    },
-    /// Another process writes it.
-    #[error("the records in {path} are another sidecar's; set [records] path to a file of its own")]
-    Taken {
-        /// Where it is.
-        path: String,
-    },
-    /// The system refuses a thread or a file.
-    #[error("the records cannot be kept: {0}")]
-    System(#[from] std::io::Error),
-}
 
 /// For writing, as long as the lock is kept. The file and its log together are to stay under so many bytes.
 pub(super) fn open(path: &Path, max_bytes: u64) -> Result<(Connection, Lock), RecordsError> {

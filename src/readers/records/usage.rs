@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 use rusqlite::{Row, params};
 use serde::Serialize;
 
+use super::error::RecordsError;
 use super::query::Archive;
-use super::schema::RecordsError;
 use crate::neurons::Neurons;
 use crate::vendor::Sums;
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, params};
 
+use super::error::RecordsError;
 use super::lock::Lock;
 use super::row::{self, DAY_MS, Row};
 use super::{Settings, Shared, books, checkpoints, schema};
@@ -311,7 +312,7 @@ pub(super) fn start(
     settings: Settings,
     rows: Receiver<Row>,
     shared: Arc<Shared>,
-) -> Result<std::thread::JoinHandle<()>, schema::RecordsError> {
+) -> Result<std::thread::JoinHandle<()>, RecordsError> {
     let path: PathBuf = settings.path.clone();
     let opened = schema::open(&path, settings.max_bytes)?;
     let writer = Writer::new(settings, opened, rows, shared.clone());

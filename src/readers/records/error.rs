@@ -1,0 +1,30 @@
+//! What may be wrong with the records' file.
+
+/// Why there are no records.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordsError {
+    /// The database cannot be opened or read.
+    #[error("the records in {path}: {why}; check that the file can be written and is a Tollgate database")]
+    Database {
+        /// Where it is.
+        path: String,
+        /// What SQLite says.
+        why: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A later version wrote it.
+    #[error("the records in {path} were written by a later version of Tollgate; set [records] path to another file")]
+    Later {
+        /// Where it is.
+        path: String,
+    },
+    /// Another process writes it.
+    #[error("the records in {path} are another sidecar's; set [records] path to a file of its own")]
+    Taken {
+        /// Where it is.
+        path: String,
+    },
+    /// The system refuses a thread or a file.
+    #[error("the records cannot be kept: {0}")]
+    System(#[from] std::io::Error),
+}
