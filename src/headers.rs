@@ -14,6 +14,12 @@ pub(crate) const CF_AIG_CACHE_STATUS: HeaderName = HeaderName::from_static("cf-a
 pub(crate) const CF_AIG_LOG_ID: HeaderName = HeaderName::from_static("cf-aig-log-id");
 /// Names an AI Gateway of the client's, which the request's other `cf-aig-*` headers are then meant for.
 pub(crate) const GATEWAY_ID: HeaderName = HeaderName::from_static("cf-aig-gateway-id");
+/// The token for an AI Gateway itself, beside the one for the models behind it.
+pub(crate) const CF_AIG_AUTHORIZATION: HeaderName = HeaderName::from_static("cf-aig-authorization");
+/// Whose global key `x-auth-key` is: what vouches for a client without a token.
+pub(crate) const X_AUTH_EMAIL: HeaderName = HeaderName::from_static("x-auth-email");
+pub(crate) const X_AUTH_KEY: HeaderName = HeaderName::from_static("x-auth-key");
+pub(crate) const X_AUTH_USER_SERVICE_KEY: HeaderName = HeaderName::from_static("x-auth-user-service-key");
 /// The cost, where it is known before the body starts.
 pub(crate) const X_TOLLGATE_NEURONS: HeaderName = HeaderName::from_static("x-tollgate-neurons");
 /// The same in US dollars.

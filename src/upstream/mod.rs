@@ -32,7 +32,9 @@ use crate::Error;
 use crate::body::Body;
 use crate::call::{Call, Credentials, Endpoint};
 use crate::departure::Departure;
-use crate::headers::{GATEWAY_ID, strip_hop_by_hop};
+use crate::headers::{
+    CF_AIG_AUTHORIZATION, GATEWAY_ID, X_AUTH_EMAIL, X_AUTH_KEY, X_AUTH_USER_SERVICE_KEY, strip_hop_by_hop,
+};
 use crate::layers::{Reply, ReplyFuture};
 
 pub use around::Around;
@@ -191,7 +193,7 @@ impl Target {
         if call.credentials == Credentials::Gate {
             self.sign(&mut headers);
             if let (Some(token), Some(_)) = (&self.gateway_token, &self.gateway) {
-                headers.insert("cf-aig-authorization", token.clone());
+                headers.insert(CF_AIG_AUTHORIZATION, token.clone());
             }
         }
         headers
@@ -210,7 +212,7 @@ impl Target {
     /// The gate's own token in the place of whatever the client sent to vouch for itself.
     fn sign(&self, headers: &mut HeaderMap) {
         if let Some(token) = &self.token {
-            for name in ["x-auth-email", "x-auth-key", "x-auth-user-service-key"] {
+            for name in [X_AUTH_EMAIL, X_AUTH_KEY, X_AUTH_USER_SERVICE_KEY] {
                 headers.remove(name);
             }
             headers.insert(header::AUTHORIZATION, token.clone());

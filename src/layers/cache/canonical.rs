@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 
 /// The canonical form; `None` where it is no JSON object.
 pub(super) fn json(body: &[u8]) -> Option<Vec<u8>> {
-    let mut writer = Writer { text: body, at: 0, out: Vec::with_capacity(body.len()), fields: Vec::new() };
+    let mut writer =
+        Writer { text: body, at: 0, out: Vec::with_capacity(body.len()), fields: Vec::new(), unsorted: Vec::new() };
     if writer.next()? != b'{' {
         return None;
     }
@@ -40,6 +41,8 @@ struct Writer<'a> {
     out: Vec<u8>,
     /// Of the objects that are open, innermost last: where each field stands in `out`.
     fields: Vec<Field>,
+    /// An object as it was written, while it is written again in order.
+    unsorted: Vec<u8>,
 }
 
 #[derive(Clone)]
@@ -117,12 +120,14 @@ impl Writer<'_> {
             return;
         }
         fields.sort_by(|a, b| out[a.key.clone()].cmp(&out[b.key.clone()]));
-        let written = out.split_off(begun);
+        self.unsorted.clear();
+        self.unsorted.extend_from_slice(&out[begun..]);
+        out.truncate(begun);
         for (place, field) in fields.iter().enumerate() {
             if place > 0 {
                 out.push(b',');
             }
-            out.extend_from_slice(&written[field.key.start - begun..field.end - begun]);
+            out.extend_from_slice(&self.unsorted[field.key.start - begun..field.end - begun]);
         }
     }
 

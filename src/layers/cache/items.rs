@@ -99,9 +99,14 @@ impl<'de> Deserialize<'de> for Object<'de> {
 }
 
 impl<'a> Items<'a> {
+    /// Whether the call may be for texts to embed, as far as that is told without a look into its body.
+    pub(super) fn may_be_in(call: &Call) -> bool {
+        call.model.task == Task::TextEmbeddings && call.options.cache_key.is_none() && !call.stream
+    }
+
     /// `None` where the call is no list of texts to embed.
     pub(super) fn of(call: &'a Call, scope: &Scope) -> Option<Self> {
-        if call.model.task != Task::TextEmbeddings || call.options.cache_key.is_some() || call.stream {
+        if !Self::may_be_in(call) {
             return None;
         }
         let field = match call.endpoint {

@@ -3,12 +3,12 @@
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use highway::{HighwayHash, HighwayHasher};
-use http::{HeaderValue, header};
+use http::header::{self, HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 
 use super::canonical;
 use crate::call::Call;
-use crate::headers::GATEWAY_ID;
+use crate::headers::{CF_AIG_AUTHORIZATION, GATEWAY_ID, X_AUTH_EMAIL, X_AUTH_KEY};
 
 /// A digest of everything an answer depends on, so that no two inputs meet by chance; without the [`Secret`], nor by intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +61,13 @@ impl Scope {
     pub(super) fn of(call: &Call, secret: Secret) -> Self {
         let mut digest = secret.digest();
         digest.add(call.account.as_bytes());
-        digest.add(header(call, GATEWAY_ID.as_str()));
+        digest.add(header(call, &GATEWAY_ID));
         digest.add(call.endpoint.label().as_bytes());
         digest.add(call.model.id.as_bytes());
         match &call.key {
             Some(key) => digest.add(key.as_bytes()),
             None => {
-                for name in [header::AUTHORIZATION.as_str(), "cf-aig-authorization", "x-auth-email", "x-auth-key"] {
+                for name in &[header::AUTHORIZATION, CF_AIG_AUTHORIZATION, X_AUTH_EMAIL, X_AUTH_KEY] {
                     digest.add(header(call, name));
                 }
             }
@@ -113,7 +113,7 @@ impl Scope {
     }
 }
 
-fn header<'a>(call: &'a Call, name: &str) -> &'a [u8] {
+fn header<'a>(call: &'a Call, name: &HeaderName) -> &'a [u8] {
     call.head.headers.get(name).map_or(b"", HeaderValue::as_bytes)
 }
 

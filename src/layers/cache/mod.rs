@@ -71,6 +71,7 @@ use http::{StatusCode, response};
 use tower::{Layer, Service, ServiceExt};
 
 use self::flight::{Flight, Landed};
+use self::items::Items;
 use self::key::{Key, Scope, Taken};
 use self::partial::Unkept;
 use self::record::Record;
@@ -337,8 +338,12 @@ where
     let (payer, asked) = (call.receipt.clone(), call.model.id.clone());
     let (inner, sent, scope) = (inner.clone(), call.clone(), *scope);
     let keeping = shared.clone();
-    let items = shared.clone();
-    let calling: ReplyFuture = Box::pin(async move { partial::call(&items.store, inner, sent, scope, ttl).await });
+    let calling: ReplyFuture = if Items::may_be_in(call) {
+        let items = shared.clone();
+        Box::pin(async move { partial::call(&items.store, inner, sent, scope, ttl).await })
+    } else {
+        Box::pin(inner.oneshot(sent))
+    };
     let max_bytes = shared.settings.max_entry_bytes;
     let form = Asked::by(call);
     let guard = Landing { shared: shared.clone(), key };

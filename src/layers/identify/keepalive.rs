@@ -27,7 +27,7 @@ use crate::call::Endpoint;
 use crate::receipt::CallId;
 
 /// What comes of a call.
-type Answering = Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>>;
+pub(super) type Answering = Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>>;
 
 const COMMENT: &[u8] = b": waiting\n\n";
 

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::headers::CF_AIG_AUTHORIZATION;
 
 /// A client's key, as the config has it. `[[keys]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +63,6 @@ pub struct KeyError {
     pub why: &'static str,
 }
 
-const CF_AIG_AUTHORIZATION: HeaderName = HeaderName::from_static("cf-aig-authorization");
 const MINUTE: Duration = Duration::from_secs(60);
 
 // === impl Key ===
@@ -237,6 +237,8 @@ impl Client<'_> {
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderName;
+
     use super::*;
 
     fn keys() -> Keys {

@@ -62,6 +62,7 @@ mod span;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -70,10 +71,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, request};
 use http_body::Body as HttpBody;
 use tower::{Layer, Service};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 pub(crate) use self::complaints::Complaints;
 use self::intake::read_body;
@@ -268,27 +269,29 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move { Ok(this.answer(request).await) })
+        let mut this = self.clone();
+        let (mut head, body) = request.into_parts();
+        Box::pin(async move { Ok(this.answer(&mut head, body).await) })
     }
 }
 
 impl<S, P> Identify<S, P>
 where
-    S: Service<Call, Response = Reply, Error = Error> + Send + 'static,
+    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
     S::Future: Send,
     P: Service<Request<Body>, Response = Reply, Error = Error>,
 {
-    async fn answer<B>(self, request: Request<B>) -> Response<ReplyBody>
+    /// What is large is borrowed all the way down: a future that takes it moves it, and keeps room for it twice.
+    async fn answer<B>(&mut self, head: &mut request::Parts, body: B) -> Response<ReplyBody>
     where
         B: HttpBody + Send + 'static,
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let (mut head, body) = request.into_parts();
-        let path = match CanonicalPath::read(head.uri.path()) {
+        let uri = mem::take(&mut head.uri);
+        let path = match CanonicalPath::read(uri.path()) {
             Ok(path) => path,
-            Err(error) => return refuse(error, is_native(head.uri.path())),
+            Err(error) => return refuse(error, is_native(uri.path())),
         };
         if let Some(wanted) = openai::models::Wanted::of(path.decoded()) {
             let answer = short::models(&self.settings, wanted, &head.method, &mut head.headers);
@@ -298,27 +301,25 @@ where
         let target = short.map(|route| Target { account: None, endpoint: route.endpoint(), model: None });
         match target.map_or_else(|| Route::of(path.decoded()), Route::Call) {
             Route::Call(target) => {
-                let Self { settings, inner, .. } = self;
                 let arrived = Arrived {
                     target,
                     route: short,
                     own: None,
                     asked: None,
-                    method: head.method,
-                    query: head.uri.query(),
-                    headers: head.headers,
+                    method: mem::take(&mut head.method),
+                    query: uri.query(),
+                    headers: mem::take(&mut head.headers),
                     peer: head.extensions.get().copied(),
                     reader: head.extensions.remove(),
                 };
-                answer_call(settings, inner, arrived, body).await
+                answer_call(&self.settings, &mut self.inner, arrived, body).await
             }
             Route::Other(other) => {
                 let native = is_native(path.decoded());
-                match admit(&self.settings, &mut head.headers, &head.method, &path, &other) {
-                    Ok(credentials) => {
-                        let encoded = (path.encoded() != head.uri.path()).then(|| path.encoded().to_owned());
-                        head.extensions.insert(credentials);
-                        pass(self.through, head, encoded, native, Paced::new(body, self.settings.body_pace)).await
+                match admitted(&self.settings, head, &uri, &path, &other) {
+                    Ok(head) => {
+                        let body = Body::stream(Paced::new(body, self.settings.body_pace));
+                        pass(&mut self.through, Request::from_parts(head, body), native).await
                     }
                     Err(error) => refuse(error, native),
                 }
@@ -328,41 +329,32 @@ where
     }
 }
 
-/// Whether what is no call may pass, and with whose authorisation.
-fn admit(
+/// The head of what is no call, as it leaves: with its path in canonical form, and with whose authorisation it passes, if it may.
+fn admitted(
     settings: &Settings,
-    headers: &mut HeaderMap,
-    method: &Method,
+    head: &mut request::Parts,
+    uri: &Uri,
     path: &CanonicalPath<'_>,
     other: &Other<'_>,
-) -> Result<Credentials, Error> {
-    if let Some(client) = settings.keys.admit(headers)? {
+) -> Result<request::Parts, Error> {
+    if let Some(client) = settings.keys.admit(&mut head.headers)? {
         client.take_turn()?;
     }
-    pass::credentials(settings, method, path, other, headers)
+    let credentials = pass::credentials(settings, &head.method, path, other, &head.headers)?;
+    let no_url = |error| Error::Malformed(format!("the path makes no URL: {error}"));
+    let uri =
+        if path.encoded() == uri.path() { uri.clone() } else { with_path(uri, path.encoded()).map_err(no_url)? };
+    let (nothing, ()) = Request::new(()).into_parts();
+    let mut head = mem::replace(head, nothing);
+    head.uri = uri;
+    head.extensions.insert(credentials);
+    Ok(head)
 }
 
-/// `encoded` is the path's canonical form, where it came in another.
-async fn pass<P, B>(
-    mut through: P,
-    mut head: http::request::Parts,
-    encoded: Option<String>,
-    native: bool,
-    body: Paced<B>,
-) -> Response<ReplyBody>
+async fn pass<P>(through: &mut P, request: Request<Body>, native: bool) -> Response<ReplyBody>
 where
     P: Service<Request<Body>, Response = Reply, Error = Error>,
-    B: HttpBody + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
 {
-    if let Some(path) = encoded {
-        match with_path(&head.uri, &path) {
-            Ok(uri) => head.uri = uri,
-            Err(error) => return refuse(Error::Malformed(format!("the path makes no URL: {error}")), native),
-        }
-    }
-    let request = Request::from_parts(head, Body::stream(body));
     let reply = match poll_fn(|cx| through.poll_ready(cx)).await {
         Ok(()) => through.call(request).await,
         Err(error) => Err(error),
@@ -380,9 +372,9 @@ fn with_path(uri: &Uri, path: &str) -> Result<Uri, http::Error> {
     Ok(Uri::from_parts(parts)?)
 }
 
-async fn answer_call<S, B>(settings: Arc<Settings>, inner: S, arrived: Arrived<'_>, body: B) -> Response<ReplyBody>
+async fn answer_call<S, B>(settings: &Settings, inner: &mut S, arrived: Arrived<'_>, body: B) -> Response<ReplyBody>
 where
-    S: Service<Call, Response = Reply, Error = Error> + Send + 'static,
+    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
     S::Future: Send,
     B: HttpBody,
     B::Error: Into<BoxError>,
@@ -390,7 +382,7 @@ where
     let endpoint = arrived.target.endpoint;
     let refusal = Refusal {
         is_native: endpoint.is_native() && arrived.route.is_none(),
-        budget_status: short::is_openai(&settings, &arrived).then_some(settings.openai.budget_status),
+        budget_status: short::is_openai(settings, &arrived).then_some(settings.openai.budget_status),
     };
     let readers = match &arrived.reader {
         None => settings.readers.clone(),
@@ -398,7 +390,7 @@ where
     };
     let receipt = Receipt::open(readers, settings.catalogue.nameless(endpoint.guess()));
     receipt.note(|facts| facts.endpoint = Some(endpoint));
-    let call = match identify(&settings, arrived, body, &receipt).await {
+    let call = match identify(settings, arrived, body, &receipt).await {
         Ok(call) => call,
         Err(error) => return hand_over(Err(error), receipt, refusal, &settings.payloads),
     };
@@ -408,11 +400,28 @@ where
         return hand_over(reply, receipt, refusal, &settings.payloads);
     };
     let id = receipt.read(|facts| facts.id);
-    let answering = async move { hand_over(ask(inner, call).await, receipt, refusal, &settings.payloads) };
-    keepalive::answer(Box::pin(answering.instrument(span)), every, endpoint, id).await
+    keepalive::answer(answering(inner.clone(), call, span, receipt, refusal, settings.payloads), every, endpoint, id)
+        .await
 }
 
-async fn ask<S>(mut inner: S, call: Call) -> Result<Reply, Error>
+/// The answer of a call whose stream may be kept alive before it has begun. It has a box of its own, or every call would have
+/// room for it.
+fn answering<S>(
+    mut inner: S,
+    call: Call,
+    span: Span,
+    receipt: Receipt,
+    refusal: Refusal,
+    payloads: Payloads,
+) -> keepalive::Answering
+where
+    S: Service<Call, Response = Reply, Error = Error> + Send + 'static,
+    S::Future: Send,
+{
+    Box::pin(async move { hand_over(ask(&mut inner, call).await, receipt, refusal, &payloads) }.instrument(span))
+}
+
+async fn ask<S>(inner: &mut S, call: Call) -> Result<Reply, Error>
 where
     S: Service<Call, Response = Reply, Error = Error>,
 {

@@ -22,9 +22,9 @@ pub(super) fn canonical<'a>(name: &'a str) -> Result<&'a str, Error> {
     while let Some(bare) = after_provider(id) {
         id = bare;
     }
-    let is_clear = |byte: u8| byte.is_ascii_graphic() && !b"\"\\%?#;".contains(&byte);
-    let is_segment = |part: &str| !matches!(part, "" | "." | "..");
-    if id.len() <= MAX_BYTES && id.bytes().all(is_clear) && id.split('/').all(is_segment) {
+    let is_clear = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'%' | b'?' | b'#' | b';');
+    let is_segment = |part: &[u8]| !matches!(part, b"" | b"." | b"..");
+    if id.len() <= MAX_BYTES && id.bytes().all(is_clear) && id.as_bytes().split(|byte| *byte == b'/').all(is_segment) {
         return Ok(id);
     }
     Err(Error::ModelMissing(WRONG_NAME))

@@ -7,8 +7,8 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use http::Method;
 use http::header::{self, HeaderMap};
-use http::{HeaderName, Method};
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
@@ -16,6 +16,7 @@ use super::path::CanonicalPath;
 use super::route::Other;
 use crate::Error;
 use crate::call::Credentials;
+use crate::headers::{X_AUTH_EMAIL, X_AUTH_KEY};
 
 /// One reading that leaves with the gate's own token, such as `GET ai/models/search`. `[upstream] pass_through` in the config.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,9 +44,6 @@ pub(super) struct Payer {
     pub(super) is_unlisted: bool,
     pub(super) credentials: Credentials,
 }
-
-pub(super) const X_AUTH_EMAIL: HeaderName = HeaderName::from_static("x-auth-email");
-pub(super) const X_AUTH_KEY: HeaderName = HeaderName::from_static("x-auth-key");
 
 // === impl PassThrough ===
 

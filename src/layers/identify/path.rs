@@ -77,17 +77,28 @@ impl<'a> CanonicalPath<'a> {
 }
 
 fn is_canonical(path: &str) -> bool {
-    let mut before = 0;
-    for byte in path.bytes() {
-        let is_usual = byte.is_ascii_alphanumeric() || b"/-._~@:+,=".contains(&byte);
-        // A segment that begins with a dot may be one of the two that mean something.
-        if !is_usual || before == b'/' && (byte == b'/' || byte == b'.') {
-            return false;
-        }
-        before = byte;
-    }
-    path.starts_with('/') && (before != b'/' || path.len() == 1)
+    let bytes = path.as_bytes();
+    let is_usual = bytes.iter().all(|byte| USUAL[usize::from(*byte)]);
+    // A segment that begins with a dot may be one of the two that mean something.
+    let is_odd = |place: usize| matches!(bytes.get(place + 1), Some(b'/' | b'.'));
+    is_usual
+        && bytes.first() == Some(&b'/')
+        && (bytes.len() == 1 || bytes.last() != Some(&b'/'))
+        && !memchr::memchr_iter(b'/', bytes).any(is_odd)
 }
+
+/// The bytes that stand for themselves in a path, however it is read.
+const USUAL: [bool; 256] = {
+    let mut usual = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let letter = byte as u8;
+        usual[byte] = letter.is_ascii_alphanumeric()
+            || matches!(letter, b'/' | b'-' | b'.' | b'_' | b'~' | b'@' | b':' | b'+' | b',' | b'=');
+        byte += 1;
+    }
+    usual
+};
 
 /// What some reader would take for more than the character itself.
 fn ambiguity(letter: char) -> Option<&'static str> {

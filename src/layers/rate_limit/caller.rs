@@ -7,6 +7,7 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::call::Call;
+use crate::headers::{CF_AIG_AUTHORIZATION, X_AUTH_KEY};
 use crate::peer::Peer;
 use crate::receipt::Metadatum;
 
@@ -34,8 +35,8 @@ const TOKENS: [HeaderName; 5] = [
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
-    HeaderName::from_static("x-auth-key"),
-    HeaderName::from_static("cf-aig-authorization"),
+    X_AUTH_KEY,
+    CF_AIG_AUTHORIZATION,
 ];
 
 /// A caller, as a hash under a secret that is made anew in each process: no token is kept, nor can one be found from it.
