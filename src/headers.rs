@@ -20,6 +20,9 @@ pub(crate) const CF_AIG_AUTHORIZATION: HeaderName = HeaderName::from_static("cf-
 pub(crate) const X_AUTH_EMAIL: HeaderName = HeaderName::from_static("x-auth-email");
 pub(crate) const X_AUTH_KEY: HeaderName = HeaderName::from_static("x-auth-key");
 pub(crate) const X_AUTH_USER_SERVICE_KEY: HeaderName = HeaderName::from_static("x-auth-user-service-key");
+/// A key as Anthropic's clients send it, and as Azure's do; without `Bearer`.
+pub(crate) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub(crate) const API_KEY: HeaderName = HeaderName::from_static("api-key");
 /// The cost, where it is known before the body starts.
 pub(crate) const X_TOLLGATE_NEURONS: HeaderName = HeaderName::from_static("x-tollgate-neurons");
 /// The same in US dollars.

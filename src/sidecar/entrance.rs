@@ -15,7 +15,6 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
 use tower::{Layer, Service};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, AllowPrivateNetwork, CorsLayer, ExposeHeaders};
 
@@ -23,6 +22,7 @@ use super::browsers::{Hosts, page};
 use super::config::Config;
 use super::guesses::Guesses;
 use crate::Error;
+use crate::headers::{API_KEY, CF_AIG_AUTHORIZATION, X_API_KEY};
 use crate::layers::identify::{ReplyBody, is_native};
 use crate::peer::Peer;
 
@@ -146,6 +146,9 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         .max_age(MAX_AGE)
 }
 
+/// Where a request may have a key.
+const KEYS: [HeaderName; 4] = [header::AUTHORIZATION, CF_AIG_AUTHORIZATION, X_API_KEY, API_KEY];
+
 // === impl Entrance ===
 
 impl<S> Entrance<S> {
@@ -157,12 +160,11 @@ impl<S> Entrance<S> {
     fn shown<B>(&self, request: &Request<B>) -> Result<Option<Shown>, Error> {
         let Some(guesses) = &self.terms.guesses else { return Ok(None) };
         let headers = request.headers();
-        let sent = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-        let (key, gateway_key) = (sent("authorization"), sent("cf-aig-authorization"));
-        if key.is_none() && gateway_key.is_none() {
+        let sent = KEYS.each_ref().map(|name| headers.get(name).map(HeaderValue::as_bytes));
+        if sent.iter().all(Option::is_none) {
             return Ok(None);
         }
-        let digest = guesses.digest((key, gateway_key));
+        let digest = guesses.digest(sent);
         let from = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(peer)| peer.ip());
         if let Some(retry_after) = guesses.hold(from, digest) {
             let what = "too many wrong keys came from this address, so no new one is looked at".to_owned();
@@ -172,9 +174,9 @@ impl<S> Entrance<S> {
     }
 }
 
-impl<S> Service<Request<Incoming>> for Entrance<S>
+impl<S, B> Service<Request<B>> for Entrance<S>
 where
-    S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<B>, Response = Response<ReplyBody>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + Unpin + 'static,
 {
     type Response = Response<ReplyBody>;
@@ -185,7 +187,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let admitted = self.terms.admit(&request).and_then(|is_invited| Ok((is_invited, self.shown(&request)?)));
         match admitted {
             Err(error) => {

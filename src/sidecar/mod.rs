@@ -351,6 +351,7 @@ fn limits(config: &Config) -> Limits {
         idle: timeouts.idle,
         call: timeouts.call,
         send: Pace::new(timeouts.send, timeouts.send_min_rate.as_u64()),
+        linger: timeouts.linger,
     }
 }
 

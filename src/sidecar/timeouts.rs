@@ -32,6 +32,11 @@ pub struct Timeouts {
     pub send: Duration,
     /// The least rate at which a reply is taken while it is held up by the client, in bytes a second. `0B` sets none.
     pub send_min_rate: ByteSize,
+    /// How long the rest of a body is read and thrown away that was refused before it was all here, so that the client sees the
+    /// reason and no reset; at most 64 MiB of it, and no longer than it pauses for 5 seconds. `0s` reads none. nginx:
+    /// `lingering_time`.
+    #[serde(with = "super::duration")]
+    pub linger: Duration,
     /// How long a connection may stay open without a call. nginx: `keepalive_timeout`; Envoy: `idle_timeout`.
     #[serde(with = "super::duration")]
     pub idle: Duration,
@@ -50,6 +55,7 @@ impl Default for Timeouts {
             body_queue: Duration::from_secs(10),
             send: Duration::from_secs(60),
             send_min_rate: ByteSize::kib(1),
+            linger: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             call: Duration::from_secs(3600),
         }

@@ -24,6 +24,7 @@ mod page;
 mod process;
 mod prometheus;
 mod records;
+mod refusals;
 mod scripted;
 mod sdk;
 mod series;

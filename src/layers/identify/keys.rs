@@ -1,7 +1,8 @@
 //! Clients' own keys: who may come in, how often, and to which models.
 //!
-//! A key is kept as its SHA-256, is found by that, and is compared in constant time. It comes as
-//! `Authorization: Bearer` or as `cf-aig-authorization: Bearer`, and goes no further than the door.
+//! A key is kept as its SHA-256, is found by that, and is compared in constant time. It comes as `Authorization: Bearer` or
+//! `cf-aig-authorization: Bearer`, as Anthropic's clients send it (`x-api-key`) or as Azure's do (`api-key`), and goes no further
+//! than the door.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -16,7 +17,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::headers::CF_AIG_AUTHORIZATION;
+use crate::headers::{API_KEY, CF_AIG_AUTHORIZATION, X_API_KEY};
 
 /// A client's key, as the config has it. `[[keys]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,12 +151,14 @@ impl Keys {
         }
         let mut client = None;
         let mut was_sent = false;
-        for name in [CF_AIG_AUTHORIZATION, header::AUTHORIZATION] {
+        for name in [CF_AIG_AUTHORIZATION, header::AUTHORIZATION, X_API_KEY, API_KEY] {
+            let is_bare = name == X_API_KEY || name == API_KEY;
             let mut has_key = false;
             for value in headers.get_all(&name) {
-                let token = token(value);
-                // Without `Bearer` it opens nothing, and goes no further all the same.
-                let known = self.find(token.unwrap_or_else(|| value.as_bytes().trim_ascii()));
+                let bare = value.as_bytes().trim_ascii();
+                let token = token(value).or_else(|| Some(bare).filter(|_| is_bare));
+                // Where `Bearer` is missing it opens nothing, and goes no further all the same.
+                let known = self.find(token.unwrap_or(bare));
                 was_sent |= token.is_some();
                 client = client.or(known.filter(|_| token.is_some()).map(Client));
                 has_key |= known.is_some();
@@ -167,7 +170,8 @@ impl Keys {
         client.map(Some).ok_or_else(|| {
             let what = if was_sent { "this key is not known here" } else { "no key" };
             Error::Unauthorized(format!(
-                "{what}: send one of the gate's keys as `Authorization: Bearer KEY` or `cf-aig-authorization: Bearer KEY`"
+                "{what}: send one of the gate's keys as `Authorization: Bearer KEY`, `cf-aig-authorization: Bearer KEY`, or \
+                 `x-api-key: KEY`"
             ))
         })
     }
@@ -257,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_known_by_either_header_and_goes_no_further() {
+    fn a_key_is_known_by_each_header_and_goes_no_further() {
         let keys = keys();
         let mut plain = headers(&[(header::AUTHORIZATION, "bearer tg_team")]);
         assert_eq!(&*keys.admit(&mut plain).unwrap().unwrap().name(), "team");
@@ -271,6 +275,13 @@ mod tests {
         let mut twice = headers(&[(header::AUTHORIZATION, "Bearer vendor"), (header::AUTHORIZATION, "Bearer tg_team")]);
         assert_eq!(&*keys.admit(&mut twice).unwrap().unwrap().name(), "team");
         assert!(twice.is_empty(), "{twice:?}");
+        for name in [X_API_KEY, API_KEY] {
+            let mut bare = headers(&[(name.clone(), " tg_team"), (header::AUTHORIZATION, "Bearer vendor")]);
+            assert_eq!(&*keys.admit(&mut bare).unwrap().unwrap().name(), "team");
+            assert_eq!(bare.keys().collect::<Vec<_>>(), [header::AUTHORIZATION]);
+            let foreign = keys.admit(&mut headers(&[(name, "sk-ant-x"), (header::AUTHORIZATION, "Bearer tg_team")]));
+            assert_eq!(&*foreign.unwrap().unwrap().name(), "team");
+        }
     }
 
     #[test]

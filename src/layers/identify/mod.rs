@@ -447,6 +447,9 @@ where
         receipt.note(|facts| facts.key = Some(client.name()));
         client.take_turn()?;
     }
+    if arrived.target.account.is_none() {
+        short::take_api_key(&mut arrived.headers);
+    }
     let headers = &arrived.headers;
     if arrived.method != Method::POST {
         return Err(Error::Method { asked: arrived.method, takes: "POST" });

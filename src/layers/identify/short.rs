@@ -12,6 +12,7 @@ use super::route::Target;
 use super::{Arrived, NO_MODEL, ReplyBody, Settings};
 use crate::Error;
 use crate::body::Body;
+use crate::headers::{API_KEY, X_API_KEY};
 use crate::openai::models::{self, Wanted};
 use crate::openai::object::quoted;
 use crate::openai::{Answer, Form};
@@ -47,6 +48,20 @@ pub(super) fn models(
     let mut reply = Response::new(ReplyBody::unmetered(Body::from(told.to_string())));
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(reply)
+}
+
+/// What other vendors' clients send as `x-api-key` or `api-key` is the client's token, where it sends none as this vendor's do.
+pub(super) fn take_api_key(headers: &mut HeaderMap) {
+    if !headers.contains_key(X_API_KEY) && !headers.contains_key(API_KEY) {
+        return;
+    }
+    let (key, other) = (headers.remove(X_API_KEY), headers.remove(API_KEY));
+    let key = key.or(other).filter(|_| !headers.contains_key(header::AUTHORIZATION));
+    let bearer = key.and_then(|key| HeaderValue::from_bytes(&[b"Bearer ", key.as_bytes()].concat()).ok());
+    if let Some(mut bearer) = bearer {
+        bearer.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, bearer);
+    }
 }
 
 /// Whether who comes this way expects OpenAI's forms.
@@ -120,6 +135,26 @@ fn with_model(body: &Bytes, model: &str) -> Option<(Bytes, Range<usize>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_api_key_is_the_token_of_whoever_sends_no_other() {
+        for (sent, wanted) in [
+            (&[("x-api-key", "a")][..], Some("Bearer a")),
+            (&[("api-key", "b")], Some("Bearer b")),
+            (&[("api-key", "b"), ("x-api-key", "a")], Some("Bearer a")),
+            (&[("x-api-key", "a"), ("authorization", "Bearer c")], Some("Bearer c")),
+            (&[("x-auth-email", "e")], None),
+        ] {
+            let mut headers: HeaderMap =
+                sent.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            take_api_key(&mut headers);
+            let token = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap());
+            assert_eq!(
+                (token, headers.contains_key("x-api-key"), headers.contains_key("api-key")),
+                (wanted, false, false)
+            );
+        }
+    }
 
     #[test]
     fn a_body_without_a_model_gets_one() {

@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::call::Call;
-use crate::headers::{CF_AIG_AUTHORIZATION, X_AUTH_KEY};
+use crate::headers::{API_KEY, CF_AIG_AUTHORIZATION, X_API_KEY, X_AUTH_KEY};
 use crate::peer::Peer;
 use crate::receipt::Metadatum;
 
@@ -31,13 +31,7 @@ pub enum FairBy {
 }
 
 /// The headers in which clients send their tokens, the usual one first.
-const TOKENS: [HeaderName; 5] = [
-    AUTHORIZATION,
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("api-key"),
-    X_AUTH_KEY,
-    CF_AIG_AUTHORIZATION,
-];
+const TOKENS: [HeaderName; 5] = [AUTHORIZATION, X_API_KEY, API_KEY, X_AUTH_KEY, CF_AIG_AUTHORIZATION];
 
 /// A caller, as a hash under a secret that is made anew in each process: no token is kept, nor can one be found from it.
 pub(super) fn caller(call: &Call, fair_by: &FairBy, hasher: &RandomState) -> u64 {

@@ -26,6 +26,8 @@ pub(in crate::sidecar) struct Limits {
     pub(in crate::sidecar) call: Duration,
     /// How slowly a client may take its reply.
     pub(in crate::sidecar) send: Pace,
+    /// How long the rest of a body is read that nobody wants.
+    pub(in crate::sidecar) linger: Duration,
 }
 
 /// What a connection does.
@@ -203,6 +205,7 @@ pub(super) mod tests {
             idle: seconds(75),
             call: seconds(3600),
             send: Pace::new(seconds(60), 1000),
+            linger: seconds(30),
         }
     }
 

@@ -23,6 +23,7 @@ use tower::Service;
 use super::activity::{Activity, Limits, Phase, Version};
 use super::socket::Socket;
 use super::stream::{Served, Streams};
+use super::upload::Upload;
 use crate::peer::Peer;
 
 /// How connections are served.
@@ -93,18 +94,20 @@ impl Protocols {
         service: S,
         stop: &CancellationToken,
     ) where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<Upload>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let Some((socket, version)) = self.open(stream, &activity).await else { return };
-        let called = activity.clone();
+        let (called, linger) = (activity.clone(), self.limits.linger);
         let service = service_fn(move |mut request: Request<Incoming>| {
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
-            let (call, reply) = (called.begin_call(), service.clone().call(request));
+            let (head, body) = request.into_parts();
+            let body = Upload::new(body, &head.headers, linger);
+            let (call, reply) = (called.begin_call(), service.clone().call(Request::from_parts(head, body)));
             async move { reply.await.map(|reply| reply.map(|body| Served::new(body, call))) }
         });
         let io = TokioIo::new(socket);

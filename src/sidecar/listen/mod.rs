@@ -6,7 +6,8 @@
 //! places of its own.
 //!
 //! # What it does not do
-//! It reads no bodies: how slowly a request's body may come is [`identify`](crate::layers::identify)'s to say.
+//! It reads no bodies that anybody else reads ([`upload`] has the rest of what was refused): how slowly a request's body may
+//! come is [`identify`](crate::layers::identify)'s to say.
 
 mod activity;
 mod bind;
@@ -14,6 +15,7 @@ mod connection;
 mod room;
 mod socket;
 mod stream;
+mod upload;
 
 use std::convert::Infallible;
 use std::io;
@@ -26,7 +28,6 @@ use bytes::Bytes;
 use governor::{Quota, RateLimiter};
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -39,6 +40,7 @@ pub(super) use self::bind::bind;
 use self::connection::Protocols;
 pub(super) use self::room::Addresses;
 use self::room::Room;
+pub(super) use self::upload::Upload;
 use crate::peer::Peer;
 
 /// How a worker serves its connections.
@@ -75,7 +77,7 @@ pub(super) async fn serve<S, B>(
     stop: CancellationToken,
 ) -> io::Result<()>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Upload>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
