@@ -180,6 +180,8 @@ pub struct Compat {
     /// `0s` sends none. The reply's status is 200 once a comment has left, and an error comes as an event.
     #[serde(with = "super::duration")]
     pub keepalive: Duration,
+    /// Send replies in gzip or zstd to clients that ask for it. Only what is text and here as a whole: a stream would be held back.
+    pub compress: bool,
     #[serde(skip_serializing)]
     openai_streams: Retired,
 }
@@ -338,6 +340,7 @@ impl Default for Compat {
             reasoning,
             budget_status: RefusalStatus(budget_status),
             keepalive: Duration::ZERO,
+            compress: false,
             openai_streams: Retired,
         }
     }

@@ -6,6 +6,7 @@
 mod admin;
 pub mod books;
 pub mod browsers;
+mod compress;
 pub mod config;
 mod duration;
 mod entrance;
@@ -29,16 +30,19 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use http::{Request, Response};
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
+use tower::{Layer, ServiceExt};
+use tower_http::compression::CompressionBody;
 
 use self::admin::Admin;
 use self::books::Reading;
 use self::config::{Config, ConfigError, Variables};
 use self::entrance::{Entrance, Terms};
 use self::guard::Guard;
-use self::listen::{Addresses, Limits, Serving};
+use self::listen::{Addresses, Limits, Serving, Upload};
 use self::machine::Descriptors;
 use self::page::Page;
 use self::spending::Spending;
@@ -47,7 +51,7 @@ use crate::catalogue::Catalogue;
 use crate::gateway;
 use crate::layers::budget::BudgetLayer;
 use crate::layers::cache::CacheLayer;
-use crate::layers::identify;
+use crate::layers::identify::{self, ReplyBody};
 use crate::layers::rate_limit::{FairBy, RateLimitLayer};
 use crate::layers::retry::RetryLayer;
 use crate::memory::Memory;
@@ -325,7 +329,12 @@ impl Plan {
             let pool = Pool::new(self.config.upstream.connect_timeout).with_max_connections(self.max_upstream);
             let stack = gateway::stack(pool, self.target.clone(), self.stack.clone());
             let entrance = Entrance::new(stack, self.terms.clone());
-            listen::serve(listener, entrance, self.serving.clone(), stop).await
+            if !self.config.compat.compress {
+                return listen::serve(listener, entrance, self.serving.clone(), stop).await;
+            }
+            let boxed = |reply: Response<CompressionBody<ReplyBody>>| reply.map(Box::pin);
+            let encoded = ServiceExt::<Request<Upload>>::map_response(compress::layer().layer(entrance), boxed);
+            listen::serve(listener, encoded, self.serving.clone(), stop).await
         })
     }
 }

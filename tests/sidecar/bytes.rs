@@ -1,5 +1,6 @@
 //! What the client gets is what the vendor sent.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use reqwest::header::HeaderMap;
@@ -17,6 +18,38 @@ fn comparable(headers: &HeaderMap) -> Vec<(String, String)> {
     let mut kept: Vec<_> = kept.map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect();
     kept.sort();
     kept
+}
+
+#[tokio::test]
+async fn who_asks_for_gzip_or_zstd_gets_it_where_the_config_says_so() {
+    let on = Gate::with(crate::support::vendor(), |config| config.compat.compress = true);
+    let off = Gate::start();
+    let long = json!({"model": "@cf/baai/bge-m3", "input": ["a", "b"]});
+    let stream = json!({"model": LLAMA, "messages": [], "stream": true});
+    for (gate, path, body, asked, wanted) in [
+        (&on, "/v1/embeddings", &long, "gzip", Some("gzip")),
+        (&on, "/v1/embeddings", &long, "zstd, gzip;q=0.5", Some("zstd")),
+        (&on, "/v1/embeddings", &long, "br", None),
+        (&on, "/v1/chat/completions", &stream, "gzip", None),
+        (&off, "/v1/embeddings", &long, "gzip", None),
+    ] {
+        let plain = gate.post(path, body).send().await.unwrap().bytes().await.unwrap();
+        let reply = gate.post(path, body).header("accept-encoding", asked).send().await.unwrap();
+        let encoding = reply.headers().get("content-encoding").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(encoding.as_deref(), wanted, "{path} {asked}");
+        assert!(reply.headers().contains_key("cf-aig-log-id"));
+        let bytes = reply.bytes().await.unwrap();
+        let mut text = Vec::new();
+        let read = match wanted {
+            Some("gzip") => flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut text),
+            Some(_) => ruzstd::decoding::StreamingDecoder::new(&bytes[..]).unwrap().read_to_end(&mut text),
+            None => continue,
+        };
+        assert_eq!(read.unwrap(), text.len());
+        assert!(bytes.len() < text.len(), "{} bytes for {}", bytes.len(), text.len());
+        let vectors = |json: &[u8]| serde_json::from_slice::<Value>(json).unwrap()["data"].as_array().unwrap().len();
+        assert_eq!((vectors(&text), vectors(&plain)), (2, 2));
+    }
 }
 
 #[tokio::test]
