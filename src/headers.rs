@@ -10,6 +10,8 @@ pub(crate) const CF_AI_REQ_ID: HeaderName = HeaderName::from_static("cf-ai-req-i
 pub(crate) const CF_RAY: HeaderName = HeaderName::from_static("cf-ray");
 /// An AI Gateway's word on its cache, and ours.
 pub(crate) const CF_AIG_CACHE_STATUS: HeaderName = HeaderName::from_static("cf-aig-cache-status");
+/// The model that the vendor's router chose.
+pub(crate) const CF_AIG_ROUTED_MODEL: HeaderName = HeaderName::from_static("cf-aig-routed-model");
 /// The receipt's name.
 pub(crate) const CF_AIG_LOG_ID: HeaderName = HeaderName::from_static("cf-aig-log-id");
 /// Names an AI Gateway of the client's, which the request's other `cf-aig-*` headers are then meant for.

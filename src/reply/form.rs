@@ -4,6 +4,7 @@ use http::{HeaderMap, header};
 
 use super::place::Reading;
 use crate::call::{Call, Endpoint};
+use crate::catalogue::Slot;
 use crate::headers::is_json;
 
 /// What was asked for, as far as the reading of its reply depends on it.
@@ -47,7 +48,8 @@ impl Asked {
     /// By this call.
     pub(crate) fn by(call: &Call) -> Self {
         let unwraps_response = call.endpoint == Endpoint::Responses;
-        let reading = Reading { unwraps_response, is_batch: call.ask.batch, is_stream: false };
+        let wants_model = call.model.slot == Slot::OTHER;
+        let reading = Reading { unwraps_response, is_batch: call.ask.batch, is_stream: false, wants_model };
         Self { reading, wants_stream: call.stream }
     }
 

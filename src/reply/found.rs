@@ -35,6 +35,8 @@ pub(super) struct Found {
     /// `type`.
     pub(super) event: EventType,
     is_no_success: bool,
+    /// `model`, where it was looked for.
+    pub(super) model: Option<Box<str>>,
     /// `code` and `message` beside each other, in an event that is an error as a whole.
     code: Value,
     message: Value,
@@ -124,6 +126,7 @@ impl Found {
             Kept::Type => self.event = EventType::of(&text(json)),
             Kept::Status => self.scope(scope).status = Status::of(&text(json)),
             Kept::Object => self.scope(scope).is_response = json == b"\"response\"",
+            Kept::Model => self.model = serde_json::from_slice(json).ok().or(self.model.take()),
             Kept::FinishReason => self.scope(scope).has_finished_in_error = json == b"\"error\"",
             Kept::Code => self.code = serde_json::from_slice(json).unwrap_or_default(),
             Kept::Message => self.message = serde_json::from_slice(json).unwrap_or_default(),

@@ -24,6 +24,8 @@ pub(super) enum Key {
     Type,
     Status,
     Object,
+    /// `model`: which one answered.
+    Model,
     FinishReason,
     Code,
     /// `message`: of a choice, or an error's words.
@@ -64,6 +66,7 @@ impl Key {
             b"type" => Self::Type,
             b"status" => Self::Status,
             b"object" => Self::Object,
+            b"model" => Self::Model,
             b"finish_reason" => Self::FinishReason,
             b"code" => Self::Code,
             b"message" => Self::Message,
@@ -75,7 +78,6 @@ impl Key {
             b"id"
             | b"created"
             | b"created_at"
-            | b"model"
             | b"messages"
             | b"p"
             | b"shape"

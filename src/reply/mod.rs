@@ -39,6 +39,8 @@ pub(crate) struct Reader {
     scanner: Scanner,
     events: Events,
     tally: Tally,
+    /// The model that answered, where the request does not tell it.
+    model: Option<Box<str>>,
     /// Bytes have come, if only white space.
     is_begun: bool,
     /// More has been said than that an answer begins.
@@ -100,6 +102,7 @@ impl Reader {
             scanner: Scanner::new(form.reading()),
             events: Events::default(),
             tally: Tally::default(),
+            model: None,
             is_begun: false,
             has_told: false,
             has_written: false,
@@ -159,6 +162,11 @@ impl Reader {
     /// What it used, by what came so far; all of it once it is [finished](Self::finish) or given up.
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// The model that it says has answered; looked for only where no model that is known was asked.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.model.as_deref()
     }
 
     /// The reply is given up where it is; text of a document that is not whole has flowed all the same.
@@ -270,12 +278,13 @@ impl Reader {
     }
 
     fn end_document(&mut self) {
-        let found = self.scanner.finish();
+        let mut found = self.scanner.finish();
         let named = EventType::of(self.events.name.bytes());
         self.tally.text_bytes += found.text_bytes;
         if found.is_whole {
             let event = if found.event == EventType::None { named } else { found.event };
             self.count(&found);
+            self.model = self.model.take().or_else(|| found.model.take());
             self.has_told |= found.tells(event);
             self.has_written |= found.text_bytes > 0;
             self.is_usable |= found.is_usable(event);

@@ -16,6 +16,8 @@ pub(crate) struct Reading {
     pub(super) is_batch: bool,
     /// The documents are events of a stream.
     pub(super) is_stream: bool,
+    /// Which model answered is not known from what was asked.
+    pub(super) wants_model: bool,
 }
 
 /// Where a container is.
@@ -76,6 +78,7 @@ pub(super) enum Kept {
     Type,
     Status,
     Object,
+    Model,
     FinishReason,
     Code,
     Message,
@@ -122,7 +125,7 @@ impl Reading {
             Place::Output => Value::new(Place::Item.of_object(kind), scope),
             Place::Item => match key {
                 Key::Type => Value::new(Place::Aside, scope).kept(Kept::ItemType),
-                Key::Label | Key::Status => Value::new(Place::Aside, scope),
+                Key::Label | Key::Model | Key::Status => Value::new(Place::Aside, scope),
                 _ => Value::new(Place::WithinItem, scope),
             },
             Place::Batch => Value::new(Place::BatchItem.of_object(kind), scope),
@@ -159,6 +162,7 @@ impl Reading {
             Key::Message if is_root && is_scalar => aside.kept(Kept::Message),
             Key::Status if is_scalar => aside.kept(Kept::Status),
             Key::Object if is_scalar => aside.kept(Kept::Object),
+            Key::Model if is_scalar && self.wants_model => aside.kept(Kept::Model),
             Key::FinishReason if is_scalar => aside.kept(Kept::FinishReason),
             Key::Result if is_root => {
                 *found.scope(ScopeName::Wrap) = Default::default();
@@ -193,6 +197,7 @@ impl Reading {
             | Key::Type
             | Key::Status
             | Key::Object
+            | Key::Model
             | Key::FinishReason
             | Key::Success => aside,
             // A response gives back all that the request asked for.

@@ -1,7 +1,9 @@
 //! From what a reply told to what the call cost.
 
+use std::sync::Arc;
+
 use crate::call::{Call, CustomCost};
-use crate::catalogue::{Model, Unit};
+use crate::catalogue::{Catalogue, Model, Unit};
 use crate::estimate;
 use crate::json::Fields;
 use crate::neurons::Neurons;
@@ -10,12 +12,22 @@ use crate::reply::{Reader, Tally};
 use crate::usage::Usage;
 
 /// What the vendor says on the reply's head.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct HeadWord {
     /// `cf-ai-neurons`, two decimals.
     pub(super) neurons: Option<Neurons>,
     /// An AI Gateway on the way answered from its cache: nothing was run, nothing is billed.
     pub(super) cached: bool,
+    /// Where no model that is listed was asked, the vendor may tell which one answered.
+    pub(super) routed: Option<Routed>,
+}
+
+/// A name that stands for more models than one, or for none that is known: `cloudflare/auto`, `dynamic/…`, `custom/…`.
+#[derive(Clone, Debug)]
+pub(super) struct Routed {
+    pub(super) catalogue: Arc<Catalogue>,
+    /// The model that the reply's head names.
+    pub(super) by_head: Option<Arc<Model>>,
 }
 
 /// One unit in the last place of `cf-ai-neurons`.
@@ -25,7 +37,19 @@ const HEAD_PRECISION: u64 = 10_000;
 const MOST_USD: f64 = 1e6;
 
 /// Writes how the reply ended, what the call used and what it cost on its receipt, and learns from it.
-pub(super) fn settle(call: &Call, reader: &Reader, head: HeadWord) {
+///
+/// A call whose name was only a route is priced by the model that ran.
+pub(super) fn settle(call: &Call, reader: &Reader, head: &HeadWord) {
+    match head.routed.as_ref().and_then(|routed| routed.model(reader)) {
+        None => settle_as_asked(call, reader, head),
+        Some(model) => {
+            call.receipt.note(|facts| facts.model = model.clone());
+            settle_as_asked(&Call { model, ..call.clone() }, reader, head);
+        }
+    }
+}
+
+fn settle_as_asked(call: &Call, reader: &Reader, head: &HeadWord) {
     let (tally, ending) = (reader.tally(), reader.ending());
     let is_known = tally.is_told() || head.neurons.is_some();
     if tally.is_absurd {
@@ -59,6 +83,20 @@ pub(super) fn settle(call: &Call, reader: &Reader, head: HeadWord) {
         facts.cost = cost;
         (facts.ending, facts.told_absurdly) = (ending, tally.is_absurd);
     });
+}
+
+impl Routed {
+    /// The model that answered, as far as the reply tells it and the catalogue knows it.
+    fn model(&self, reader: &Reader) -> Option<Arc<Model>> {
+        self.by_head.clone().or_else(|| self.listed(reader.model()?))
+    }
+
+    /// The model that the vendor names so, with its provider or without.
+    pub(super) fn listed(&self, name: &str) -> Option<Arc<Model>> {
+        let name = name.strip_prefix("workers-ai/").unwrap_or(name);
+        // Some models answer under a longer name (`wire.md`).
+        self.catalogue.get(name).or_else(|| self.catalogue.get(name.strip_suffix("-external")?))
+    }
 }
 
 /// A batch that was queued is paid: what fetches its answers costs nothing.
@@ -104,7 +142,7 @@ fn prices_tokens(model: &Model) -> bool {
 
 /// The better source wins: the body's own figure, then the head's, then the table's, then a guess. Where the vendor gives no
 /// figure, the table's counts as what its figures were found to be.
-fn cost(call: &Call, tally: &Tally, head: HeadWord, usage: &Usage, guessed: bool) -> Cost {
+fn cost(call: &Call, tally: &Tally, head: &HeadWord, usage: &Usage, guessed: bool) -> Cost {
     let (prices, learned) = (&call.model.prices, &call.model.learned);
     let from_table = (!prices.is_empty()).then(|| prices.cost(usage));
     let computed = from_table.filter(|_| !guessed);
@@ -144,7 +182,7 @@ fn custom(price: CustomCost, usage: &Usage) -> f64 {
 }
 
 /// A figure of the vendor's beside the table's for the same usage teaches how they differ.
-fn learn_price(call: &Call, tally: &Tally, head: HeadWord, usage: &Usage, cost: &Cost) {
+fn learn_price(call: &Call, tally: &Tally, head: &HeadWord, usage: &Usage, cost: &Cost) {
     let (prices, learned) = (&call.model.prices, &call.model.learned);
     // What the vendor had in its prefix cache is cheaper, also where no page says so.
     let is_like_others = usage.cached_input_tokens == 0 || prices.get(Unit::CachedInputToken).is_some();

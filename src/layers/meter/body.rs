@@ -102,7 +102,7 @@ impl Metered {
         } else {
             self.reader.give_up();
         }
-        bill::settle(&call, &self.reader, self.head);
+        bill::settle(&call, &self.reader, &self.head);
         Some(call)
     }
 

@@ -7,7 +7,8 @@
 //! A stream passes piece by piece as it comes. Only its opening is held back, until something has been said or for a second at
 //! most, for a stream may open with status 200 and fail before its first word: then it can be tried again. A short JSON reply is
 //! taken in whole, so that its cost is known before it is handed on: it goes into `x-tollgate-neurons` and
-//! `x-tollgate-cost-usd`. Whatever the vendor says that goes wrong is put into the reply's extensions as a [`VendorError`], so
+//! `x-tollgate-cost-usd`. A call whose name was only a route (`cloudflare/auto`, `dynamic/…`) is priced by the model that the
+//! reply says has run. Whatever the vendor says that goes wrong is put into the reply's extensions as a [`VendorError`], so
 //! that no layer above reads bodies; what goes wrong later is on the receipt, as its [`Ending`].
 //!
 //! # What it does not do
@@ -49,6 +50,7 @@ mod opening;
 #[cfg(test)]
 mod wire_tests;
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{HeaderMap, HeaderValue, StatusCode, response};
@@ -56,16 +58,18 @@ use http_body::Body as _;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use self::bill::HeadWord;
+use self::bill::{HeadWord, Routed};
 use self::body::{Metered, Resumed};
 use self::opening::{Opening, PATIENCE};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::body::{Body, TooLong};
 use crate::call::Call;
+use crate::catalogue::{Catalogue, Slot};
 use crate::departure::Departure;
 use crate::headers::{
-    CF_AI_NEURONS, CF_AI_REQ_ID, CF_AIG_CACHE_STATUS, CF_RAY, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS,
+    CF_AI_NEURONS, CF_AI_REQ_ID, CF_AIG_CACHE_STATUS, CF_AIG_ROUTED_MODEL, CF_RAY, X_TOLLGATE_COST_USD,
+    X_TOLLGATE_NEURONS,
 };
 use crate::memory::Memory;
 use crate::neurons::Neurons;
@@ -80,6 +84,8 @@ pub struct MeterLayer {
     /// What the replies that are taken in may fill, with all else that counts there. Where it is full, a reply that is over
     /// [`SMALL_BYTES`](crate::memory::SMALL_BYTES) passes piece by piece.
     pub memory: Memory,
+    /// What the models cost that a reply names where a route was asked, such as `cloudflare/auto`.
+    pub catalogue: Arc<Catalogue>,
 }
 
 /// Reads the reply of each attempt: see the [module](self).
@@ -87,13 +93,14 @@ pub struct MeterLayer {
 pub struct Meter<S> {
     inner: S,
     memory: Memory,
+    catalogue: Arc<Catalogue>,
 }
 
 impl<S> Layer<S> for MeterLayer {
     type Service = Meter<S>;
 
     fn layer(&self, inner: S) -> Meter<S> {
-        Meter { inner, memory: self.memory.clone() }
+        Meter { inner, memory: self.memory.clone(), catalogue: self.catalogue.clone() }
     }
 }
 
@@ -122,12 +129,14 @@ where
         let departure = Departure::default();
         call.departure = Some(departure.clone());
         let (asked, memory) = (call.clone(), self.memory.clone());
+        let is_routed = call.model.slot == Slot::OTHER;
+        let routes = is_routed.then(|| self.catalogue.clone());
         let reply = self.inner.call(call);
         Box::pin(async move {
             let sent = Sent { call: &asked, at: sent, departure, is_noted: false };
             let reply = reply.await;
             let read = match reply {
-                Ok(reply) => read(reply, &asked, &memory).await,
+                Ok(reply) => read(reply, &asked, &memory, routes).await,
                 Err(error) => Err(error),
             };
             sent.note(&read);
@@ -181,22 +190,22 @@ fn vendor_id(headers: &HeaderMap) -> Option<String> {
     id.to_str().ok().map(|id| id.chars().take(128).collect())
 }
 
-async fn read(reply: Reply, call: &Call, memory: &Memory) -> Result<Reply, Error> {
+async fn read(reply: Reply, call: &Call, memory: &Memory, routes: Option<Arc<Catalogue>>) -> Result<Reply, Error> {
     let (head, body) = reply.into_parts();
     if !head.status.is_success() {
         return read_error(head, body).await;
     }
     let form = Asked::by(call).form(&head.headers);
-    let word = head_word(&head.headers);
+    let word = head_word(&head.headers, routes);
     let mut reader = Reader::new(form);
     if form.is_opaque() {
-        return Ok(read_opaque(head, body, &reader, word, call));
+        return Ok(read_opaque(head, body, &reader, &word, call));
     }
     let patience = form.is_stream().then_some(PATIENCE);
     let opening = Opening::of_answer(body, &mut reader, patience, memory).await.map_err(|why| broken(&why))?;
     let error = reader.error();
     let mut reply = if opening.is_whole && !reader.is_events() {
-        bill::settle(call, &reader, word);
+        bill::settle(call, &reader, &word);
         let bytes = opening.into_bytes();
         if call.ask.batch && !call.ask.is_poll() {
             bill::note_queued(call, &bytes);
@@ -214,7 +223,7 @@ async fn read(reply: Reply, call: &Call, memory: &Memory) -> Result<Reply, Error
 }
 
 /// Nothing in the body tells more than the request did: a picture, a sound.
-fn read_opaque(head: response::Parts, body: Body, reader: &Reader, word: HeadWord, call: &Call) -> Reply {
+fn read_opaque(head: response::Parts, body: Body, reader: &Reader, word: &HeadWord, call: &Call) -> Reply {
     bill::settle(call, reader, word);
     let ending = match reader.is_readable() {
         _ if body.is_end_stream() => Ending::Empty,
@@ -227,10 +236,17 @@ fn read_opaque(head: response::Parts, body: Body, reader: &Reader, word: HeadWor
     reply
 }
 
-fn head_word(headers: &HeaderMap) -> HeadWord {
+/// `routes`: where the model that was asked may stand for others, what these are.
+fn head_word(headers: &HeaderMap, routes: Option<Arc<Catalogue>>) -> HeadWord {
     let neurons = headers.get(CF_AI_NEURONS).and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
     let cached = headers.get(CF_AIG_CACHE_STATUS).is_some_and(|status| status == "HIT");
-    HeadWord { neurons: neurons.filter(|n| (0.0..=MOST_NEURONS).contains(n)).map(Neurons::from_f64), cached }
+    let routed = routes.map(|catalogue| {
+        let mut routed = Routed { catalogue, by_head: None };
+        let told = headers.get(CF_AIG_ROUTED_MODEL).and_then(|value| value.to_str().ok());
+        routed.by_head = told.and_then(|name| routed.listed(name.trim()));
+        routed
+    });
+    HeadWord { neurons: neurons.filter(|n| (0.0..=MOST_NEURONS).contains(n)).map(Neurons::from_f64), cached, routed }
 }
 
 async fn read_error(head: response::Parts, body: Body) -> Result<Reply, Error> {

@@ -74,6 +74,41 @@ async fn metered(model: &str, endpoint: Endpoint, head: &[(&str, &str)], body: &
     (facts, bytes)
 }
 
+#[tokio::test]
+async fn a_route_is_priced_by_the_model_that_ran() {
+    const LLAMA: &str = "@cf/meta/llama-3.2-1b-instruct";
+    let usage = r#""usage":{"prompt_tokens":26,"completion_tokens":18}"#;
+    let chat = |model: &str| format!(r#"{{"model":"{model}","choices":[{{"message":{{"content":"Hi"}}}}],{usage}}}"#);
+    let stream = format!("data: {}\n\ndata: [DONE]\n\n", chat(LLAMA));
+    let json = &[("content-type", "application/json")][..];
+    let routed = &[("content-type", "application/json"), ("cf-aig-routed-model", LLAMA)][..];
+    for (asked, head, body, ran) in [
+        ("cloudflare/auto", routed, chat("cloudflare/auto"), Some(LLAMA)),
+        ("dynamic/support", routed, format!(r#"{{"result":{{"response":"Hi",{usage}}}}}"#), Some(LLAMA)),
+        ("dynamic/support", json, chat(LLAMA), Some(LLAMA)),
+        ("dynamic/support", json, chat("workers-ai/@cf/meta/llama-3.2-1b-instruct"), Some(LLAMA)),
+        ("custom/pool", EVENTS, stream, Some(LLAMA)),
+        ("dynamic/support", json, chat("gpt-4o"), None),
+        // Only the envelope is believed, not what a model wrote.
+        ("dynamic/support", json, format!(r#"{{"response":{{"model":"{LLAMA}"}},{usage}}}"#), None),
+        // What is listed is what was asked, whatever the reply calls it.
+        ("@cf/meta/llama-3.1-8b-instruct-fp8", routed, chat(LLAMA), Some("@cf/meta/llama-3.1-8b-instruct-fp8")),
+    ] {
+        for piece in [7, body.len()] {
+            let (facts, bytes) = metered(asked, Endpoint::ChatCompletions, head, &body, piece).await;
+            assert!(bytes == body, "{asked}: a byte was changed");
+            let cost = ran.map_or(0.0, |ran| cost_by_table(ran, &Usage::tokens(26, 0, 18)));
+            assert_eq!(
+                (&*facts.model.id, facts.cost.neurons.as_f64()),
+                (ran.unwrap_or(asked), cost),
+                "{asked}: {body}"
+            );
+            let source = if ran.is_some() { Source::Computed } else { Source::None };
+            assert_eq!((facts.cost.source, facts.usage.input_tokens), (source, 26), "{asked}: {body}");
+        }
+    }
+}
+
 const EVENTS: &[(&str, &str)] = &[("content-type", "text/event-stream")];
 
 const INCREMENTS: &str = concat!(
