@@ -108,6 +108,26 @@ fn langchain_openai() {
 }
 
 #[test]
+fn langchain_for_javascript() {
+    through(&gate(Form::OpenAi), "langchain.test.js");
+}
+
+#[test]
+fn langchain_cloudflare() {
+    python_client("langchain_cloudflare_client");
+}
+
+#[test]
+fn haystack() {
+    python_client("haystack_client");
+}
+
+#[test]
+fn llm() {
+    python_client("llm_client");
+}
+
+#[test]
 fn pydantic_ai() {
     python_client("pydantic_ai_client");
 }
