@@ -24,6 +24,7 @@ mod openai;
 mod page;
 mod process;
 mod prometheus;
+mod recipes;
 mod records;
 mod refusals;
 mod scripted;
