@@ -44,7 +44,8 @@ pub(crate) struct Broken {
 /// The fields of an object in their order, and where their values stand.
 pub(crate) struct Fields<'a>(pub(crate) Vec<(Cow<'a, [u8]>, Range<usize>)>);
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// What some editors write before a text.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
 
 // === impl Walk ===

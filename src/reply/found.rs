@@ -160,11 +160,15 @@ impl Found {
         }
     }
 
-    /// The usage that is told, once: the answer's own, else the outermost, else that of the first choice, else the sum of a
-    /// batch's items.
+    /// The usage that is told, once: the answer's own, else the outermost, else that of the first choice. Of a batch it is the sum
+    /// of its items, or what is told beside them, whichever is more.
     pub(super) fn usage(&self) -> Option<Counts> {
-        let told = self.scopes().into_iter().filter_map(|scope| scope.usage).chain(self.items);
-        told.clone().find(|counts| counts.is_told() || counts.is_absurd).or_else(|| { told }.next())
+        let told = self.scopes().into_iter().filter_map(|scope| scope.usage);
+        let whole = told.clone().find(|counts| counts.is_told() || counts.is_absurd).or_else(|| { told }.next());
+        match (whole, self.items) {
+            (Some(whole), Some(items)) if !whole.is_absurd && items.tokens() > whole.tokens() => Some(items),
+            (whole, items) => whole.or(items),
+        }
     }
 
     /// Tokens told as `metrics`, where some models keep them.

@@ -61,6 +61,8 @@ fn a_batch_tells_its_usage_once() {
         ("responses", "", (12, 3)),
         ("results", "", (12, 3)),
         ("responses", r#","usage":{"prompt_tokens":12,"completion_tokens":3}"#, (12, 3)),
+        ("responses", r#","usage":{"prompt_tokens":1,"completion_tokens":1}"#, (12, 3)),
+        ("responses", r#","usage":{"prompt_tokens":20,"completion_tokens":3}"#, (20, 3)),
     ] {
         let json = format!(r#"{{"result":{{"{name}":[{one},{other}]{total}}},"success":true}}"#);
         let (tally, ending) = read(form(&batch, "application/json"), [json.as_bytes()]);

@@ -64,6 +64,11 @@ impl Counts {
         self.input.unwrap_or(0) > 0 || self.output > 0 || self.neurons.is_some_and(|neurons| neurons > 0.0)
     }
 
+    /// Read and written together.
+    pub(super) fn tokens(&self) -> u64 {
+        self.input.unwrap_or(0).saturating_add(self.output)
+    }
+
     /// Adds the counts of another item of the same batch.
     pub(crate) fn add(&mut self, other: &Self) {
         self.input = Some(self.input.unwrap_or(0).saturating_add(other.input.unwrap_or(0)));

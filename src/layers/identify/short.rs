@@ -13,6 +13,7 @@ use super::{Arrived, NO_MODEL, ReplyBody, Settings};
 use crate::Error;
 use crate::body::Body;
 use crate::headers::{API_KEY, X_API_KEY};
+use crate::json::BYTE_ORDER_MARK;
 use crate::openai::models::{self, Wanted};
 use crate::openai::object::quoted;
 use crate::openai::{Answer, Form};
@@ -123,7 +124,9 @@ pub(super) fn told(
 
 /// A body that names this model, and where it does; `None` where it is no JSON object.
 fn with_model(body: &Bytes, model: &str) -> Option<(Bytes, Range<usize>)> {
-    let open = body.iter().position(|byte| !byte.is_ascii_whitespace()).filter(|at| body[*at] == b'{')? + 1;
+    let begun = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    let open = begun + body[begun..].iter().position(|byte| !byte.is_ascii_whitespace())?;
+    let open = Some(open).filter(|at| body[*at] == b'{')? + 1;
     let is_empty = body[open..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
     let quoted = quoted(model);
     let comma: &[u8] = if is_empty { b"" } else { b"," };
@@ -158,10 +161,16 @@ mod tests {
 
     #[test]
     fn a_body_without_a_model_gets_one() {
-        for (body, wanted) in [(r#" {"a":1}"#, r#" {"model":"@cf/a/b","a":1}"#), ("{ }", r#"{"model":"@cf/a/b" }"#)] {
+        for (body, wanted) in [
+            (r#" {"a":1}"#, r#" {"model":"@cf/a/b","a":1}"#),
+            ("{ }", r#"{"model":"@cf/a/b" }"#),
+            ("\u{feff}\n{}", "\u{feff}\n{\"model\":\"@cf/a/b\"}"),
+        ] {
             let (with, place) = with_model(&Bytes::from(body), "@cf/a/b").unwrap();
             assert_eq!((&with[..], &with[place]), (wanted.as_bytes(), &b"\"@cf/a/b\""[..]));
         }
-        assert!(with_model(&Bytes::from("[]"), "m").is_none());
+        for body in ["[]", "", "\u{feff}", " "] {
+            assert!(with_model(&Bytes::from(body), "m").is_none());
+        }
     }
 }
