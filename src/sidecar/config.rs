@@ -11,18 +11,19 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::aliases::AliasTable;
 use super::books::CatalogueSettings;
 use super::browsers::{Cors, Host};
+use super::compat::Compat;
 use super::guard::Secret;
 use super::limits::{Limits, Retry};
 use super::spending::{Account, Records, Reservations};
 use super::timeouts::Timeouts;
-use crate::catalogue::{AliasError, Aliases, Entry};
+use crate::catalogue::Entry;
 use crate::layers::budget::Rule;
 use crate::layers::cache;
 use crate::layers::identify::PassThrough;
 use crate::layers::identify::keys::Key;
-use crate::openai::{self, Form, Reasoning};
 use crate::upstream::{self, Target};
 
 /// The whole config.
@@ -163,46 +164,6 @@ pub struct Upstream {
 #[serde(try_from = "String", into = "String")]
 pub struct BaseUrl(String);
 
-/// `[compat]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Compat {
-    /// Whose form the short routes `/v1/…` have: `openai` or `vendor`.
-    pub v1: Form,
-    /// The same of OpenAI's routes on the vendor's own paths.
-    pub vendor_paths: Form,
-    /// Under which name a model's reasoning is told on OpenAI's side: `both`, `reasoning` or `reasoning_content`.
-    pub reasoning: Reasoning,
-    /// The status of a refusal for money on OpenAI's side. Clients leave 402 and 403 alone, and try 429 again at once.
-    pub budget_status: RefusalStatus,
-    /// Send a comment to the client of a stream that has waited so long for its turn or its first token, and then again;
-    /// `0s` sends none. The reply's status is 200 once a comment has left, and an error comes as an event.
-    #[serde(with = "super::duration")]
-    pub keepalive: Duration,
-    /// Send replies in gzip or zstd to clients that ask for it. Only what is text and here as a whole: a stream would be held back.
-    pub compress: bool,
-    #[serde(skip_serializing)]
-    openai_streams: Retired,
-}
-
-/// A status of 400 to 499.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "u16", into = "u16")]
-pub struct RefusalStatus(http::StatusCode);
-
-/// `openai_streams`, whose work `v1` does now.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Retired;
-
-/// `[aliases]`: a model for each name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
-pub struct AliasTable {
-    table: BTreeMap<String, String>,
-    aliases: Aliases,
-}
-
 /// `[cache]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -328,79 +289,6 @@ impl Cache {
             max_entry_bytes: usize::try_from(self.max_entry.as_u64()).unwrap_or(usize::MAX),
             sampled: self.sampled,
         }
-    }
-}
-
-impl Default for Compat {
-    fn default() -> Self {
-        let openai::Settings { v1, vendor_paths, reasoning, budget_status } = openai::Settings::default();
-        Self {
-            v1,
-            vendor_paths,
-            reasoning,
-            budget_status: RefusalStatus(budget_status),
-            keepalive: Duration::ZERO,
-            compress: false,
-            openai_streams: Retired,
-        }
-    }
-}
-
-impl Compat {
-    /// As the door takes it.
-    pub fn settings(&self) -> openai::Settings {
-        let Self { v1, vendor_paths, reasoning, budget_status, .. } = *self;
-        openai::Settings { v1, vendor_paths, reasoning, budget_status: budget_status.0 }
-    }
-}
-
-impl AliasTable {
-    fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-
-    /// As the door takes them.
-    pub fn aliases(&self) -> Aliases {
-        self.aliases.clone()
-    }
-}
-
-impl TryFrom<BTreeMap<String, String>> for AliasTable {
-    type Error = AliasError;
-
-    fn try_from(table: BTreeMap<String, String>) -> Result<Self, AliasError> {
-        Ok(Self { aliases: Aliases::new(&table)?, table })
-    }
-}
-
-impl From<AliasTable> for BTreeMap<String, String> {
-    fn from(aliases: AliasTable) -> Self {
-        aliases.table
-    }
-}
-
-impl TryFrom<u16> for RefusalStatus {
-    type Error = String;
-
-    fn try_from(code: u16) -> Result<Self, String> {
-        let status = http::StatusCode::from_u16(code).ok().filter(http::StatusCode::is_client_error);
-        status
-            .map(Self)
-            .ok_or_else(|| format!("{code} is no status of a refusal; give one from 400 to 499, such as 402"))
-    }
-}
-
-impl From<RefusalStatus> for u16 {
-    fn from(status: RefusalStatus) -> Self {
-        status.0.as_u16()
-    }
-}
-
-impl<'de> Deserialize<'de> for Retired {
-    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(serde::de::Error::custom(
-            "`openai_streams` is no more: /v1 streams have OpenAI's form by default; write `v1 = \"vendor\"` for the vendor's",
-        ))
     }
 }
 

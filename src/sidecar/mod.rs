@@ -4,8 +4,10 @@
 //! state. The admin port has a thread to itself, so that a scrape holds no call up.
 
 mod admin;
+pub mod aliases;
 pub mod books;
 pub mod browsers;
+pub mod compat;
 mod compress;
 pub mod config;
 mod duration;

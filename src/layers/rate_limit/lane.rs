@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ask::{Ask, Bounds, Rates};
 use super::bound::Bound;
-use super::pace::Pace;
+use super::busy::{Busy, Caller};
 use super::permit::Permit;
-use super::promises::Promises;
-use super::queue::{Had, Queue, State, Ticket, Waiter};
+use super::queue::{Had, State, Ticket, Waiter};
 use super::refusal::{By, Held, Refusal, Why};
 use super::swept::Swept;
-use super::window::Rate;
 use crate::catalogue::Slot;
 
 /// The state of one limit. What only busy or refused models need lies apart, for there may be very many.
@@ -19,51 +18,8 @@ pub(super) struct Lane {
     requests: Bound,
     /// The only caller that has asked so far.
     solo: u64,
-    more: Option<Box<More>>,
+    busy: Option<Box<Busy>>,
     slot: Slot,
-}
-
-#[derive(Debug)]
-struct More {
-    pace: Pace,
-    /// Upstream asked to be left alone until then.
-    held_until: u64,
-    tokens: Option<Bound>,
-    /// More than one caller has asked, or a key has limits of its own.
-    callers: Option<Swept<Caller>>,
-    has_key_limits: bool,
-    queue: Queue,
-    promises: Promises,
-}
-
-/// One caller of the model: what it had, and the limits of its key.
-#[derive(Debug, Default)]
-struct Caller {
-    had: Had,
-    requests: Option<Box<Bound>>,
-    tokens: Option<Box<Bound>>,
-}
-
-/// What a model or a key may have.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Rates {
-    pub(super) requests: Option<Rate>,
-    pub(super) tokens: Option<Rate>,
-}
-
-/// What a call asks of its lane.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ask {
-    pub(super) caller: u64,
-    /// The caller has no key of the gate's, so that nothing bounds how many there are.
-    pub(super) is_keyless: bool,
-    /// The model's limits, as they are now.
-    pub(super) requests_limit: Rate,
-    pub(super) tokens_limit: Option<Rate>,
-    /// Input and output, as estimated; zero where nothing limits them.
-    pub(super) tokens: u32,
-    /// The key's own limits.
-    pub(super) own: Rates,
 }
 
 /// A lane's answer.
@@ -80,13 +36,6 @@ fn as_told(nanos: u64) -> u64 {
     const MILLI: u64 = 1_000_000;
     let unit = if nanos > 1000 * MILLI { 1000 * MILLI } else { MILLI };
     nanos.div_ceil(unit).max(1).saturating_mul(unit)
-}
-
-/// How long and how many may wait.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) max_wait: u64,
-    pub(super) max_queue: usize,
 }
 
 /// How a lane stands.
@@ -107,59 +56,21 @@ const LEAST_CALLERS: usize = 16;
 const MOST_CALLERS: usize = 256;
 const SHARED: u64 = 16;
 
-// === impl Caller ===
-
-impl Caller {
-    fn new(own: Rates, now: u64) -> Self {
-        let bound = |rate: Option<Rate>| rate.map(|rate| Box::new(Bound::new(rate, now)));
-        Self { had: Had::default(), requests: bound(own.requests), tokens: bound(own.tokens) }
-    }
-
-    fn bounds(&mut self) -> impl Iterator<Item = &mut Bound> {
-        self.requests.iter_mut().chain(&mut self.tokens).map(|bound| &mut **bound)
-    }
-
-    fn is_open(&self, tokens: u32) -> bool {
-        self.requests.as_ref().is_none_or(|bound| bound.is_open(1))
-            && self.tokens.as_ref().is_none_or(|bound| bound.is_open(tokens))
-    }
-
-    fn opens_at(&self, tokens: u32, now: u64) -> u64 {
-        let requests = self.requests.as_ref().map_or(now, |bound| bound.opens_at(1, now));
-        requests.max(self.tokens.as_ref().map_or(now, |bound| bound.opens_at(tokens, now)))
-    }
-
-    /// Its key's limits may have changed.
-    fn hold_to(&mut self, own: Rates, now: u64) {
-        for (bound, rate) in [(&mut self.requests, own.requests), (&mut self.tokens, own.tokens)] {
-            match (bound.as_mut(), rate) {
-                (Some(bound), Some(rate)) => bound.change(rate, now),
-                (None, None) => {}
-                (_, rate) => *bound = rate.map(|rate| Box::new(Bound::new(rate, now))),
-            }
-        }
-    }
-
-    fn is_idle(&mut self, now: u64, window: u64) -> bool {
-        self.had.at(now, window) < 0.01 && self.bounds().all(|bound| bound.is_idle(now))
-    }
-}
-
 // === impl Lane ===
 
 impl Lane {
     pub(super) fn new(slot: Slot, ask: &Ask, now: u64) -> Self {
-        let more = ask.tokens_limit.map(|rate| Box::new(More { tokens: Some(Bound::new(rate, now)), ..More::new() }));
-        Self { requests: Bound::new(ask.requests_limit, now), solo: ask.caller, more, slot }
+        let busy = ask.tokens_limit.map(|rate| Box::new(Busy { tokens: Some(Bound::new(rate, now)), ..Busy::new() }));
+        Self { requests: Bound::new(ask.requests_limit, now), solo: ask.caller, busy, slot }
     }
 
-    fn more(&mut self) -> &mut More {
-        self.more.get_or_insert_with(|| Box::new(More::new()))
+    fn busy(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_with(|| Box::new(Busy::new()))
     }
 
     /// The call's limits are those that the lane holds to.
     pub(super) fn holds_to(&self, ask: &Ask) -> bool {
-        let tokens = self.more.as_ref().and_then(|more| more.tokens.as_ref()).map(|bound| bound.rate);
+        let tokens = self.busy.as_ref().and_then(|busy| busy.tokens.as_ref()).map(|bound| bound.rate);
         self.requests.rate == ask.requests_limit && tokens == ask.tokens_limit
     }
 
@@ -168,25 +79,25 @@ impl Lane {
     pub(super) fn hold_to(&mut self, ask: &Ask, now: u64) {
         self.advance(now);
         self.requests.change(ask.requests_limit, now);
-        if ask.tokens_limit.is_some() || self.more.is_some() {
-            let more = self.more();
-            match (&mut more.tokens, ask.tokens_limit) {
+        if ask.tokens_limit.is_some() || self.busy.is_some() {
+            let busy = self.busy();
+            match (&mut busy.tokens, ask.tokens_limit) {
                 (Some(bound), Some(rate)) => bound.change(rate, now),
                 (tokens, rate) => *tokens = rate.map(|rate| Bound::new(rate, now)),
             }
             // The next turn may be sooner than it was.
-            more.queue.wake_driver();
+            busy.queue.wake_driver();
         }
     }
 
     fn cap(&self, now: u64) -> u32 {
-        self.more.as_ref().map_or(self.requests.rate.units, |more| more.pace.cap(self.requests.rate, now))
+        self.busy.as_ref().map_or(self.requests.rate.units, |busy| busy.pace.cap(self.requests.rate, now))
     }
 
     fn advance(&mut self, now: u64) -> u32 {
         let cap = self.cap(now);
         self.requests.window.advance(self.requests.rate, cap, now);
-        if let Some(tokens) = self.more.as_mut().and_then(|more| more.tokens.as_mut()) {
+        if let Some(tokens) = self.busy.as_mut().and_then(|busy| busy.tokens.as_mut()) {
             tokens.advance(now);
         }
         cap
@@ -196,10 +107,10 @@ impl Lane {
     #[inline]
     pub(super) fn ask(&mut self, mut ask: Ask, bounds: Bounds, now: u64) -> Answer {
         let cap = self.advance(now);
-        if ask.caller != self.solo || ask.own.is_any() || self.more.is_some() {
+        if ask.caller != self.solo || ask.own.is_any() || self.busy.is_some() {
             ask.caller = self.meet(ask, bounds, now);
         }
-        let nobody_is_ahead = self.more.as_ref().is_none_or(|more| more.queue.is_empty() && more.promises.is_empty());
+        let nobody_is_ahead = self.busy.as_ref().is_none_or(|busy| busy.queue.is_empty() && busy.promises.is_empty());
         if nobody_is_ahead && self.is_open(ask.caller, ask.tokens, cap, now) {
             return Answer::Granted(self.charge(ask.caller, ask.tokens, now));
         }
@@ -210,12 +121,12 @@ impl Lane {
     fn meet(&mut self, ask: Ask, bounds: Bounds, now: u64) -> u64 {
         let (window, solo) = (self.requests.rate.nanos(), self.solo);
         let had = Had::new(self.requests.window.held(self.requests.rate), now);
-        if ask.caller == solo && !ask.own.is_any() && self.more.as_ref().is_none_or(|more| more.callers.is_none()) {
+        if ask.caller == solo && !ask.own.is_any() && self.busy.as_ref().is_none_or(|busy| busy.callers.is_none()) {
             return ask.caller;
         }
-        let more = self.more();
-        more.has_key_limits |= ask.own.is_any();
-        let callers = more.callers.get_or_insert_with(|| {
+        let busy = self.busy();
+        busy.has_key_limits |= ask.own.is_any();
+        let callers = busy.callers.get_or_insert_with(|| {
             let mut callers = Swept::default();
             let first = if ask.caller == solo { ask.own } else { Rates::default() };
             let mut caller = Caller::new(first, now);
@@ -225,7 +136,7 @@ impl Lane {
         });
         let most = (bounds.max_queue / 4).clamp(LEAST_CALLERS, MOST_CALLERS);
         let is_one_too_many =
-            ask.is_keyless && callers.get(ask.caller).is_none() && callers.len().max(more.queue.callers()) >= most;
+            ask.is_keyless && callers.get(ask.caller).is_none() && callers.len().max(busy.queue.callers()) >= most;
         let name = if is_one_too_many { 1 + ask.caller % SHARED } else { ask.caller };
         match callers.get_mut(name) {
             Some(caller) => {
@@ -239,16 +150,16 @@ impl Lane {
 
     fn is_open(&self, caller: u64, tokens: u32, cap: u32, now: u64) -> bool {
         let requests = self.requests.window.is_open(self.requests.rate, cap, 1);
-        requests && self.more.as_ref().is_none_or(|more| more.is_open(caller, tokens, now))
+        requests && self.busy.as_ref().is_none_or(|busy| busy.is_open(caller, tokens, now))
     }
 
     fn charge(&mut self, caller: u64, tokens: u32, now: u64) -> Permit {
         let window = self.requests.rate.nanos();
         let requests = self.requests.window.charge(1);
         let mut permit = Permit { caller, requests, tokens: None, own_requests: None, own_tokens: None };
-        let Some(more) = &mut self.more else { return permit };
-        permit.tokens = more.tokens.as_mut().map(|bound| bound.charge(tokens));
-        if let Some(known) = more.caller(caller) {
+        let Some(busy) = &mut self.busy else { return permit };
+        permit.tokens = busy.tokens.as_mut().map(|bound| bound.charge(tokens));
+        if let Some(known) = busy.caller(caller) {
             known.had.add(1.0, now, window);
             permit.own_requests = known.requests.as_mut().map(|bound| bound.charge(1));
             permit.own_tokens = known.tokens.as_mut().map(|bound| bound.charge(tokens));
@@ -259,24 +170,24 @@ impl Lane {
     /// A permit if there is one now. A call that gets none leaves no trace.
     pub(super) fn try_take(&mut self, mut ask: Ask, bounds: Bounds, now: u64) -> Option<Permit> {
         let cap = self.advance(now);
-        if ask.caller != self.solo || ask.own.is_any() || self.more.is_some() {
+        if ask.caller != self.solo || ask.own.is_any() || self.busy.is_some() {
             ask.caller = self.meet(ask, bounds, now);
         }
-        let nobody_waits = self.more.as_ref().is_none_or(|more| more.queue.is_empty());
+        let nobody_waits = self.busy.as_ref().is_none_or(|busy| busy.queue.is_empty());
         let is_open =
             nobody_waits && self.turn_for(ask, now, cap, now) <= now && self.is_open(ask.caller, ask.tokens, cap, now);
         if !is_open {
             return None;
         }
-        if let Some(more) = &mut self.more {
-            more.promises.redeem_due(ask.caller, now);
+        if let Some(busy) = &mut self.busy {
+            busy.promises.redeem_due(ask.caller, now);
         }
         Some(self.charge(ask.caller, ask.tokens, now))
     }
 
     #[cold]
     fn queue_up(&mut self, ask: Ask, bounds: Bounds, cap: u32, now: u64) -> Answer {
-        let nobody_waits = self.more.as_ref().is_none_or(|more| more.queue.is_empty());
+        let nobody_waits = self.busy.as_ref().is_none_or(|busy| busy.queue.is_empty());
         if nobody_waits {
             self.requests.window.respread(self.requests.rate, cap, now);
         }
@@ -285,20 +196,20 @@ impl Lane {
         if opens_at > latest {
             return Answer::Refused(self.refusal(Why::TooLong, ask, bounds, now));
         }
-        let was_told = self.more().promises.redeem_due(ask.caller, now);
+        let was_told = self.busy().promises.redeem_due(ask.caller, now);
         if nobody_waits && self.is_open(ask.caller, ask.tokens, cap, now) {
             return Answer::Granted(self.charge(ask.caller, ask.tokens, now));
         }
         let all = Had::new(self.requests.window.held(self.requests.rate), now);
-        let more = self.more();
+        let busy = self.busy();
         // Who was told to come now has its place beside the queue's.
-        if !was_told && !more.queue.make_room(ask.caller, bounds.max_queue) {
+        if !was_told && !busy.queue.make_room(ask.caller, bounds.max_queue) {
             return Answer::Refused(self.refusal(Why::Full, ask, bounds, now));
         }
         // Where no other caller has asked, all that was taken was this one's.
-        let had = more.caller(ask.caller).map_or(all, |caller| caller.had);
+        let had = busy.caller(ask.caller).map_or(all, |caller| caller.had);
         let waiter = Waiter::new(ask.tokens);
-        let ticket = more.queue.push(ask.caller, had, waiter.clone());
+        let ticket = busy.queue.push(ask.caller, had, waiter.clone());
         self.dispatch(now);
         Answer::Queued(ticket, waiter)
     }
@@ -308,32 +219,32 @@ impl Lane {
     fn turn_for(&mut self, ask: Ask, latest: u64, cap: u32, now: u64) -> u64 {
         let (mut claims, mut nobody_waits) = (0, true);
         let Bound { rate, window } = &self.requests;
-        if let Some(more) = &mut self.more {
-            more.promises.expire(now);
-            if !more.promises.is_empty() {
+        if let Some(busy) = &mut self.busy {
+            busy.promises.expire(now);
+            if !busy.promises.is_empty() {
                 let second = window.turn_after(*rate, cap, 1, 1, now);
-                claims = more.promises.claims(ask.caller, latest, second, now);
+                claims = busy.promises.claims(ask.caller, latest, second, now);
             }
-            nobody_waits = more.queue.is_empty();
+            nobody_waits = busy.queue.is_empty();
         }
         let requests = if claims > 0 || nobody_waits {
             window.turn_after(*rate, cap, 1, claims, now)
         } else {
             window.opens_at(*rate, cap, 1, now)
         };
-        self.more.as_ref().map_or(requests, |more| requests.max(more.opens_at(ask.caller, ask.tokens, now)))
+        self.busy.as_ref().map_or(requests, |busy| requests.max(busy.opens_at(ask.caller, ask.tokens, now)))
     }
 
     /// Gives turns as long as there is room, and tells when there will be more.
     pub(super) fn dispatch(&mut self, now: u64) -> u64 {
         let cap = self.advance(now);
         let window = self.requests.rate.nanos();
-        if let Some(more) = &mut self.more {
-            more.advance_callers(now);
+        if let Some(busy) = &mut self.busy {
+            busy.advance_callers(now);
         }
         while let Some((ticket, tokens)) = self.next(cap, now) {
             let permit = self.charge(ticket.key, tokens, now);
-            self.more().queue.grant(ticket, permit, now, window);
+            self.busy().queue.grant(ticket, permit, now, window);
         }
         self.next_turn_at(cap, now)
     }
@@ -341,29 +252,29 @@ impl Lane {
     /// Who has a turn now.
     fn next(&self, cap: u32, now: u64) -> Option<(Ticket, u32)> {
         let (rate, requests) = (self.requests.rate, &self.requests.window);
-        let more = self.more.as_ref().filter(|more| !more.queue.is_empty())?;
-        let may = |caller: u64, waiter: &Waiter| more.caller_is_open(caller, waiter.tokens);
+        let busy = self.busy.as_ref().filter(|busy| !busy.queue.is_empty())?;
+        let may = |caller: u64, waiter: &Waiter| busy.caller_is_open(caller, waiter.tokens);
         let next = if requests.is_open(rate, cap, 1) {
-            more.queue.next(now, rate.nanos(), may)
+            busy.queue.next(now, rate.nanos(), may)
         } else if requests.lends(rate, cap) {
-            more.queue.next_ahead(now, rate.nanos(), may)
+            busy.queue.next_ahead(now, rate.nanos(), may)
         } else {
             None
         };
-        next.filter(|(ticket, tokens)| more.is_open(ticket.key, *tokens, now))
+        next.filter(|(ticket, tokens)| busy.is_open(ticket.key, *tokens, now))
     }
 
     fn next_turn_at(&self, cap: u32, now: u64) -> u64 {
         let (rate, requests) = (self.requests.rate, &self.requests.window);
-        let Some(more) = &self.more else { return requests.opens_at(rate, cap, 1, now) };
-        let requests = match more.queue.next_ahead(now, rate.nanos(), |_, _| true) {
+        let Some(busy) = &self.busy else { return requests.opens_at(rate, cap, 1, now) };
+        let requests = match busy.queue.next_ahead(now, rate.nanos(), |_, _| true) {
             Some(_) => requests.lends_at(rate, cap, now),
             None => requests.opens_at(rate, cap, 1, now),
         };
-        let heads = if more.has_key_limits || more.tokens.is_some() {
-            more.queue.heads().map(|(caller, waiter)| more.opens_at(caller, waiter.tokens, now)).min().unwrap_or(now)
+        let heads = if busy.has_key_limits || busy.tokens.is_some() {
+            busy.queue.heads().map(|(caller, waiter)| busy.opens_at(caller, waiter.tokens, now)).min().unwrap_or(now)
         } else {
-            more.held_until
+            busy.held_until
         };
         requests.max(heads)
     }
@@ -377,7 +288,7 @@ impl Lane {
                     self.give_back(permit, now);
                 }
             }
-            State::Waiting | State::Driving => drop(self.more().queue.remove(ticket)),
+            State::Waiting | State::Driving => drop(self.busy().queue.remove(ticket)),
             State::Displaced => return,
         }
         self.dispatch(now);
@@ -386,11 +297,11 @@ impl Lane {
     fn give_back(&mut self, permit: Permit, now: u64) {
         let window = self.requests.rate.nanos();
         self.requests.window.give_back(self.requests.rate, permit.requests);
-        let Some(more) = &mut self.more else { return };
-        if let (Some(bound), Some(taken)) = (&mut more.tokens, permit.tokens) {
+        let Some(busy) = &mut self.busy else { return };
+        if let (Some(bound), Some(taken)) = (&mut busy.tokens, permit.tokens) {
             bound.window.give_back(bound.rate, taken);
         }
-        if let Some(caller) = more.caller(permit.caller) {
+        if let Some(caller) = busy.caller(permit.caller) {
             caller.had.add(-1.0, now, window);
             let own = [(&mut caller.requests, permit.own_requests), (&mut caller.tokens, permit.own_tokens)];
             for (bound, taken) in own {
@@ -403,11 +314,11 @@ impl Lane {
 
     /// The call used this many tokens.
     pub(super) fn correct(&mut self, permit: Permit, tokens: u32, now: u64) {
-        let Some(more) = &mut self.more else { return };
-        if let (Some(bound), Some(taken)) = (&mut more.tokens, permit.tokens) {
+        let Some(busy) = &mut self.busy else { return };
+        if let (Some(bound), Some(taken)) = (&mut busy.tokens, permit.tokens) {
             bound.correct(taken, tokens, now);
         }
-        if let (Some(caller), Some(taken)) = (more.caller(permit.caller), permit.own_tokens)
+        if let (Some(caller), Some(taken)) = (busy.caller(permit.caller), permit.own_tokens)
             && let Some(bound) = &mut caller.tokens
         {
             bound.correct(taken, tokens, now);
@@ -418,10 +329,10 @@ impl Lane {
     pub(super) fn refused_upstream(&mut self, retry_after: Option<u64>, now: u64) {
         let rate = self.requests.rate;
         self.advance(now);
-        let more = self.more();
-        more.pace.refused(rate, now);
-        more.held_until = more.held_until.max(now.saturating_add(retry_after.unwrap_or(0)));
-        let cap = more.pace.cap(rate, now);
+        let busy = self.busy();
+        busy.pace.refused(rate, now);
+        busy.held_until = busy.held_until.max(now.saturating_add(retry_after.unwrap_or(0)));
+        let cap = busy.pace.cap(rate, now);
         self.requests.window.repace(rate, cap, now);
     }
 
@@ -429,7 +340,7 @@ impl Lane {
     fn refusal(&mut self, why: Why, ask: Ask, bounds: Bounds, now: u64) -> Refusal {
         let cap = self.cap(now);
         let limit = self.held_by(ask, cap, now);
-        let promises = &mut self.more().promises;
+        let promises = &mut self.busy().promises;
         promises.expire(now);
         let is_late = promises.redeem_due(ask.caller, now);
         let told = match promises.shared(ask.caller) {
@@ -439,11 +350,11 @@ impl Lane {
                     if is_late { (promises.ahead_of_late(ask.caller, now), 0) } else { promises.ahead_of(ask.caller) };
                 let from = self.turn_after(ask, bounds, cap, &ahead, own as u32, now);
                 let at = now.saturating_add(as_told(from.saturating_sub(now)));
-                self.more().promises.make(ask.caller, from, at);
+                self.busy().promises.make(ask.caller, from, at);
                 at
             }
         };
-        let waiting = self.more.as_ref().map_or(0, |more| more.queue.len());
+        let waiting = self.busy.as_ref().map_or(0, |busy| busy.queue.len());
         Refusal { why, limit, retry_after: Duration::from_nanos(as_told(told.saturating_sub(now))), waiting }
     }
 
@@ -451,13 +362,13 @@ impl Lane {
     /// so many are its caller's own.
     fn turn_after(&self, ask: Ask, bounds: Bounds, cap: u32, told: &[u64], own_told: u32, now: u64) -> u64 {
         let Bound { rate, window } = &self.requests;
-        let Some(more) = &self.more else { return window.turn_after(*rate, cap, 1, 0, now) };
+        let Some(busy) = &self.busy else { return window.turn_after(*rate, cap, 1, 0, now) };
         // Of those who wait, no more will have a turn than there are turns within their time.
         let turns = f64::from(window.flow(*rate, cap)) * Duration::from_nanos(bounds.max_wait).as_secs_f64();
-        let (before, own) = more.queue.ahead_of(ask.caller);
+        let (before, own) = busy.queue.ahead_of(ask.caller);
         let [before, own] = [before, own].map(|waiting| waiting.min((turns.ceil() as u32).saturating_add(1)));
         let requests = window.turn_after_those(*rate, cap, 1, before, told, now);
-        requests.max(more.turn_after(ask, (before, told), own.saturating_add(own_told), now))
+        requests.max(busy.turn_after(ask, (before, told), own.saturating_add(own_told), now))
     }
 
     /// The limit whose next turn is the last to come.
@@ -465,11 +376,11 @@ impl Lane {
         let Bound { rate, window } = &self.requests;
         let own = self.requests.held(By::Requests, cap, 1);
         let opens_at = window.turn_after(*rate, cap, 1, 0, now);
-        let Some(more) = &self.more else { return own };
-        let rest = more
+        let Some(busy) = &self.busy else { return own };
+        let rest = busy
             .limits(ask)
             .map(|(by, bound, units)| (bound.turn_after(units, 0, &[], now), bound.held(by, bound.rate.units, units)));
-        let upstream = (more.held_until, Held { by: By::Upstream, ..own });
+        let upstream = (busy.held_until, Held { by: By::Upstream, ..own });
         // Of two that open at once, the first is named.
         let last = |last: (u64, Held), next: (u64, Held)| if next.0 > last.0 { next } else { last };
         std::iter::once(upstream).filter(|(at, _)| *at > now).chain(rest).fold((opens_at, own), last).1
@@ -484,19 +395,19 @@ impl Lane {
     /// How many callers are known.
     #[cfg(test)]
     pub(super) fn callers(&self) -> usize {
-        self.more.as_ref().and_then(|more| more.callers.as_ref()).map_or(0, Swept::len)
+        self.busy.as_ref().and_then(|busy| busy.callers.as_ref()).map_or(0, Swept::len)
     }
 
     pub(super) fn standing(&mut self, now: u64) -> Standing {
         let cap = self.advance(now);
         let rate = self.requests.rate;
-        let more = self.more.as_ref();
+        let busy = self.busy.as_ref();
         Standing {
             slot: self.slot,
             limit: rate.units,
             left: cap.saturating_sub(self.requests.window.held(rate)),
-            waiting: more.map_or(0, |more| more.queue.len()),
-            pace: more.map_or(1.0, |more| more.pace.share(rate, now)),
+            waiting: busy.map_or(0, |busy| busy.queue.len()),
+            pace: busy.map_or(1.0, |busy| busy.pace.share(rate, now)),
         }
     }
 
@@ -505,96 +416,11 @@ impl Lane {
         let cap = self.advance(now);
         let (rate, window) = (self.requests.rate, self.requests.rate.nanos());
         self.requests.window.is_idle(cap)
-            && self.more.as_mut().is_none_or(|more| {
-                if let Some(callers) = &mut more.callers {
+            && self.busy.as_mut().is_none_or(|busy| {
+                if let Some(callers) = &mut busy.callers {
                     callers.sweep(CALLER_LOOKS, |caller| caller.is_idle(now, window));
                 }
-                more.is_idle(rate, now)
+                busy.is_idle(rate, now)
             })
-    }
-}
-
-// === impl More ===
-
-impl More {
-    fn new() -> Self {
-        Self {
-            pace: Pace::FULL,
-            held_until: 0,
-            tokens: None,
-            callers: None,
-            has_key_limits: false,
-            queue: Queue::default(),
-            promises: Promises::default(),
-        }
-    }
-
-    fn caller(&mut self, caller: u64) -> Option<&mut Caller> {
-        self.callers.as_mut()?.get_mut(caller)
-    }
-
-    fn caller_is_open(&self, caller: u64, tokens: u32) -> bool {
-        let known = self.callers.as_ref().filter(|_| self.has_key_limits).and_then(|callers| callers.get(caller));
-        known.is_none_or(|caller| caller.is_open(tokens))
-    }
-
-    fn is_open(&self, caller: u64, tokens: u32, now: u64) -> bool {
-        now >= self.held_until
-            && self.tokens.as_ref().is_none_or(|bound| bound.is_open(tokens))
-            && self.caller_is_open(caller, tokens)
-    }
-
-    /// The limits that hold a call besides the model's requests, and the units that it needs of each.
-    fn limits(&self, ask: Ask) -> impl Iterator<Item = (By, &Bound, u32)> {
-        let own = self.callers.as_ref().and_then(|callers| callers.get(ask.caller));
-        let tokens = self.tokens.iter().map(move |bound| (By::Tokens, bound, ask.tokens));
-        let own_requests = own.and_then(|own| own.requests.as_deref()).map(|bound| (By::KeyRequests, bound, 1));
-        let own_tokens = own.and_then(|own| own.tokens.as_deref()).map(|bound| (By::KeyTokens, bound, ask.tokens));
-        tokens.chain(own_requests).chain(own_tokens)
-    }
-
-    /// When they have the call's turn, after so many calls of all callers and of its own, and after those at these times.
-    fn turn_after(&self, ask: Ask, (before, at): (u32, &[u64]), own_before: u32, now: u64) -> u64 {
-        let turn = |(by, bound, units): (By, &Bound, u32)| match by {
-            By::Tokens => bound.turn_after(units, before, at, now),
-            _ => bound.turn_after(units, own_before, &[], now),
-        };
-        self.limits(ask).map(turn).fold(self.held_until, u64::max)
-    }
-
-    fn opens_at(&self, caller: u64, tokens: u32, now: u64) -> u64 {
-        let model = self.tokens.as_ref().map_or(now, |bound| bound.opens_at(tokens, now));
-        let own = self.callers.as_ref().and_then(|callers| callers.get(caller));
-        self.held_until.max(model).max(own.map_or(now, |own| own.opens_at(tokens, now)))
-    }
-
-    fn advance_callers(&mut self, now: u64) {
-        if !self.has_key_limits {
-            return;
-        }
-        let Self { callers: Some(callers), queue, .. } = self else { return };
-        for (caller, _) in queue.heads() {
-            if let Some(caller) = callers.get_mut(caller) {
-                caller.bounds().for_each(|bound| bound.advance(now));
-            }
-        }
-    }
-
-    fn is_idle(&mut self, rate: Rate, now: u64) -> bool {
-        self.promises.expire(now);
-        self.queue.is_empty()
-            && self.promises.is_empty()
-            && now >= self.held_until
-            && self.pace.share(rate, now) >= 1.0
-            && self.tokens.as_mut().is_none_or(|bound| bound.is_idle(now))
-            && self.callers.as_ref().is_none_or(|callers| callers.len() == 0)
-    }
-}
-
-// === impl Rates ===
-
-impl Rates {
-    pub(super) fn is_any(self) -> bool {
-        self.requests.is_some() || self.tokens.is_some()
     }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::ask::{Ask, Bounds, Rates};
 use super::caller::caller;
-use super::lane::{Answer, Ask, Bounds, Lane, Rates};
+use super::lane::{Answer, Lane};
 use super::permit::Permit;
 use super::queue::{Ticket, Waiter};
 use super::refusal::{Refusal, Why};

@@ -60,7 +60,9 @@
 //! # });
 //! ```
 
+mod ask;
 mod bound;
+mod busy;
 mod caller;
 mod lane;
 mod limits;

@@ -7,8 +7,9 @@ use http::HeaderMap;
 
 use super::*;
 use crate::call::Head;
+use crate::layers::rate_limit::ask::{Ask, Bounds, Rates};
 use crate::layers::rate_limit::caller::caller;
-use crate::layers::rate_limit::lane::{Ask, Bounds, Lane, Rates};
+use crate::layers::rate_limit::lane::Lane;
 use crate::layers::rate_limit::queue::{State, Waiter};
 use crate::layers::rate_limit::window::Rate;
 use crate::peer::Peer;
