@@ -12,11 +12,12 @@ use crate::support::{Process, vendor};
 use crate::wire::{Held, LONG, address, closed, count, http1, http2, narrow, run};
 
 /// Every limit is short, so that each stall ends soon; that it ends is what is tested.
-const SHORT: [(&str, &str); 14] = [
+const SHORT: [(&str, &str); 15] = [
     ("TOLLGATE_TIMEOUTS_HANDSHAKE", "300ms"),
     ("TOLLGATE_TIMEOUTS_HEADER", "300ms"),
     ("TOLLGATE_TIMEOUTS_BODY", "300ms"),
     ("TOLLGATE_TIMEOUTS_SEND", "300ms"),
+    ("TOLLGATE_TIMEOUTS_LINGER", "300ms"),
     ("TOLLGATE_TIMEOUTS_IDLE", "300ms"),
     ("TOLLGATE_UPSTREAM_CONNECT_TIMEOUT", "2s"),
     ("TOLLGATE_UPSTREAM_FIRST_BYTE_TIMEOUT", "600ms"),
