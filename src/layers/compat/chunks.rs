@@ -4,13 +4,14 @@
 //! delta of a choice has its `role`; each choice ends with a `finish_reason`; usage is told in one chunk of its own before
 //! `[DONE]`, and only where `stream_options.include_usage` asks for it, in which case it is null in all others.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
 use super::errors;
 use super::events::{DONE, FIELD, Verdict, event_of, place};
-use super::frame::Frame;
+use super::frame::{Frame, Value};
 use super::message::{content, finish_reason, reasoning};
 use super::tool_calls::ToolCalls;
 use super::usage::{ESTIMATED, Usage};
@@ -97,9 +98,11 @@ impl Chunks {
     /// What becomes of an event.
     pub(super) fn judge(&mut self, event: &Event) -> Verdict {
         let raw = &event.raw[..];
-        if let Some((verdict, bytes)) = self.frame.as_ref().and_then(|frame| frame.fit(raw)) {
-            self.text_bytes += bytes as u64;
-            return verdict;
+        if let Some(fit) = self.frame.as_ref().and_then(|frame| frame.fit(raw))
+            && fit.usage.is_none_or(|usage| self.usage.add(usage))
+        {
+            self.text_bytes += fit.content_bytes as u64;
+            return fit.verdict;
         }
         let Some(data) = event.data() else { return Verdict::Same };
         if *data == *DONE {
@@ -110,12 +113,13 @@ impl Chunks {
             self.end = End::Failed;
             return Verdict::Bytes(event_of(&error));
         }
+        let untold = untold(&chunk, raw);
         match self.chunk(chunk) {
             None => Verdict::Left,
             Some(told) if told.json.as_bytes() == &*data => {
                 self.frame = told.content.and_then(|(content, _)| {
                     let from = place(raw, content)?;
-                    Some(Frame::of(raw, from.clone(), raw, from))
+                    Frame::of((raw, from.clone()), (raw, from), Vec::new())
                 });
                 Verdict::Same
             }
@@ -123,18 +127,23 @@ impl Chunks {
                 let out = event_of(&told.json);
                 self.frame = told.content.and_then(|(content, at)| {
                     let at = FIELD.len() + at;
-                    Some(Frame::of(raw, place(raw, content)?, &out, at..at + content.len()))
+                    Frame::of((raw, place(raw, content)?), (&out, at..at + content.len()), untold)
                 });
                 Verdict::Bytes(out)
             }
         }
     }
 
+    /// The next chunk is read whole.
+    #[cfg(test)]
+    pub(super) fn forget_frame(&mut self) {
+        self.frame = None;
+    }
+
     /// A chunk in OpenAI's form; `None` where nothing is left of it.
     fn chunk<'a>(&mut self, mut chunk: Object<'a>) -> Option<Told<'a>> {
-        let usage = chunk.get("usage").map(str::to_owned);
-        if let Some(usage) = &usage {
-            self.usage.add(usage);
+        if let Some(usage) = chunk.get("usage") {
+            self.usage.add(usage.as_bytes());
         }
         let mut told = match chunk.get_borrowed("choices") {
             Some(choices) => self.choices(&items(choices)?)?,
@@ -154,8 +163,7 @@ impl Chunks {
         self.stamp(&mut chunk);
         chunk.set("choices", told.json);
         let (json, at) = chunk.json_marking("choices");
-        // What a chunk says of its usage must be read in the next one, too.
-        let content = told.content.take().zip(at).filter(|_| usage.is_none());
+        let content = told.content.take().zip(at);
         Some(Told { json, content: content.map(|((content, place), at)| (content, at + place)) })
     }
 
@@ -172,8 +180,9 @@ impl Chunks {
         let Some(mut choice) = Object::read(json.as_bytes()) else {
             return Told { json: json.to_owned(), content: None };
         };
-        if let Some(usage) = choice.remove("usage") {
-            self.usage.add(&usage);
+        let usage = choice.remove("usage");
+        if let Some(usage) = &usage {
+            self.usage.add(usage.as_bytes());
         }
         let index = choice.get("index").and_then(count).unwrap_or(place).min(MAX_CHOICES);
         let delta = choice.get_borrowed("delta").or_else(|| choice.get_borrowed("message")).unwrap_or("{}");
@@ -186,7 +195,8 @@ impl Chunks {
         choice.set("delta", told.json);
         choice.set("finish_reason", end.map_or_else(|| "null".to_owned(), quoted));
         let (json, at) = choice.json_marking("delta");
-        let content = told.content.zip(at).filter(|_| end.is_none());
+        // What a choice says of its usage must be read in the next chunk, too.
+        let content = told.content.zip(at).filter(|_| end.is_none() && usage.is_none());
         Told { json, content: content.map(|((content, place), at)| (content, at + place)) }
     }
 
@@ -245,6 +255,13 @@ impl Chunks {
             r#"{{"id":{id},"object":{OBJECT},"created":{created},"model":{model},"choices":{choices}{usage}{mark}}}"#
         )
     }
+}
+
+/// Where in its event a chunk has what is not told, and may be another in each chunk.
+fn untold(chunk: &Object<'_>, event: &[u8]) -> Vec<(Range<usize>, Value)> {
+    let usage = chunk.get_borrowed("usage").filter(|usage| usage.starts_with('{')).map(|usage| (usage, Value::Usage));
+    let padding = chunk.get_borrowed("p").filter(|padding| padding.starts_with('"')).map(|text| (text, Value::Padding));
+    usage.into_iter().chain(padding).filter_map(|(json, value)| Some((place(event, json)?, value))).collect()
 }
 
 /// Makes the places of all choices up to this one.

@@ -124,6 +124,42 @@ fn running_usage_is_told_once_as_it_ended() {
 }
 
 #[test]
+fn increments_within_a_choice_are_each_counted() {
+    let with = |usage: &str| {
+        chunk(r#"{"content":"x"}"#, "").replace("\"finish_reason\"", &format!("\"usage\":{usage},\"finish_reason\""))
+    };
+    let stream = with(r#"{"prompt_tokens":9,"completion_tokens":0}"#) + &with(MORE).repeat(5) + "data: [DONE]\n\n";
+    let chunks = mend(&stream, true);
+    assert_eq!(
+        chunks.last().unwrap()["usage"],
+        json!({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14})
+    );
+}
+
+/// Chunks with padding and usage in any order, which the short way may know and the long way always reads.
+fn padded() -> impl Strategy<Value = Vec<String>> {
+    let value = prop_oneof![
+        (0u64..3, 0u64..9).prop_map(|(prompt, n)| format!(
+            r#""usage":{{"prompt_tokens":{prompt},"completion_tokens":{n},"prompt_tokens_details":{{"cached_tokens":0}}}}"#
+        )),
+        Just(r#""usage":null"#.to_owned()),
+        Just(r#""usage":{"prompt_tokens":}"#.to_owned()),
+        "[a-z\"]{0,3}".prop_map(|padding| format!(r#""p":{}"#, json!(padding))),
+    ];
+    let chunk =
+        (prop::collection::vec(value, 0..3), "[a-z\"é]{0,3}", any::<bool>()).prop_map(|(mut values, text, first)| {
+            let choices =
+                format!(r#""choices":[{{"index":0,"delta":{{"content":{}}},"finish_reason":null}}]"#, json!(text));
+            values.insert(if first { 0 } else { values.len() }, choices);
+            format!(
+                "data: {{\"id\":\"c\",\"created\":1,\"model\":\"m\",\"object\":\"chat.completion.chunk\",{}}}\n\n",
+                values.join(",")
+            )
+        });
+    prop::collection::vec(chunk, 1..12)
+}
+
+#[test]
 fn a_native_stream_becomes_openais() {
     let chunks = mend(&native(), true);
     assert_eq!((text(&chunks).as_str(), &chunks[0]["model"]), ("a b \"c\"", &json!(GEMMA)));
@@ -208,6 +244,21 @@ fn event() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #[test]
+    fn the_short_way_leads_where_the_long_way_does(chunks in padded(), usage_asked: bool) {
+        let mut judge = Chunks::new(stamp(), usage_asked, Reasoning::Both);
+        let mut plain = Chunks::new(stamp(), usage_asked, Reasoning::Both);
+        let mut events = Events::default();
+        for chunk in chunks.iter().chain([&"data: [DONE]\n\n".to_owned()]) {
+            events.push(Bytes::copy_from_slice(chunk.as_bytes()), |event| {
+                plain.forget_frame();
+                let (short, long) = (judge.judge(event), plain.judge(event));
+                assert_eq!(short, long, "{chunk}");
+                short
+            });
+        }
+    }
+
     #[test]
     fn any_stream_is_openais_and_every_cut_of_it_the_same(
         events in prop::collection::vec(event(), 0..12), size in 1usize..40, usage_asked: bool

@@ -29,9 +29,14 @@ impl Usage {
         Self { is_known: true, prompt_tokens, completion_tokens, ..Self::default() }
     }
 
-    /// Takes in a `usage` of either dialect.
-    pub(super) fn add(&mut self, json: &str) {
-        let Some(told) = Self::read(json) else { return };
+    /// Takes in a `usage` of either dialect; `false` where it is no JSON object.
+    pub(super) fn add(&mut self, json: &[u8]) -> bool {
+        let Some(told) = Self::read(json) else { return false };
+        self.take_in(told);
+        true
+    }
+
+    fn take_in(&mut self, told: Self) {
         if told.prompt_tokens == 0 && told.completion_tokens == 0 {
             // Neither a total nor an increment: at most a last word on the cost.
             self.neurons = told.neurons.filter(|neurons| *neurons > 0.0).or(self.neurons);
@@ -47,8 +52,8 @@ impl Usage {
         self.is_known = true;
     }
 
-    fn read(json: &str) -> Option<Self> {
-        let usage = Object::read(json.as_bytes())?;
+    fn read(json: &[u8]) -> Option<Self> {
+        let usage = Object::read(json)?;
         let tokens = |names: [&str; 2]| names.iter().filter_map(|name| count(usage.get(name)?)).max();
         let (prompt, completion) =
             (tokens(["prompt_tokens", "input_tokens"]), tokens(["completion_tokens", "output_tokens"]));
@@ -93,7 +98,7 @@ pub(super) fn whole(json: &str) -> Option<Cow<'_, str>> {
     if ["prompt_tokens", "completion_tokens", "total_tokens"].into_iter().all(is_count) {
         return Some(json.into());
     }
-    Usage::read(json).filter(|usage| usage.is_known).map(|usage| usage.json().into())
+    Usage::read(json.as_bytes()).filter(|usage| usage.is_known).map(|usage| usage.json().into())
 }
 
 #[cfg(test)]
@@ -102,7 +107,7 @@ mod tests {
 
     fn sum(told: &[&str]) -> String {
         let mut usage = Usage::default();
-        told.iter().for_each(|json| usage.add(json));
+        told.iter().for_each(|json| assert!(usage.add(json.as_bytes())));
         usage.json()
     }
 
