@@ -157,8 +157,10 @@ fn upper(ask: &Ask, model: &Model) -> Result<Neurons, Unbounded> {
     if is_priced(Unit::AudioMinute) {
         usage.audio_ms = audio_ms(ask, model).ok_or(Unbounded::Sound)?;
     }
-    // Whether the vendor counts characters, UTF-16 units or bytes is not known; it was seen to count one more.
-    usage.characters = if is_priced(Unit::KiloCharacters) { text_bytes(ask) + 1 } else { 0 };
+    // Whether the vendor counts characters, UTF-16 units or bytes is not known; it was seen to count one more, and may put one
+    // between the parts of a list.
+    let characters = text_bytes(ask).saturating_add(1 + u64::from(ask.text.parts));
+    usage.characters = if is_priced(Unit::KiloCharacters) { characters } else { 0 };
     let cost = prices.cost(&usage) + pictures(ask, model).ok_or(Unbounded::Media)?;
     Ok(model.learned.upper(cost))
 }
@@ -252,7 +254,10 @@ fn pictures(ask: &Ask, model: &Model) -> Option<Neurons> {
     if !reads && !makes && !counts {
         return Some(Neurons::ZERO);
     }
-    let image = (model.task == Task::TextToImage).then(|| largest_image(ask, model));
+    let image = match model.task {
+        Task::TextToImage => Some(largest_image(ask, model)?),
+        _ => None,
+    };
     let mut input_images = ask.input_images.clone();
     let largest = model.image_limits.max_side.map(|side| Size { width: side, height: side });
     let smallest = Size { width: 0, height: 0 };
@@ -270,23 +275,29 @@ fn pictures(ask: &Ask, model: &Model) -> Option<Neurons> {
 /// More pictures without a size are counted as so many requests.
 const MAX_UNSIZED: u32 = 1024;
 
-fn largest_image(ask: &Ask, model: &Model) -> ImageUsage {
+/// `None` where the request sets no limit to its steps, nor does the model.
+fn largest_image(ask: &Ask, model: &Model) -> Option<ImageUsage> {
     let (reach, limits, default) = (&ask.reach.image, &model.image_limits, model.image.unwrap_or(PICTURE));
     let side = |side: Side, default| {
         let fixed = if limits.fixed_size { default } else { 0 };
         side.at_most(default, limits.max_side).max(fixed)
     };
     let steps = |side: Side| side.at_most(default.steps, limits.max_steps);
+    let prices_steps = [Unit::TileStep, Unit::InputTileStep].iter().any(|unit| model.prices.get(*unit).is_some());
+    if prices_steps && limits.max_steps.is_none() && (reach.steps.or_most || reach.num_steps.or_most) {
+        return None;
+    }
     // What the field that is not read says may be read after all, but sets no limit.
+    let beside = |side: Side| if side.or_most { steps(side) } else { side.given };
     let steps = match limits.steps_field {
-        StepsField::Steps => steps(reach.steps).max(reach.num_steps.given),
-        StepsField::NumSteps => steps(reach.num_steps).max(reach.steps.given),
+        StepsField::Steps => steps(reach.steps).max(beside(reach.num_steps)),
+        StepsField::NumSteps => steps(reach.num_steps).max(beside(reach.steps)),
         StepsField::Either if reach.num_steps.given == 0 && !reach.num_steps.or_default => steps(reach.steps),
         StepsField::Either if reach.steps.given == 0 && !reach.steps.or_default => steps(reach.num_steps),
         StepsField::Either => steps(reach.steps).max(steps(reach.num_steps)),
     };
-    ImageUsage {
+    Some(ImageUsage {
         size: Size { width: side(reach.width, default.size.width), height: side(reach.height, default.size.height) },
         steps,
-    }
+    })
 }

@@ -60,13 +60,15 @@ impl Trouble {
     fn on(self, asked: &Asked, streams: bool, body: &[u8]) -> Effect {
         let is_responses = asked.path.ends_with("/responses");
         let has = |words: &str| memchr::memmem::find(body, words.as_bytes()).is_some();
+        let choices = memchr::memmem::find_iter(body, "\"choices\"").count();
         match self.header.split('=').next() {
             Some("stream-error" | "cut" | "no-end") if !streams => Effect::None,
             // A stream of fewer events is not cut.
             Some("cut") if has("[DONE]") || has("response.completed") => Effect::None,
             Some("response-failed" | "response-incomplete") if !is_responses => Effect::None,
-            // Some models answer natively with OpenAI's choices, too.
-            Some("choice-error" | "finish-error") if !has("\"choices\"") => Effect::None,
+            // Some models answer natively with OpenAI's choices, too. A native stream may begin or end with one such chunk, in
+            // which there is nothing to go wrong.
+            Some("choice-error" | "finish-error") if choices < if streams { 2 } else { 1 } => Effect::None,
             _ => self.effect,
         }
     }

@@ -23,7 +23,7 @@ pub(super) enum Count {
 pub(super) struct Given {
     pub(super) most: u64,
     is_plain: bool,
-    is_odd: bool,
+    pub(super) is_odd: bool,
     is_absent: bool,
     pub(super) is_boundless: bool,
 }

@@ -1,5 +1,7 @@
 //! What a JSON body asks for: read in one pass, without building a tree.
 
+use serde::de::IgnoredAny;
+
 use super::count::Count;
 use super::form;
 use super::media::{self, MediaKind};
@@ -7,7 +9,7 @@ use super::reading::Reading;
 use super::scope::{Form, Limit, Measure, Scope, Totals};
 use crate::call::{Ask, Endpoint};
 use crate::catalogue::Text;
-use crate::json::{Broken, Kind, Quoted, Walk, growth};
+use crate::json::{BYTE_ORDER_MARK, Broken, Kind, Quoted, Walk, growth};
 
 /// Within this many values that hold others, text is told from pictures; below it everything is text.
 const MAX_DEPTH: u8 = 48;
@@ -34,7 +36,14 @@ pub(super) fn read(body: &[u8], endpoint: Endpoint) -> Reading {
         }
     }
     let more = &body[end.min(body.len())..];
-    reading.has_more = !more.trim_ascii().is_empty();
+    reading.is_refused = !more.trim_ascii().is_empty() || !is_strict(body);
+    if reading.is_refused {
+        // No limit in it is surely read.
+        let reach = &mut reading.ask.reach;
+        reach.is_unread = true;
+        let read = Totals { output: reach.output, image: reach.image, requests: reach.requests };
+        reading.set(read.or(Totals::UNREAD));
+    }
     let reach = &mut reading.ask.reach;
     reach.other_text_bytes += more.len() as u64;
     if std::str::from_utf8(body).is_err() {
@@ -42,6 +51,14 @@ pub(super) fn read(body: &[u8], endpoint: Endpoint) -> Reading {
         reach.other_text_bytes += 2 * body.iter().filter(|byte| !byte.is_ascii()).count() as u64;
     }
     reading
+}
+
+/// Whether `JSON.parse` takes what the walker has read: strings without raw control characters and unknown escapes. Bodies
+/// without either, and without line breaks, are most.
+fn is_strict(body: &[u8]) -> bool {
+    let is_suspicious = body.iter().any(|byte| *byte < b' ' || *byte == b'\\');
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    !is_suspicious || serde_json::from_slice::<IgnoredAny>(body).is_ok()
 }
 
 struct Reader<'r, 'b> {

@@ -123,6 +123,12 @@ impl Scope {
             Form::Responses => in_responses,
             Form::Either => in_chat.or(in_responses),
         };
+        // A limit that is no count may be taken for none, and stands before one that is.
+        let by_default = match self.form {
+            Form::Chat => OutputReach { by_default: answers, ..reach },
+            Form::Responses | Form::Either => open,
+        };
+        let plain = if self.limits.iter().any(|given| given.is_odd) { plain.or(by_default) } else { plain };
         if self.limits.iter().any(|given| given.is_boundless) { plain.or(open) } else { plain }
     }
 
