@@ -27,6 +27,15 @@ pub(super) struct Serve {
     upstream: Option<BaseUrl>,
 }
 
+/// What is said to the gate by signals, heard from here on and not only once it serves: whoever is told that it listens may end
+/// it at once, and it ends in order.
+struct Signals {
+    runtime: Runtime,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
 /// The records of a sidecar whose config names none.
 pub(super) const RECORDS: &str = "tollgate.db";
 
@@ -44,12 +53,12 @@ impl Serve {
         config.catalogue.path.get_or_insert_with(|| MODELS.into());
         start_log(&config.log)?;
         machine::raise_open_files();
-        let hangups = ignore_hangups().map_err(|error| Failure::Failed(error.to_string()))?;
+        let mut signals = Signals::hear().map_err(|error| Failure::Failed(error.to_string()))?;
         let sidecar = Sidecar::start(config, &variables, Vec::new()).map_err(failure)?;
         let (listen, admin) = (sidecar.listen(), sidecar.admin());
         tracing::info!(%listen, %admin, "serving");
         print(&format!("listening on http://{listen}, admin on http://{admin}\n"))?;
-        wait_for_a_signal(hangups).map_err(|error| Failure::Failed(error.to_string()))?;
+        signals.wait_for_the_end();
         tracing::info!("stopping: no new calls, running ones may end");
         sidecar.join().map_err(|error| Failure::Failed(error.to_string()))
     }
@@ -76,29 +85,31 @@ pub(super) fn start_log(log: &Log) -> Result<(), Failure> {
     started.map_err(|error| Failure::Failed(error.to_string()))
 }
 
-/// A terminal that closes, or a `kill -HUP` that is meant to reload, does not end the gate. From here on, not only once it
-/// serves.
-fn ignore_hangups() -> std::io::Result<(Runtime, Signal)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let hangups = {
-        let _here = runtime.enter();
-        signal(SignalKind::hangup())?
-    };
-    Ok((runtime, hangups))
-}
+impl Signals {
+    fn hear() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (hangup, terminate, interrupt) = {
+            let _here = runtime.enter();
+            (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        };
+        Ok(Self { runtime, hangup, terminate, interrupt })
+    }
 
-fn wait_for_a_signal((runtime, mut hangups): (Runtime, Signal)) -> std::io::Result<()> {
-    runtime.block_on(async {
-        let mut stopping = std::pin::pin!(signalled());
-        loop {
-            tokio::select! {
-                stopped = &mut stopping => return stopped,
-                _ = hangups.recv() => {
-                    tracing::warn!("SIGHUP is ignored: the config is read at start alone; restart the gate to change it");
+    /// Until SIGTERM or Ctrl-C. A terminal that closes, or a `kill -HUP` that is meant to reload, does not end the gate.
+    fn wait_for_the_end(&mut self) {
+        let Self { runtime, hangup, terminate, interrupt } = self;
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = interrupt.recv() => return,
+                    _ = hangup.recv() => {
+                        tracing::warn!("SIGHUP is ignored: the config is read at start alone; restart the gate to change it");
+                    }
                 }
             }
-        }
-    })
+        });
+    }
 }
 
 /// SIGTERM, or Ctrl-C.

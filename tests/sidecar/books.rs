@@ -230,7 +230,9 @@ async fn the_free_allocation_counts_what_others_spend_and_is_overshot_by_the_lag
     let (client, url) = (client(), format!("http://{}{}", sidecar.listen(), run(FLUX)));
     let tokens = Usage::tokens(0, 0, 172_800_000 / 18_252);
     let (mut spent_elsewhere, mut at): (Vec<(SystemTime, Neurons)>, Neurons) = (Vec::new(), Neurons::ZERO);
-    let seen_until = loop {
+    // What the gate knew when it let the last call in: it may know more by the time that it refuses the next.
+    let mut seen_until = SystemTime::UNIX_EPOCH;
+    loop {
         at += vendor.spend_elsewhere("acc", LLAMA, &tokens);
         spent_elsewhere.push((SystemTime::now(), at));
         // Until when the gate knows what others spent, however slow the machine is.
@@ -238,10 +240,11 @@ async fn the_free_allocation_counts_what_others_spend_and_is_overshot_by_the_lag
         let reply = ask(&client, &url, &json!({"prompt": "a river", "steps": 4})).send().await.unwrap();
         if reply.status() == 429 {
             assert!(reply.text().await.unwrap().contains(FREE));
-            break SystemTime::UNIX_EPOCH + Duration::from_secs_f64(known);
+            break;
         }
+        seen_until = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(known);
         tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    }
     let counts = vendor.counts();
     let overshoot = (counts.neurons() + counts.elsewhere).saturating_sub(FREE_A_DAY);
     let seen = spent_elsewhere.iter().rev().find(|(when, _)| *when < seen_until);
