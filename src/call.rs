@@ -160,6 +160,8 @@ pub struct Reach {
     pub unsized_media: u32,
     /// The body, or a part of it, could not be read.
     pub is_unread: bool,
+    /// It was read, but `JSON.parse` refuses it: what it says may be nothing to the vendor.
+    pub is_doubted: bool,
     /// It has OpenAI's chat form, or Anthropic's.
     pub is_chat: bool,
 }

@@ -219,7 +219,10 @@ fn output_tokens(ask: &Ask, model: &Model) -> Option<u64> {
     let most = longest.into_iter().chain(window).min();
     let (open, by_default) = open_answers(ask, model);
     let open = if open == 0 { 0 } else { most?.saturating_mul(open) };
-    Some(output.limited_tokens.saturating_add(by_default).saturating_add(open))
+    let tokens = output.limited_tokens.saturating_add(by_default).saturating_add(open);
+    // Where the window is known, a limit that may not be read is not relied on.
+    let doubted = most.filter(|_| ask.reach.is_doubted).unwrap_or(0).saturating_mul(requests(ask));
+    Some(tokens.max(doubted))
 }
 
 /// Answers that the window alone bounds, and the tokens of those that the model's default does.

@@ -23,7 +23,7 @@ pub(super) fn read(body: &[u8], endpoint: Endpoint) -> Reading {
     reading.ask.reach.is_chat = matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Messages);
     let mut reader = Reader { reading: &mut reading, walk: Walk::new(body), endpoint, request_id: None };
     let read = reader.body();
-    let (end, request_id) = (reader.walk.at(), reader.request_id);
+    let (read_to, request_id) = (reader.walk.at().min(body.len()), reader.request_id);
     match read {
         Ok((totals, asks_more)) => {
             reading.set(totals);
@@ -35,14 +35,19 @@ pub(super) fn read(body: &[u8], endpoint: Endpoint) -> Reading {
             reading.broken = Some(broken);
         }
     }
-    let more = &body[end.min(body.len())..];
-    reading.is_refused = !more.trim_ascii().is_empty() || !is_strict(body);
-    if reading.is_refused {
-        // No limit in it is surely read.
+    let more = &body[read_to..];
+    reading.has_more = !more.trim_ascii().is_empty();
+    // The vendor was seen to take NULs behind an object, so that they are no reason to doubt what is in it.
+    let end = body.len() - more.iter().rev().take_while(|byte| **byte == 0 || byte.is_ascii_whitespace()).count();
+    let body = &body[..end];
+    if reading.broken.is_none() && (end > read_to || !is_strict(body)) {
+        // No limit in it is surely read, nor a picture's measures.
         let reach = &mut reading.ask.reach;
-        reach.is_unread = true;
-        let read = Totals { output: reach.output, image: reach.image, requests: reach.requests };
-        reading.set(read.or(Totals::UNREAD));
+        reach.is_doubted = true;
+        let image = &mut reach.image;
+        for side in [&mut image.width, &mut image.height, &mut image.steps, &mut image.num_steps] {
+            side.or_default = true;
+        }
     }
     let reach = &mut reading.ask.reach;
     reach.other_text_bytes += more.len() as u64;

@@ -28,7 +28,7 @@ pub(super) fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Readi
     let is_json = is_json(content_type);
     if !endpoint.is_native() || !is_media && (is_json || looks_json(body)) {
         let mut reading = json::read(body, endpoint);
-        if (reading.broken.is_some() || reading.is_refused) && endpoint.is_native() && !is_json {
+        if (reading.broken.is_some() || reading.has_more) && endpoint.is_native() && !is_json {
             // It only looked like JSON, as samples of a sound may.
             raw(&mut reading.ask, body);
         }

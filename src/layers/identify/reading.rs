@@ -15,8 +15,8 @@ pub(super) struct Reading {
     pub(super) model: Option<(String, Range<usize>)>,
     /// Where it is no JSON any more.
     pub(super) broken: Option<Broken>,
-    /// `JSON.parse` refuses it: something stands behind the object, or within its strings that may not.
-    pub(super) is_refused: bool,
+    /// Something stands behind the object, so that `JSON.parse` refuses all of it.
+    pub(super) has_more: bool,
 }
 
 impl Reading {
