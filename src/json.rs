@@ -2,8 +2,8 @@
 //!
 //! The vendor's readers are JavaScript's. They take lone surrogates, a byte order mark, bytes that are no UTF-8 and any nesting,
 //! and of a key that comes twice the last value. A stricter reader would refuse what the vendor answers. This one is looser than
-//! `JSON.parse` within strings (control characters, escapes that do not exist), because reading more than the vendor never makes
-//! a measure smaller.
+//! `JSON.parse` within strings (control characters, escapes that do not exist), because reading more text than the vendor never
+//! makes a measure smaller. A limit that is read where the vendor reads none does: who relies on one has to ask for more.
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::Answer;
+use super::native::{Native, cannot, only};
 use super::object::{Object, array, items, quoted};
-use super::route::{Native, cannot, only};
 use crate::Error;
 
 /// The request as a chat.

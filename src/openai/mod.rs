@@ -13,6 +13,7 @@ mod form;
 mod images;
 pub(crate) mod models;
 mod moderations;
+mod native;
 pub(crate) mod object;
 pub(crate) mod request;
 mod rerank;

@@ -1,7 +1,7 @@
 //! `/v1/moderations` by llama-guard: which of its hazards a text holds, under OpenAI's names.
 
+use super::native::{Native, cannot};
 use super::object::{Object, array, items, quoted};
-use super::route::{Native, cannot};
 use super::{Answer, Made, Reply};
 use crate::Error;
 

@@ -1,7 +1,7 @@
 //! `/v1/rerank`, as Cohere, Jina and vLLM have it, for OpenAI has none: documents in the order of their worth to a query.
 
+use super::native::{Native, cannot, required};
 use super::object::{Object, array, items};
-use super::route::{Native, cannot, required};
 use super::{Answer, Made, Reply};
 use crate::Error;
 

@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::native::{Native, cannot, required};
 use super::object::{Object, quoted};
-use super::route::{Native, cannot, required};
 use super::{Answer, Made, Reply};
 use crate::Error;
 

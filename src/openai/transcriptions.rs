@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::form::{self, Part};
+use super::native::{Native, cannot};
 use super::object::{Object, array, items, quoted};
-use super::route::{Native, cannot};
 use super::{Answer, Made, Reply};
 use crate::Error;
 
