@@ -21,10 +21,31 @@ pub enum Endpoint {
     Messages,
 }
 
+/// The form in which an error is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorForm {
+    /// Cloudflare's envelope.
+    Cloudflare,
+    /// OpenAI's `{"error": {…}}`.
+    OpenAi,
+    /// Anthropic's `{"type": "error", "error": {…}}`.
+    Anthropic,
+}
+
 impl Endpoint {
-    /// Errors are wrapped in Cloudflare's envelope; else they have OpenAI's form.
+    /// The vendor's own form.
     pub fn is_native(self) -> bool {
         self == Self::Run
+    }
+
+    /// How errors are told to who asks in this form.
+    pub fn error_form(self) -> ErrorForm {
+        match self {
+            Self::Run => ErrorForm::Cloudflare,
+            Self::ChatCompletions | Self::Embeddings | Self::Responses => ErrorForm::OpenAi,
+            Self::Messages => ErrorForm::Anthropic,
+        }
     }
 
     /// What a model in no table probably does, asked this way.
@@ -44,6 +65,22 @@ impl Endpoint {
             Self::Embeddings => "embeddings",
             Self::Responses => "responses",
             Self::Messages => "messages",
+        }
+    }
+}
+
+// === impl ErrorForm ===
+
+impl ErrorForm {
+    /// Of a path, where no endpoint is known.
+    pub(crate) fn of_path(path: &str) -> Self {
+        let ends = |with: &str| {
+            path.len() >= with.len() && path.as_bytes()[path.len() - with.len()..].eq_ignore_ascii_case(with.as_bytes())
+        };
+        match path.get(..4) {
+            _ if ends("/v1/messages") => Self::Anthropic,
+            Some(begin) if begin.eq_ignore_ascii_case("/v1/") => Self::OpenAi,
+            _ => Self::Cloudflare,
         }
     }
 }

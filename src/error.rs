@@ -8,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
 use crate::body::Body;
+use crate::endpoint::ErrorForm;
 use crate::neurons::Neurons;
 use crate::receipt::Outcome;
 
@@ -261,14 +262,20 @@ impl Error {
         }
     }
 
-    /// The reply: Cloudflare's envelope on native routes, OpenAI's error object on the others.
-    pub fn response(&self, native: bool) -> Response<Body> {
+    /// The reply in the form of the route: [`Endpoint::error_form`](crate::endpoint::Endpoint::error_form).
+    pub fn response(&self, form: ErrorForm) -> Response<Body> {
         let message = format!("tollgate: {self}");
-        let body = if native {
-            let error = json!({"code": self.vendor_code(), "message": message, "type": self.code()});
-            json!({"result": null, "success": false, "errors": [error], "messages": []})
-        } else {
-            json!({"error": {"message": message, "type": self.kind(), "param": null, "code": self.code()}})
+        let body = match form {
+            ErrorForm::Cloudflare => {
+                let error = json!({"code": self.vendor_code(), "message": message, "type": self.code()});
+                json!({"result": null, "success": false, "errors": [error], "messages": []})
+            }
+            ErrorForm::OpenAi => {
+                json!({"error": {"message": message, "type": self.kind(), "param": null, "code": self.code()}})
+            }
+            ErrorForm::Anthropic => {
+                json!({"type": "error", "error": {"type": self.anthropic_kind(), "message": message, "code": self.code()}})
+            }
         };
         let mut reply = Response::new(Body::from(body.to_string()));
         *reply.status_mut() = self.status();
@@ -283,6 +290,24 @@ impl Error {
             Outcome::BudgetExceeded => "insufficient_quota",
             Outcome::ClientError => "invalid_request_error",
             _ => "server_error",
+        }
+    }
+
+    /// Anthropic's class of error.
+    fn anthropic_kind(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "not_found_error",
+            Self::BodyTooLarge { .. } | Self::DecodedTooLarge { .. } => "request_too_large",
+            Self::Unauthorized(_) => "authentication_error",
+            Self::Forbidden(_) => "permission_error",
+            Self::RateLimited { .. } => "rate_limit_error",
+            Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => {
+                "billing_error"
+            }
+            Self::Timeout { .. } => "timeout_error",
+            Self::Overloaded { .. } | Self::Unavailable(_) => "overloaded_error",
+            Self::Unreachable { .. } => "api_error",
+            _ => "invalid_request_error",
         }
     }
 

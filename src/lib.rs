@@ -99,4 +99,5 @@ pub mod usage;
 pub mod vendor;
 pub mod vendor_error;
 
+pub use endpoint::ErrorForm;
 pub use error::Error;

@@ -30,6 +30,7 @@ use self::object::{Object, count};
 pub(crate) use self::route::Route;
 pub use self::speech::SpeechFormat;
 pub use self::transcriptions::TranscriptFormat;
+use crate::endpoint::ErrorForm;
 
 /// Which side of the gate a call came to. It decides the form of the reply and of its errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub enum Answer {
     },
     /// A `response`, or the stream of its events.
     Responses,
+    /// Anthropic's `message`, or the stream of its events.
+    Messages,
     /// `text_completion`, or a stream of such.
     Completion {
         /// `stream_options.include_usage`.
@@ -151,7 +154,15 @@ pub(crate) struct Made {
 impl Answer {
     /// The model's own reply is no chat's, and becomes OpenAI's as a whole, whatever its content type is.
     pub(crate) fn is_made(self) -> bool {
-        !matches!(self, Self::Chat { .. } | Self::Completion { .. } | Self::Embeddings { .. } | Self::Responses)
+        !matches!(
+            self,
+            Self::Chat { .. } | Self::Completion { .. } | Self::Embeddings { .. } | Self::Responses | Self::Messages
+        )
+    }
+
+    /// How a refusal is told to this caller.
+    pub(crate) fn error_form(self) -> ErrorForm {
+        if self == Self::Messages { ErrorForm::Anthropic } else { ErrorForm::OpenAi }
     }
 
     /// The reply that the caller expects; `None` where the model's is already so, or nothing can be made of it.
@@ -164,7 +175,11 @@ impl Answer {
             }
             Self::Rerank { return_documents } => rerank::made(reply, return_documents),
             Self::Moderation => moderations::made(reply),
-            Self::Chat { .. } | Self::Completion { .. } | Self::Embeddings { .. } | Self::Responses => None,
+            Self::Chat { .. }
+            | Self::Completion { .. }
+            | Self::Embeddings { .. }
+            | Self::Responses
+            | Self::Messages => None,
         }
     }
 }

@@ -27,7 +27,8 @@ struct StreamOptions {
 /// none would say so plainly.
 pub(crate) fn answer(endpoint: Endpoint, body: &[u8], is_stream: bool) -> Result<Option<Answer>, Error> {
     Ok(Some(match endpoint {
-        Endpoint::Run | Endpoint::Messages => return Ok(None),
+        Endpoint::Run => return Ok(None),
+        Endpoint::Messages => Answer::Messages,
         Endpoint::Responses => Answer::Responses,
         // What only a stream can ask for need not be looked for elsewhere.
         Endpoint::ChatCompletions => Answer::Chat { usage_asked: is_stream && asks_for_usage(body) },

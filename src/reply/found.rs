@@ -44,6 +44,8 @@ pub(super) struct Found {
     pub(super) has_choice: bool,
     pub(super) has_response: bool,
     pub(super) has_output: bool,
+    /// Its usage is that of a message that has only begun.
+    pub(super) opens_message: bool,
 }
 
 /// What one object of the envelope says: the outermost, the one within, or a choice.

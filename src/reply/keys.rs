@@ -71,8 +71,8 @@ impl Key {
             b"code" => Self::Code,
             b"message" => Self::Message,
             b"delta" => Self::Delta,
-            b"content" | b"text" | b"description" | b"arguments" | b"answer" | b"translated_text" | b"summary"
-            | b"generated_text" | b"refusal" => Self::Written,
+            b"content" | b"text" | b"description" | b"arguments" | b"partial_json" | b"answer" | b"translated_text"
+            | b"summary" | b"generated_text" | b"refusal" => Self::Written,
             b"reasoning_content" | b"reasoning" | b"thinking" => Self::Thought,
             b"tool_calls" | b"function_call" => Self::Tools,
             b"id"
@@ -92,7 +92,9 @@ impl Key {
             | b"role"
             | b"request_id"
             | b"logprobs"
-            | b"mode" => Self::Label,
+            | b"mode"
+            | b"stop_reason"
+            | b"stop_sequence" => Self::Label,
             b"name" => Self::Name,
             _ => Self::Other,
         }

@@ -303,6 +303,7 @@ impl Reader {
     fn count(&mut self, found: &Found) {
         if let Some(usage) = found.usage() {
             self.tally.add(&usage);
+            self.tally.is_opening = found.opens_message;
         }
         if let Some(metrics) = found.metrics()
             && !self.tally.has_tokens

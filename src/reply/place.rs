@@ -172,6 +172,12 @@ impl Reading {
                 *found.scope(ScopeName::Wrap) = Default::default();
                 Value::new(if kind == Kind::Object { Place::Wrap } else { Place::Aside }, ScopeName::Wrap)
             }
+            // Anthropic's stream opens with a message that has no word yet, and what was read.
+            Key::Message if is_root && self.is_stream && kind == Kind::Object => {
+                *found.scope(ScopeName::Wrap) = Default::default();
+                found.opens_message = true;
+                Value::new(Place::Wrap, ScopeName::Wrap)
+            }
             Key::Choices => {
                 found.open_choices();
                 Value::new(Place::Choices.of_list(kind), ScopeName::Choice)

@@ -10,6 +10,8 @@ pub(crate) struct Tally {
     pub(crate) input_tokens: u64,
     pub(crate) cached_tokens: u64,
     pub(crate) output_tokens: u64,
+    /// What was written was told when it had only begun.
+    pub(crate) is_opening: bool,
     /// The vendor's word on the cost, in neurons.
     pub(crate) neurons: Option<f64>,
     /// Milliseconds of sound, where the reply told or held it.

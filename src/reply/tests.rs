@@ -83,6 +83,40 @@ fn an_anthropic_stream_has_its_own_end() {
 }
 
 #[test]
+fn a_message_tells_what_it_read_when_it_opens_and_what_it_wrote_when_it_ends() {
+    let start = r#"event: message_start
+data: {"type":"message_start","message":{"id":"msg_1","type":"message","content":[],"usage":{"input_tokens":20,"cache_read_input_tokens":5,"cache_creation_input_tokens":2,"output_tokens":1}}}
+
+"#;
+    let delta = |text: &str| {
+        format!(
+            "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n"
+        )
+    };
+    let end = |usage: &str| {
+        format!(
+            "event: message_delta\ndata: {{\"type\":\"message_delta\",\"delta\":{{\"stop_reason\":\"end_turn\"}},\"usage\":{usage}}}\n\nevent: message_stop\ndata: {{\"type\":\"message_stop\"}}\n\n"
+        )
+    };
+    let form = || stream(Endpoint::Messages);
+    let begun = format!("{start}{}{}", delta("four"), delta("five5"));
+    let (cut, ending) = read(form(), [begun.as_bytes()]);
+    assert_eq!((cut.input_tokens, cut.cached_tokens, cut.output_tokens, cut.text_bytes), (27, 5, 1, 9));
+    assert!(cut.is_opening && ending == Ending::CUT_OFF);
+    for usage in [
+        r#"{"output_tokens":9}"#,
+        r#"{"input_tokens":20,"cache_read_input_tokens":5,"cache_creation_input_tokens":2,"output_tokens":9}"#,
+    ] {
+        let whole = format!("{begun}{}", end(usage));
+        for size in 1..whole.len() {
+            let (tally, ending) = read(form(), whole.as_bytes().chunks(size));
+            assert_eq!((tally.input_tokens, tally.cached_tokens, tally.output_tokens), (27, 5, 9), "{usage} by {size}");
+            assert!(!tally.is_opening && ending == Ending::Answer);
+        }
+    }
+}
+
+#[test]
 fn what_has_told_nothing_is_known_and_what_has_is_too() {
     let told = |endpoint, text: &str| {
         let mut reader = Reader::new(stream(endpoint));

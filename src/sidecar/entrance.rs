@@ -22,8 +22,9 @@ use super::browsers::{Hosts, page};
 use super::config::Config;
 use super::guesses::Guesses;
 use crate::Error;
+use crate::endpoint::ErrorForm;
 use crate::headers::{API_KEY, CF_AIG_AUTHORIZATION, X_API_KEY};
-use crate::layers::identify::{ReplyBody, is_native};
+use crate::layers::identify::ReplyBody;
 use crate::peer::Peer;
 
 /// What all workers' clients have in common.
@@ -191,8 +192,8 @@ where
         let admitted = self.terms.admit(&request).and_then(|is_invited| Ok((is_invited, self.shown(&request)?)));
         match admitted {
             Err(error) => {
-                let native = is_native(request.uri().path());
-                Answer::Refused(Some(error.response(native).map(ReplyBody::unmetered)))
+                let form = ErrorForm::of_path(request.uri().path());
+                Answer::Refused(Some(error.response(form).map(ReplyBody::unmetered)))
             }
             Ok((false, shown)) => Answer::Asked(self.inner.call(request), shown),
             Ok((true, shown)) => {

@@ -28,6 +28,8 @@ pub enum Form {
     NullErrors,
     /// `{"success":false,"error":{"message":…}}`, with no code at all.
     NoCode,
+    /// `{"type":"error","error":{"type":…,"message":…}}`.
+    Anthropic,
     /// A proxy's page.
     Html,
 }
@@ -46,6 +48,7 @@ impl FromStr for Form {
             "lines" => Self::Lines,
             "null-errors" => Self::NullErrors,
             "no-code" => Self::NoCode,
+            "anthropic" => Self::Anthropic,
             "html" => Self::Html,
             _ => return Err(format!("{text:?} is no form of an error")),
         })
@@ -59,7 +62,7 @@ pub(super) fn error_json(code: u32, form: Form, id: &str) -> Value {
     let envelope = |error: Value| json!({"errors": [error], "success": false, "result": {}, "messages": []});
     match form {
         // A bare status has no code.
-        _ if code < 1000 => envelope(json!({ "message": told })),
+        _ if code < 1000 && form != Form::Anthropic => envelope(json!({ "message": told })),
         Form::Envelope | Form::Html => envelope(json!({"message": told, "code": code})),
         Form::StringCode => envelope(json!({"message": told, "code": code.to_string()})),
         Form::Head => envelope(json!({"message": format!("{code}: {message}")})),
@@ -70,7 +73,23 @@ pub(super) fn error_json(code: u32, form: Form, id: &str) -> Value {
         }
         Form::Lines => envelope(json!(format!("{code}: {message}"))),
         Form::NullErrors => json!({"errors": null, "success": false, "error": {"code": code, "message": told}}),
+        Form::Anthropic => json!({"type": "error", "error": {"type": anthropic_kind(code), "message": told}}),
         Form::NoCode => json!({"success": false, "error": {"message": message}}),
+    }
+}
+
+/// Anthropic's name for an error.
+fn anthropic_kind(code: u32) -> &'static str {
+    match row(code).0.as_u16() {
+        401 => "authentication_error",
+        402 => "billing_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 if code == 3040 => "overloaded_error",
+        429 => "rate_limit_error",
+        500.. => "api_error",
+        _ => "invalid_request_error",
     }
 }
 

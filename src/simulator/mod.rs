@@ -36,6 +36,7 @@ mod hearing;
 mod js;
 mod limits;
 mod media;
+mod messages;
 mod moondream;
 mod pace;
 mod picture;

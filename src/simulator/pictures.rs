@@ -82,15 +82,21 @@ pub(super) fn all(object: View<'_>) -> Vec<Picture> {
 }
 
 fn of_part(part: View<'_>) -> Vec<Picture> {
-    if let Some(picture) = part.given("image_url").or_else(|| part.given("image")) {
+    if let Some(picture) = part.given("image_url").or_else(|| part.given("image")).or_else(|| source(part)) {
         return given(picture);
     }
     if is_part(part) { vec![Picture::Other] } else { Vec::new() }
 }
 
+/// A picture in Anthropic's form.
+fn source(part: View<'_>) -> Option<View<'_>> {
+    part.get("type").and_then(View::text).filter(|kind| *kind == "image")?;
+    part.given("source")
+}
+
 /// A part of a message that is a picture, a sound or a file.
 pub(super) fn is_part(part: View<'_>) -> bool {
-    PART_FIELDS.iter().any(|name| part.given(name).is_some())
+    source(part).is_some() || PART_FIELDS.iter().any(|name| part.given(name).is_some())
 }
 
 const PART_FIELDS: [&str; 10] = [

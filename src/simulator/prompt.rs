@@ -164,6 +164,12 @@ impl<'a> Prompt<'a> {
         self.field("input").is_some() && self.field("messages").is_none() && self.field("prompt").is_none()
     }
 
+    /// The last message tells what a tool said, in Anthropic's form.
+    pub(super) fn has_tool_result(&self) -> bool {
+        let last = self.field("messages").and_then(|all| all.items()?.next_back()?.get("content")?.items());
+        last.is_some_and(|mut parts| parts.any(|part| part.get("type").and_then(View::text) == Some("tool_result")))
+    }
+
     pub(super) fn is_dear(&self) -> bool {
         self.coercion == Coercion::Dear
     }
@@ -306,6 +312,7 @@ fn collect(value: View<'_>, is_dear: bool, texts: &mut Vec<String>) {
 /// The first tool that may be called.
 pub(super) fn first_tool(prompt: &Prompt<'_>) -> Option<Value> {
     let tools = prompt.field("tools").or_else(|| prompt.field("functions"))?.items()?;
-    let may_call = prompt.field("tool_choice").and_then(View::text) != Some("none");
+    let choice = prompt.field("tool_choice").and_then(|choice| choice.text().or_else(|| choice.get("type")?.text()));
+    let may_call = choice != Some("none");
     tools.into_iter().next().filter(|_| may_call).map(View::tree)
 }

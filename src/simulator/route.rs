@@ -17,6 +17,8 @@ pub(super) enum Wants {
     Chat,
     Embeddings,
     Responses,
+    /// Anthropic's form.
+    Messages,
     Search,
     /// The analytics.
     GraphQl,
@@ -48,6 +50,7 @@ impl Route {
             "v1/chat/completions" => Wants::Chat,
             "v1/embeddings" => Wants::Embeddings,
             "v1/responses" => Wants::Responses,
+            "v1/messages" => Wants::Messages,
             "models/search" => Wants::Search,
             "run" => Wants::Run,
             _ => return Some(Self::new(account, Wants::Run, Some(rest.strip_prefix("run/")?))),

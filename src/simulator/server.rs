@@ -187,6 +187,9 @@ impl State {
         let fault = call.asked_fault().or_else(|| self.faults.draw(name));
         let fault = self.strike(fault, &prompt, &call.id).await?;
         let model = self.catalogue().get(name).ok_or_else(|| error(5007))?;
+        if route.wants == Wants::Messages && prompt.field("max_tokens").is_none() {
+            return Err(error(5006));
+        }
         self.admit(&route.account, &model)?;
         let pace = Pace::of(&model.id, self.settings.latency);
         Ok(self.run(Job { call, route: &route, sent: &sent, prompt, model: &model, fault, pace }).await)

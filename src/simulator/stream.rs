@@ -36,6 +36,7 @@ const LAST_BREATH: Duration = Duration::from_millis(20);
 pub(super) fn events(told: &Told<'_>) -> Vec<Event> {
     match told.wants {
         Wants::Responses => responses(told),
+        Wants::Messages => super::messages::events(told),
         Wants::Run if told.model.id.contains("moondream") => super::moondream::events(told.model, told.id, told.answer),
         _ => chunks(told),
     }

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::Writes;
-use super::limits;
 use super::prompt::{Prompt, first_tool};
 use super::route::Wants;
 use super::told::{UsageStyle, Words};
 use super::writer::Written;
+use super::{limits, messages};
 use crate::catalogue::{Model, Task, Unit};
 use crate::neurons::Neurons;
 use crate::usage::Usage;
@@ -83,7 +83,7 @@ fn room(prompt: &Prompt<'_>, model: &Model, wants: Wants, read: u64) -> u64 {
 
 fn write(prompt: &Prompt<'_>, model: &Model, room: u64) -> Written {
     let last_role = prompt.field("messages").and_then(|all| all.items()?.next_back()?.get("role")?.text());
-    if let (Some(tool), false) = (first_tool(prompt), last_role == Some("tool")) {
+    if let (Some(tool), false) = (first_tool(prompt), last_role == Some("tool") || prompt.has_tool_result()) {
         return Written::tool_call(&tool);
     }
     match schema(prompt) {
@@ -108,6 +108,7 @@ pub(super) fn reply(wants: Wants, model: &Model, id: &str, answer: &Answer, word
     match wants {
         Wants::Chat => chat(model, id, answer, words, true),
         Wants::Responses => response(model, id, answer, words),
+        Wants::Messages => messages::reply(model, id, answer, words),
         _ => envelope(native(model, id, answer, words)),
     }
 }

@@ -98,7 +98,8 @@ impl Written {
     pub(super) fn tool_call(tool: &Value) -> Self {
         let function = tool.get("function").unwrap_or(tool);
         let name = function["name"].as_str().unwrap_or("tool").to_owned();
-        let arguments = fill(function.get("parameters").unwrap_or(&Value::Null)).to_string();
+        let arguments =
+            fill(function.get("parameters").or(function.get("input_schema")).unwrap_or(&Value::Null)).to_string();
         Self { tool: Some((name, arguments)), ..Self::default() }
     }
 

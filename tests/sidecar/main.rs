@@ -20,6 +20,7 @@ mod estimates;
 mod fair;
 mod keys;
 mod memory;
+mod messages;
 mod openai;
 mod page;
 mod process;

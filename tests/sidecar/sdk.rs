@@ -62,6 +62,11 @@ fn the_openai_python_client() {
 }
 
 #[test]
+fn the_anthropic_node_client() {
+    through(&gate(Form::OpenAi), "anthropic.test.js");
+}
+
+#[test]
 fn the_openai_node_client() {
     for v1 in [Form::OpenAi, Form::Vendor] {
         through(&gate(v1), "openai.test.js");
@@ -130,6 +135,11 @@ fn llm() {
 #[test]
 fn pydantic_ai() {
     python_client("pydantic_ai_client");
+}
+
+#[test]
+fn the_anthropic_python_client() {
+    python_client("anthropic_client");
 }
 
 #[test]

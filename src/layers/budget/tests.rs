@@ -85,7 +85,7 @@ async fn what_does_not_fit_is_refused_and_told_when_to_come_back() {
     let error = ask(&budgets, call(LLAMA, "{}")).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_millis(DAY_MS - 1)));
     assert!(error.to_string().contains("\"everyone\"") && error.to_string().contains("23 h 59 min"), "{error}");
-    assert_eq!(error.response(true).headers()["x-should-retry"], "false");
+    assert_eq!(error.response(crate::endpoint::ErrorForm::Cloudflare).headers()["x-should-retry"], "false");
     assert_eq!(budgets.status()[0].rejected, 1);
     assert_nothing_is_reserved(&budgets);
 }

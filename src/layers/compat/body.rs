@@ -8,7 +8,7 @@ use http_body::{Body as HttpBody, Frame};
 
 use super::chunks::Chunks;
 use super::events::{Events, Verdict, event_of};
-use super::responses;
+use super::{messages, responses};
 use crate::body::{Body, BoxError};
 use crate::openai::completions;
 use crate::sse::Event;
@@ -20,6 +20,8 @@ pub(super) enum Judge {
     /// A chat's, told as a completion's.
     Completion(Box<Chunks>),
     Responses,
+    /// Anthropic's.
+    Messages,
 }
 
 /// Hands an event on as soon as it is whole.
@@ -37,6 +39,7 @@ impl Judge {
             Self::Chat(chunks) => chunks.judge(event),
             Self::Completion(chunks) => completion(event, chunks.judge(event)),
             Self::Responses => responses::judge(event),
+            Self::Messages => messages::judge(event),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::message::{content, finish_reason, reasoning};
 use super::tool_calls::ToolCalls;
 use super::usage::{ESTIMATED, Usage};
 use crate::catalogue::{Model, Text};
+use crate::endpoint::ErrorForm;
 use crate::openai::Reasoning;
 use crate::openai::object::{Object, array, count, items, quoted};
 use crate::sse::Event;
@@ -109,7 +110,7 @@ impl Chunks {
             return self.close();
         }
         let Some(chunk) = Object::read(&data) else { return Verdict::Same };
-        if let Some(error) = errors::in_event(&data) {
+        if let Some(error) = errors::in_event(&data, ErrorForm::OpenAi) {
             self.end = End::Failed;
             return Verdict::Bytes(event_of(&error));
         }

@@ -1,27 +1,28 @@
-//! The vendor's refusals in OpenAI's form, with the vendor's words and its number.
+//! The vendor's refusals in OpenAI's form or Anthropic's, with the vendor's words and its number.
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use crate::body::Body;
+use crate::endpoint::ErrorForm;
 use crate::layers::Reply;
 use crate::openai::object::Object;
 use crate::vendor_error::{Meaning, VendorError};
 
-/// The error that an event of a stream tells, as OpenAI's JSON.
-pub(super) fn in_event(data: &[u8]) -> Option<String> {
+/// The error that an event of a stream tells, as the JSON of this form.
+pub(super) fn in_event(data: &[u8], form: ErrorForm) -> Option<String> {
     let error = VendorError::in_event(data)?;
     let status = status(&error, StatusCode::PAYMENT_REQUIRED);
-    Some(json(&error, status, data))
+    Some(json(&error, status, data, form))
 }
 
 /// A reply that is no answer, whatever its status. It stands for the vendor's with a status that tells clients the same.
-pub(super) fn reply(head: http::response::Parts, body: &Bytes, budget_status: StatusCode) -> Reply {
+pub(super) fn reply(head: http::response::Parts, body: &Bytes, form: ErrorForm, budget_status: StatusCode) -> Reply {
     let noted = head.extensions.get::<VendorError>().cloned();
     let error = noted.unwrap_or_else(|| VendorError::read(head.status, body));
     let status = status(&error, budget_status);
-    let json = json(&error, status, body);
+    let json = json(&error, status, body, form);
     let mut reply = Reply::from_parts(head, Body::from(json));
     *reply.status_mut() = status;
     reply.headers_mut().remove(header::CONTENT_LENGTH);
@@ -46,15 +47,23 @@ fn status(error: &VendorError, budget_status: StatusCode) -> StatusCode {
     }
 }
 
-fn json(error: &VendorError, status: StatusCode, body: &[u8]) -> String {
+fn json(error: &VendorError, status: StatusCode, body: &[u8], form: ErrorForm) -> String {
     let own = Object::read(body).unwrap_or_default();
     let own = own.object("error").unwrap_or_default();
-    let kind = own.text("type").unwrap_or_else(|| kind(error.meaning).to_owned());
+    let usual = if form == ErrorForm::Anthropic { anthropic_kind } else { kind };
+    let kind = own.text("type").unwrap_or_else(|| usual(error.meaning).to_owned());
     let code = error.code.map(|code| code.to_string()).or_else(|| own.text("code"));
     let message = match error.message.trim() {
         "" => format!("upstream answered {status} and said nothing more"),
         words => words.to_owned(),
     };
+    if form == ErrorForm::Anthropic {
+        let told = match code {
+            Some(code) => json!({"type": kind, "message": message, "code": code}),
+            None => json!({"type": kind, "message": message}),
+        };
+        return json!({"type": "error", "error": told}).to_string();
+    }
     json!({"error": {"message": message, "type": kind, "param": own.text("param"), "code": code}}).to_string()
 }
 
@@ -70,6 +79,21 @@ fn kind(meaning: Meaning) -> &'static str {
     }
 }
 
+/// Anthropic's class of error.
+fn anthropic_kind(meaning: Meaning) -> &'static str {
+    match meaning {
+        Meaning::OverRate => "rate_limit_error",
+        Meaning::OutOfCapacity => "overloaded_error",
+        Meaning::FreeNeuronsUsedUp | Meaning::CreditsUsedUp => "billing_error",
+        Meaning::Unauthorized => "authentication_error",
+        Meaning::Forbidden => "permission_error",
+        Meaning::Gone => "not_found_error",
+        Meaning::Refused | Meaning::BadRequest => "invalid_request_error",
+        Meaning::TimedOut | Meaning::Aborted | Meaning::RanTooLong => "timeout_error",
+        Meaning::Failing | Meaning::CutOff | Meaning::Incomplete => "api_error",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -78,7 +102,8 @@ mod tests {
 
     fn told(status: u16, body: &str) -> (u16, Value) {
         let head = http::Response::builder().status(status).body(()).unwrap().into_parts().0;
-        let reply = reply(head, &Bytes::copy_from_slice(body.as_bytes()), StatusCode::PAYMENT_REQUIRED);
+        let reply =
+            reply(head, &Bytes::copy_from_slice(body.as_bytes()), ErrorForm::OpenAi, StatusCode::PAYMENT_REQUIRED);
         let body = reply.body().as_bytes().unwrap().clone();
         (reply.status().as_u16(), serde_json::from_slice::<Value>(&body).unwrap()["error"].clone())
     }

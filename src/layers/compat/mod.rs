@@ -54,6 +54,7 @@ mod errors;
 mod events;
 mod frame;
 mod message;
+mod messages;
 mod responses;
 #[cfg(test)]
 mod tests;
@@ -199,7 +200,7 @@ impl Mending {
         }
         if is_stream {
             // Its first event told the error, which the meter has read.
-            return Ok(errors::reply(head, &Bytes::new(), self.settings.budget_status));
+            return Ok(errors::reply(head, &Bytes::new(), self.answer.error_form(), self.settings.budget_status));
         }
         let (head, body) = match self.unlabelled_stream(head, body, is_refusal).await? {
             Unlabelled::Stream(reply) => return Ok(reply.map(|body| self.stream(body))),
@@ -217,7 +218,7 @@ impl Mending {
         let whole = take_in(body, &self.memory).await?;
         let is_error = |error: &VendorError| error.meaning != Meaning::Incomplete;
         if is_refusal || is_json && VendorError::in_event(&whole.bytes).as_ref().is_some_and(is_error) {
-            return Ok(errors::reply(head, &whole.bytes, self.settings.budget_status));
+            return Ok(errors::reply(head, &whole.bytes, self.answer.error_form(), self.settings.budget_status));
         }
         if !self.answer.is_made() {
             return Ok(self.whole(head, whole));
@@ -258,6 +259,7 @@ impl Mending {
                 Judge::Completion(Box::new(chunks))
             }
             Answer::Responses => Judge::Responses,
+            Answer::Messages => Judge::Messages,
             _ => return body,
         };
         Body::stream(Mended::new(body, judge))
@@ -271,7 +273,7 @@ impl Mending {
             Answer::Completion { .. } => {
                 chat::mend(body, &self.stamp, self.settings.reasoning).and_then(|chat| completions::made(&chat))
             }
-            Answer::Responses => match unwrapped(body) {
+            Answer::Responses | Answer::Messages => match unwrapped(body) {
                 Cow::Borrowed(_) => None,
                 Cow::Owned(inner) => String::from_utf8(inner).ok(),
             },

@@ -2,6 +2,7 @@
 
 use super::errors;
 use super::events::{DONE, Verdict, event_of};
+use crate::endpoint::ErrorForm;
 use crate::openai::object::Object;
 use crate::sse::Event;
 
@@ -12,7 +13,7 @@ pub(super) fn judge(event: &Event) -> Verdict {
     if told.get("type").is_some() {
         return Verdict::Same;
     }
-    match errors::in_event(&data) {
+    match errors::in_event(&data, ErrorForm::OpenAi) {
         Some(error) => Verdict::Bytes(event_of(&error)),
         None => Verdict::Left,
     }

@@ -367,6 +367,7 @@ impl<'b> Reader<'_, 'b> {
                 b"content" | b"text" => self.part(depth + 1)?,
                 // They are no prompt, but a template may write them.
                 b"role" | b"type" | b"id" | b"tool_call_id" | b"detail" | b"format" => drop(self.rest()?),
+                b"source" if self.walk.peek()? == Kind::Object && depth < MAX_DEPTH => self.source(depth)?,
                 other => match MediaKind::of_field(other) {
                     Some(kind) => media::take(&mut self.walk, &mut self.reading.ask, kind, depth)?,
                     None => {
@@ -375,6 +376,43 @@ impl<'b> Reader<'_, 'b> {
                     }
                 },
             }
+        }
+        Ok(())
+    }
+
+    /// The `source` of a picture or a document in Anthropic's form: `{"type": "base64", "media_type": …, "data": …}`, a link, a
+    /// text, or parts of its own. What is none of these counts as a file of which nothing is known, and as text.
+    fn source(&mut self, depth: u8) -> Result<(), Broken> {
+        self.walk.open();
+        let (mut media_type, mut data, mut is_text, mut is_first) = (None, None::<Quoted<'_>>, false, true);
+        let mut has_parts = false;
+        while let Some(key) = self.walk.key(&mut is_first)? {
+            let is_string = self.walk.peek()? == Kind::String;
+            match &*key.text() {
+                b"media_type" if is_string => media_type = Some(self.walk.string()?.text()),
+                b"data" if is_string => {
+                    let text = self.walk.string()?;
+                    if let Some(before) = data.replace(text) {
+                        media::add_unsized(&mut self.reading.ask, MediaKind::Other);
+                        self.reading.ask.add_quoted(&before, false);
+                    }
+                }
+                b"type" if is_string => is_text |= *self.walk.string()?.text() == *b"text",
+                b"content" => {
+                    has_parts = true;
+                    self.part(depth + 1)?;
+                }
+                _ => drop(self.rest()?),
+            }
+        }
+        let ask = &mut self.reading.ask;
+        let kind = MediaKind::Other.of_type(media_type.as_deref().unwrap_or_default());
+        match data {
+            Some(data) if is_text => ask.add_quoted(&data, false),
+            Some(data) if kind != MediaKind::Other => media::add_text(ask, kind, &data.text()),
+            None if has_parts => {}
+            // A link, a file that was sent before, or something in a form that has no measure.
+            _ => media::add_unsized(ask, MediaKind::Other),
         }
         Ok(())
     }

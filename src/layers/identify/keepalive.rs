@@ -8,7 +8,7 @@
 //! # What changes for the client
 //! Once a comment has left, the status is 200 whatever comes of the call. What would have been an error's body, or an answer
 //! that is no stream, comes as one event instead: in the form of the route, as data without a name, and as `event: error`
-//! on `…/responses`, whose events have names. Headers that would have told of the answer (its cost, its rate limits) are
+//! on `…/responses` and `…/messages`, whose events have names. Headers that would have told of the answer (its cost, its rate limits) are
 //! not sent. A call that is answered within the first while is answered as always.
 
 use std::pin::Pin;
@@ -133,7 +133,7 @@ fn is_events<B>(reply: &Response<B>) -> bool {
 /// A body as one event, line by line.
 fn event(body: &[u8], endpoint: Endpoint) -> Bytes {
     let mut event = BytesMut::with_capacity(body.len() + 32);
-    if endpoint == Endpoint::Responses {
+    if matches!(endpoint, Endpoint::Responses | Endpoint::Messages) {
         event.extend_from_slice(b"event: error\n");
     }
     for line in body.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty()) {
@@ -189,12 +189,13 @@ mod tests {
             (Endpoint::Run, "data: {\"errors\":["),
             (Endpoint::ChatCompletions, "data: {\"error\":{"),
             (Endpoint::Responses, "event: error\ndata: {\"error\":{"),
+            (Endpoint::Messages, "event: error\ndata: {\"error\":{"),
         ] {
-            let answering = after(20, error.response(endpoint.is_native()));
+            let answering = after(20, error.response(endpoint.error_form()));
             let (status, text) = told(answering, endpoint).await;
             let event = text.strip_prefix(": waiting\n\n").unwrap();
             assert!(status == 200 && event.starts_with(begins) && event.ends_with("}\n\n"), "{event}");
-            let early = told(after(3, error.response(endpoint.is_native())), endpoint).await;
+            let early = told(after(3, error.response(endpoint.error_form())), endpoint).await;
             assert_eq!(early.0, 429, "an error in time keeps its status");
         }
     }

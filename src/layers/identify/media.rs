@@ -106,7 +106,7 @@ fn add_picture(ask: &mut Ask, size: Option<Size>) {
 }
 
 /// Adds what lies elsewhere.
-fn add_unsized(ask: &mut Ask, kind: MediaKind) {
+pub(super) fn add_unsized(ask: &mut Ask, kind: MediaKind) {
     match kind {
         MediaKind::Picture => add_picture(ask, None),
         MediaKind::Sound | MediaKind::Other => ask.reach.unsized_media += 1,

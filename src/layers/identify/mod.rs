@@ -94,6 +94,7 @@ use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::call::{Call, Credentials, Deadline, Options};
 use crate::catalogue::{Aliases, Catalogue};
+use crate::endpoint::{Endpoint, ErrorForm};
 use crate::headers::CF_AIG_LOG_ID;
 use crate::memory::Memory;
 use crate::openai::{self, Face};
@@ -180,8 +181,7 @@ struct Arrived<'a> {
 /// How a refusal is told.
 #[derive(Clone, Copy)]
 struct Refusal {
-    /// In Cloudflare's envelope.
-    is_native: bool,
+    form: ErrorForm,
     /// The status of one for money, where that is not the error's own.
     budget_status: Option<StatusCode>,
 }
@@ -291,11 +291,11 @@ where
         let uri = mem::take(&mut head.uri);
         let path = match CanonicalPath::read(uri.path()) {
             Ok(path) => path,
-            Err(error) => return refuse(error, is_native(uri.path())),
+            Err(error) => return refuse(error, ErrorForm::of_path(uri.path())),
         };
         if let Some(wanted) = openai::models::Wanted::of(path.decoded()) {
             let answer = short::models(&self.settings, wanted, &head.method, &mut head.headers);
-            return answer.unwrap_or_else(|error| refuse(error, false));
+            return answer.unwrap_or_else(|error| refuse(error, ErrorForm::OpenAi));
         }
         let short = openai::Route::of(path.decoded());
         let target = short.map(|route| Target { account: None, endpoint: route.endpoint(), model: None });
@@ -315,16 +315,16 @@ where
                 answer_call(&self.settings, &mut self.inner, arrived, body).await
             }
             Route::Other(other) => {
-                let native = is_native(path.decoded());
+                let form = ErrorForm::of_path(path.decoded());
                 match admitted(&self.settings, head, &uri, &path, &other) {
                     Ok(head) => {
                         let body = Body::stream(Paced::new(body, self.settings.body_pace));
-                        pass(&mut self.through, Request::from_parts(head, body), native).await
+                        pass(&mut self.through, Request::from_parts(head, body), form).await
                     }
-                    Err(error) => refuse(error, native),
+                    Err(error) => refuse(error, form),
                 }
             }
-            Route::Unknown => refuse(unknown_path(path.decoded()), is_native(path.decoded())),
+            Route::Unknown => refuse(unknown_path(path.decoded()), ErrorForm::of_path(path.decoded())),
         }
     }
 }
@@ -351,7 +351,7 @@ fn admitted(
     Ok(head)
 }
 
-async fn pass<P>(through: &mut P, request: Request<Body>, native: bool) -> Response<ReplyBody>
+async fn pass<P>(through: &mut P, request: Request<Body>, form: ErrorForm) -> Response<ReplyBody>
 where
     P: Service<Request<Body>, Response = Reply, Error = Error>,
 {
@@ -361,7 +361,7 @@ where
     };
     match reply {
         Ok(reply) => reply.map(ReplyBody::unmetered),
-        Err(error) => refuse(error, native),
+        Err(error) => refuse(error, form),
     }
 }
 
@@ -381,7 +381,7 @@ where
 {
     let endpoint = arrived.target.endpoint;
     let refusal = Refusal {
-        is_native: endpoint.is_native() && arrived.route.is_none(),
+        form: if arrived.route.is_some() { ErrorForm::OpenAi } else { endpoint.error_form() },
         budget_status: short::is_openai(settings, &arrived).then_some(settings.openai.budget_status),
     };
     let readers = match &arrived.reader {
@@ -447,7 +447,7 @@ where
         receipt.note(|facts| facts.key = Some(client.name()));
         client.take_turn()?;
     }
-    if arrived.target.account.is_none() {
+    if arrived.target.account.is_none() || arrived.target.endpoint == Endpoint::Messages {
         short::take_api_key(&mut arrived.headers);
     }
     let headers = &arrived.headers;
@@ -525,7 +525,7 @@ fn hand_over(
         }
         Err(error) => {
             receipt.note(|facts| facts.refused = Some(error.code()));
-            let (mut reply, outcome) = (error.response(refusal.is_native), error.outcome());
+            let (mut reply, outcome) = (error.response(refusal.form), error.outcome());
             if let (Some(status), Outcome::BudgetExceeded) = (refusal.budget_status, outcome) {
                 *reply.status_mut() = status;
             }
@@ -550,21 +550,16 @@ fn write_id(headers: &mut HeaderMap, id: CallId) {
     }
 }
 
-fn refuse(error: Error, native: bool) -> Response<ReplyBody> {
-    let mut reply = error.response(native).map(ReplyBody::unmetered);
+fn refuse(error: Error, form: ErrorForm) -> Response<ReplyBody> {
+    let mut reply = error.response(form).map(ReplyBody::unmetered);
     reply.extensions_mut().insert(error);
     reply
-}
-
-/// Whether errors on this path have the vendor's form, where no endpoint is known.
-pub(crate) fn is_native(path: &str) -> bool {
-    !path.get(..4).is_some_and(|begin| begin.eq_ignore_ascii_case("/v1/"))
 }
 
 fn unknown_path(path: &str) -> Error {
     let shown: String = path.chars().take(100).collect();
     Error::NotFound(format!(
-        "there is no route {shown:?}; calls go to /v1/chat/completions, /v1/embeddings, /v1/responses, /run/{{model}}, or \
-         to Cloudflare's own paths under /client/v4/accounts/{{account}}/ai/"
+        "there is no route {shown:?}; calls go to /v1/chat/completions, /v1/embeddings, /v1/responses, /v1/messages, \
+         /run/{{model}}, or to Cloudflare's own paths under /client/v4/accounts/{{account}}/ai/"
     ))
 }

@@ -117,7 +117,9 @@ fn usage(call: &Call, tally: &Tally) -> (Usage, bool) {
         return (estimate::queued(ask, model), true);
     }
     let mut usage = if tally.has_tokens {
-        Usage::tokens(tally.input_tokens, tally.cached_tokens, tally.output_tokens)
+        // Of a message that broke off only its opening has told, and more was written since.
+        let flowed = if tally.is_opening { model.tokens.output_tokens(tally.text_bytes) } else { 0 };
+        Usage::tokens(tally.input_tokens, tally.cached_tokens, tally.output_tokens.max(flowed))
     } else if prices_tokens(model) {
         let input = if ask.text.parts == 0 { 0 } else { model.tokens.input_tokens(&ask.text) };
         Usage::tokens(input, 0, model.tokens.output_tokens(tally.text_bytes))

@@ -255,7 +255,7 @@ async fn a_full_queue_or_no_patience_is_a_429_that_says_when() {
         |settings: &mut Settings| (settings.max_queue, settings.max_wait) = (1, MINUTE),
     ] {
         let error = refused(change).await;
-        let reply = error.response(true);
+        let reply = error.response(crate::endpoint::ErrorForm::Cloudflare);
         let header = |name: &str| reply.headers()[name].to_str().unwrap().to_owned();
         assert_eq!((reply.status(), header("x-should-retry")), (StatusCode::TOO_MANY_REQUESTS, "true".into()));
         assert!((1..=62).contains(&header("retry-after").parse::<u64>().unwrap()), "{error}");

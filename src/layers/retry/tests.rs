@@ -177,7 +177,7 @@ async fn when_the_free_neurons_are_used_up_the_gate_says_so_until_midnight() {
         assert_eq!(first.headers()["retry-after"], "43200");
         WALL.store(noon + 60, Relaxed);
         let error = ask().await.unwrap_err();
-        let reply = error.response(true);
+        let reply = error.response(crate::endpoint::ErrorForm::Cloudflare);
         assert_eq!((reply.status().as_u16(), error.code()), (429, "free_neurons_used_up"));
         assert_eq!(
             (&reply.headers()["retry-after"], &reply.headers()["x-should-retry"]),

@@ -69,7 +69,7 @@ where
 }
 
 fn told(error: &Error, reads: Reads) -> Duration {
-    let reply = error.response(true);
+    let reply = error.response(crate::endpoint::ErrorForm::Cloudflare);
     let header = |name: &str| reply.headers()[name].to_str().unwrap().parse::<u64>().unwrap();
     match reads {
         Reads::Millis => Duration::from_millis(header("retry-after-ms")),
@@ -194,7 +194,9 @@ async fn the_words_of_a_refusal_follow_from_its_reason_and_agree_with_the_header
         let service = layer.layer(Vendor(|_| async { Ok(ok("{}")) }));
         service.oneshot(call).await.unwrap_err()
     };
-    let header = |error: &Error, name: &str| error.response(true).headers()[name].to_str().unwrap().to_owned();
+    let header = |error: &Error, name: &str| {
+        error.response(crate::endpoint::ErrorForm::Cloudflare).headers()[name].to_str().unwrap().to_owned()
+    };
     let left = |error: &Error| {
         let ratelimit = header(error, "ratelimit");
         ratelimit.split("r=").nth(1).unwrap().split(';').next().unwrap().parse::<u32>().unwrap()
