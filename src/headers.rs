@@ -1,6 +1,8 @@
 //! The headers that are read on every call, by names that need no parsing, and those that are never handed on.
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::receipt::BudgetLeft;
 
 /// The vendor's own cost, in neurons with two decimals.
 pub(crate) const CF_AI_NEURONS: HeaderName = HeaderName::from_static("cf-ai-neurons");
@@ -29,6 +31,20 @@ pub(crate) const API_KEY: HeaderName = HeaderName::from_static("api-key");
 pub(crate) const X_TOLLGATE_NEURONS: HeaderName = HeaderName::from_static("x-tollgate-neurons");
 /// The same in US dollars.
 pub(crate) const X_TOLLGATE_COST_USD: HeaderName = HeaderName::from_static("x-tollgate-cost-usd");
+
+/// What the budget that has least left has left, in neurons.
+const X_TOLLGATE_BUDGET_REMAINING: HeaderName = HeaderName::from_static("x-tollgate-budget-remaining");
+/// When it will have more, in seconds.
+const X_TOLLGATE_BUDGET_RESET: HeaderName = HeaderName::from_static("x-tollgate-budget-reset");
+
+/// Tells how the tightest budget stands. A part of a second is a whole one, so that who waits for it is not early.
+pub(crate) fn write_budget(headers: &mut HeaderMap, budget: BudgetLeft) {
+    if let Ok(left) = HeaderValue::try_from(budget.left.decimal()) {
+        headers.insert(X_TOLLGATE_BUDGET_REMAINING, left);
+    }
+    let seconds = budget.resets.as_millis().div_ceil(1000);
+    headers.insert(X_TOLLGATE_BUDGET_RESET, u64::try_from(seconds).unwrap_or(u64::MAX).into());
+}
 
 /// Whether a content type is JSON's, or has it in its name as `application/problem+json` does.
 pub(crate) fn is_json(content_type: &str) -> bool {

@@ -111,6 +111,8 @@ pub struct Facts {
 
     /// What was thought before the call; absent where the cache answered first.
     pub estimate: Option<Estimate>,
+    /// What the budget that has least left had left, where the reply tells it.
+    pub budget: Option<BudgetLeft>,
     /// What it used.
     pub usage: Usage,
     /// What it cost.
@@ -235,6 +237,16 @@ pub struct Estimate {
     pub input_tokens: u64,
 }
 
+/// How the budget stands that has least left of all that count a call and may refuse it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BudgetLeft {
+    /// What is left, with the most that this and all running calls may cost taken off.
+    pub left: Neurons,
+    /// How long until there is more: the end of its window, or of the oldest part of one that slides.
+    pub resets: Duration,
+}
+
 /// What a call cost, and who says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -356,6 +368,7 @@ impl Facts {
             saved: Neurons::ZERO,
             vendor_id: None,
             estimate: None,
+            budget: None,
             usage: Usage::default(),
             cost: Cost::default(),
             waited: Duration::ZERO,

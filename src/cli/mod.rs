@@ -14,6 +14,7 @@ mod report;
 mod serve;
 mod settings;
 mod usage;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,8 @@ enum Command {
     Logs(logs::Logs),
     /// Hold the records against the vendor's own books; exit 1 where they differ
     Reconcile(reconcile::Reconcile),
+    /// Try the webhooks of the config
+    Webhooks(webhooks::Webhooks),
     /// Try it all on this machine: a stand-in for Workers AI, the sidecar, and traffic
     Demo(demo::Demo),
 }
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Report(command) => command.run(),
         Command::Logs(command) => command.run(),
         Command::Reconcile(command) => command.run(),
+        Command::Webhooks(command) => command.run(),
         Command::Demo(command) => command.run(),
     };
     let (message, code) = match result {

@@ -40,6 +40,7 @@ pub(super) fn router(admin: Admin, guard: Guard) -> Router {
         .route("/cache", get(cache_size).delete(purge))
         .route("/budgets", get(budgets))
         .route("/books", get(books))
+        .merge(super::budget_changes::router())
         .merge(super::logs::router())
         .merge(super::page::router())
         .layer(from_fn_with_state(guard.clone(), guard::check_token));

@@ -19,6 +19,7 @@ use super::guard::Secret;
 use super::limits::{Limits, Retry};
 use super::spending::{Account, Records, Reservations};
 use super::timeouts::Timeouts;
+use super::webhooks::Webhook;
 use crate::catalogue::Entry;
 use crate::layers::budget::Rule;
 use crate::layers::cache;
@@ -89,6 +90,9 @@ pub struct Config {
     /// What may be spent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Rule>,
+    /// Who is told what has happened.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<Webhook>,
     /// Where models and prices come from besides the built-in table.
     pub catalogue: CatalogueSettings,
     /// Models beyond or over the built-in table and the vendor's list, by name.
@@ -252,6 +256,7 @@ impl Default for Config {
             records: Records::default(),
             keys: Vec::new(),
             budgets: Vec::new(),
+            webhooks: Vec::new(),
             catalogue: CatalogueSettings::default(),
             models: BTreeMap::new(),
             aliases: AliasTable::default(),

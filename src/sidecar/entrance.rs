@@ -68,7 +68,7 @@ const COMPLAINTS: Quota = Quota::per_minute(NonZeroU32::MIN);
 /// How long a browser may keep in mind what a page may do.
 const MAX_AGE: Duration = Duration::from_secs(600);
 /// What an invited page's script may read besides what all may.
-const EXPOSED: [&str; 12] = [
+const EXPOSED: [&str; 14] = [
     "cf-aig-cache-status",
     "cf-aig-log-id",
     "cf-aig-step",
@@ -79,6 +79,8 @@ const EXPOSED: [&str; 12] = [
     "ratelimit-policy",
     "retry-after",
     "x-should-retry",
+    "x-tollgate-budget-remaining",
+    "x-tollgate-budget-reset",
     "x-tollgate-cost-usd",
     "x-tollgate-neurons",
 ];

@@ -50,6 +50,11 @@ const GUESSES_A_MINUTE: NonZeroU32 = NonZeroU32::new(10).unwrap();
 // === impl Secret ===
 
 impl Secret {
+    /// For whoever has to use it.
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+
     /// It would be guessed at once.
     pub(super) fn is_empty(&self) -> bool {
         self.0.trim().is_empty()

@@ -7,6 +7,7 @@ mod admin;
 pub mod aliases;
 pub mod books;
 pub mod browsers;
+mod budget_changes;
 pub mod compat;
 mod compress;
 pub mod config;
@@ -23,6 +24,7 @@ pub(crate) mod page;
 pub mod spending;
 pub mod timeouts;
 mod warm;
+pub mod webhooks;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -49,6 +51,7 @@ use self::machine::Descriptors;
 use self::page::Page;
 use self::spending::Spending;
 use self::warm::Warm;
+use self::webhooks::{Events, Look, Sending};
 use crate::catalogue::Catalogue;
 use crate::gateway;
 use crate::layers::budget::BudgetLayer;
@@ -79,6 +82,7 @@ pub struct Sidecar {
     warm: Option<Warm>,
     spending: Arc<Spending>,
     reading: Arc<Reading>,
+    webhooks: Sending,
 }
 
 /// Why a sidecar did not start.
@@ -113,6 +117,7 @@ struct Plan {
     stack: gateway::Settings,
     spending: Arc<Spending>,
     reading: Arc<Reading>,
+    events: Arc<Events>,
     serving: Serving,
     /// What is asked of whoever comes in, by all workers together.
     terms: Arc<Terms>,
@@ -132,6 +137,7 @@ struct Background {
     /// The vendor's books.
     reading: Arc<Reading>,
     metrics: Arc<Metrics>,
+    look: Look,
 }
 
 impl Sidecar {
@@ -152,6 +158,7 @@ impl Sidecar {
         metrics.watch_limits(plan.stack.rate_limit.clone(), catalogue.clone())?;
         metrics.watch_books(plan.reading.known.clone(), catalogue.clone())?;
         plan.watch(&metrics)?;
+        let endpoints = webhooks::endpoints(&plan.config.webhooks, variables)?;
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
         };
@@ -168,6 +175,7 @@ impl Sidecar {
             warm: plan.config.cache.path.clone().map(|path| Warm::start(plan.stack.cache.clone(), path)).transpose()?,
             spending: plan.spending.clone(),
             reading: plan.reading.clone(),
+            webhooks: Sending::start(&plan.events, endpoints)?,
         };
         let records_path = plan.config.records.path().cloned();
         // What is written from here on is this run's own, and its counters have it.
@@ -184,13 +192,15 @@ impl Sidecar {
                 records_path,
                 spending: plan.spending.clone(),
                 known: plan.reading.known.clone(),
-                catalogue,
+                catalogue: catalogue.clone(),
                 cache: plan.stack.cache.clone(),
                 stop,
             };
             let guard = Guard::new(&plan.config);
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
-            let background = Background { earlier, reading, metrics };
+            let (events, known) = (plan.events.clone(), plan.reading.known.clone());
+            let look = Look { events, metrics: metrics.clone(), catalogue, known };
+            let background = Background { earlier, reading, metrics, look };
             let (serving, runtimes) = (plan.admin_serving(), plan.runtimes.clone());
             sidecar.admin_thread = Some(spawn("admin".into(), move || {
                 runtimes.start()?.block_on(serve_admin(listener, admin, guard, background, serving, stop))
@@ -222,6 +232,7 @@ impl Sidecar {
         drop(self.warm.take());
         self.spending.close();
         self.reading.close();
+        self.webhooks.close();
         self.admin_stop.cancel();
         ended.and(self.admin_thread.take().map_or(Ok(()), wait))
     }
@@ -259,7 +270,8 @@ impl Plan {
         let memory = body_memory(&config);
         let entries: BTreeMap<_, _> = config.models.clone();
         let catalogue = Arc::new(Catalogue::with(&entries));
-        let spending = Arc::new(Spending::open(&config, &catalogue, target.has_token())?);
+        let events = Arc::new(Events::default());
+        let spending = Arc::new(Spending::open(&config, &catalogue, target.has_token(), events.clone())?);
         let reading = Arc::new(Reading::new(&config, variables, &catalogue, &spending.budgets)?);
         readers.extend(reading.reader());
         readers.extend(spending.records.clone().map(|records| records as Arc<dyn Reader>));
@@ -300,13 +312,15 @@ impl Plan {
         let terms = Arc::new(Terms::new(&config));
         let max_upstream = (descriptors.upstream / workers).max(1);
         let runtimes = Runtimes::default();
-        Ok(Self { config, target, stack, spending, reading, serving, terms, max_upstream, runtimes })
+        Ok(Self { config, target, stack, spending, reading, events, serving, terms, max_upstream, runtimes })
     }
 
     /// Adds what grows where something is not given back.
     fn watch(&self, metrics: &Metrics) -> Result<(), MetricsError> {
         let (runtimes, cache, memory) =
             (self.runtimes.clone(), self.stack.cache.clone(), self.stack.identify.memory.clone());
+        let events = self.events.clone();
+        metrics.watch_events(move || events.told())?;
         metrics.watch("tollgate_tasks", "Tasks on the threads that serve.", move || runtimes.tasks())?;
         metrics
             .watch("tollgate_cache_flights", "Calls under way that others may join.", move || cache.flights() as u64)?;
@@ -406,5 +420,6 @@ async fn serve_admin(
 ) -> io::Result<()> {
     tokio::spawn(admin.page.clone().watch(background.earlier));
     background.reading.start(&background.metrics);
+    tokio::spawn(background.look.watch());
     listen::serve(listener, admin::router(admin, guard), serving, stop).await
 }

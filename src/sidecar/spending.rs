@@ -51,6 +51,8 @@ pub struct Reservations {
     /// What becomes of a call whose cost nothing bounds, where a budget that refuses counts it: `"refuse"`, `"allow"`, or what
     /// it reserves, such as `"50 neurons"`.
     pub unpriced: budget::Unpriced,
+    /// Replies tell what the budget that has least left has left, and for how long: `x-tollgate-budget-remaining`, `-reset`.
+    pub headers: bool,
 }
 
 /// `[records]`
@@ -100,9 +102,17 @@ impl Default for Account {
 
 impl Default for Reservations {
     fn default() -> Self {
-        let budget::Settings { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced, .. } =
-            budget::Settings::default();
-        Self { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced }
+        let budget::Settings {
+            max_wait,
+            max_waiting,
+            max_buckets,
+            clamp_max_tokens,
+            min_tokens,
+            unpriced,
+            headers,
+            ..
+        } = budget::Settings::default();
+        Self { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced, headers }
     }
 }
 
@@ -164,7 +174,7 @@ fn wrong(place: &str, what: impl ToString) -> ConfigError {
 /// Whether keys, budgets and the keys' limits can be together; opens nothing.
 pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, ConfigError> {
     let keys = Keys::new(&config.keys).map_err(|error| wrong("[[keys]]", error))?;
-    budgets(config, catalogue, None)?;
+    budgets(config, catalogue, None, None)?;
     check_books(config)?;
     let is_known = |name: &&String| config.keys.iter().any(|key| key.name == **name);
     let unknown = |name: &String| format!("names the key {name:?}, and no [[keys]] has that name");
@@ -220,8 +230,9 @@ fn budgets(
     config: &Config,
     catalogue: &Arc<Catalogue>,
     ledger: Option<Arc<dyn budget::Ledger>>,
+    watch: Option<Arc<dyn budget::Watch>>,
 ) -> Result<Budgets, ConfigError> {
-    let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced } =
+    let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced, headers } =
         config.reservations.clone();
     let settings = budget::Settings {
         rules: std::iter::once(config.account.plan.rule()).chain(config.budgets.iter().cloned()).collect(),
@@ -231,6 +242,8 @@ fn budgets(
         clamp_max_tokens,
         min_tokens,
         unpriced,
+        headers,
+        watch,
         ledger,
         ..budget::Settings::default()
     };
@@ -241,7 +254,12 @@ fn budgets(
 
 impl Spending {
     /// Checks and opens it all.
-    pub(super) fn open(config: &Config, catalogue: &Arc<Catalogue>, has_token: bool) -> Result<Self, ConfigError> {
+    pub(super) fn open(
+        config: &Config,
+        catalogue: &Arc<Catalogue>,
+        has_token: bool,
+        watch: Arc<dyn budget::Watch>,
+    ) -> Result<Self, ConfigError> {
         let keys = check(config, catalogue)?;
         if !keys.is_empty() && !has_token {
             return Err(wrong(
@@ -254,7 +272,7 @@ impl Spending {
         let records =
             config.records.open(!config.budgets.is_empty()).map_err(|error| wrong("[records] path", error))?;
         let ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);
-        let budgets = budgets(config, catalogue, ledger)?;
+        let budgets = budgets(config, catalogue, ledger, Some(watch))?;
         Ok(Self { records, budgets: Arc::new(budgets), keys })
     }
 

@@ -39,6 +39,8 @@ use crate::layers::{Reply, ReplyFuture};
 
 pub use around::Around;
 pub use client::Client;
+#[cfg(feature = "sidecar")]
+pub(crate) use client::{causes, tls};
 
 /// Where calls go.
 #[derive(Clone)]

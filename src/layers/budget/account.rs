@@ -28,7 +28,7 @@ impl Budgets {
             Some(Standing {
                 budget: rule.name.clone(),
                 models: rule.models.clone(),
-                start_ms: rule.window.span(now.wall, false).start,
+                start_ms: table.rule.windows.span(now.wall).start,
                 spent: bucket.lock(now).spent,
             })
         };

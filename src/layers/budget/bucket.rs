@@ -9,8 +9,11 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::calendar::Windows;
 use super::ledger::{Lease, Ledger};
+use super::notice::{Notice, Told, Watch};
 use super::pace::Pace;
+use super::raise::{BucketStatus, Raised};
 use super::rule::{OnExceeded, Rule};
 use super::window::{Clock, Millis, Moment, Span};
 use crate::neurons::Neurons;
@@ -27,6 +30,10 @@ pub struct Bucket {
 /// A rule at work.
 pub(super) struct Active {
     pub(super) rule: Arc<Rule>,
+    pub(super) windows: Windows,
+    /// More than the rule's limit, for a while.
+    pub(super) raised: Raised,
+    pub(super) watch: Option<Arc<dyn Watch>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ledger: Option<Arc<dyn Ledger>>,
     /// The rule's name there.
@@ -44,6 +51,12 @@ pub(super) struct State {
     slots: VecDeque<Slot>,
     /// What does not count now, and will again if the wall clock is set back, or forth.
     aside: Vec<Slot>,
+    /// What may be spent, at the moment that it was last looked at.
+    pub(super) limit: Neurons,
+    /// Of this bucket alone.
+    raised: Raised,
+    /// What was told of this window.
+    told: Told,
     /// Of all slots that count.
     pub(super) spent: Neurons,
     pub(super) reserved: Neurons,
@@ -120,12 +133,22 @@ impl Active {
         }
     }
 
-    pub(super) fn only_counts(&self) -> bool {
-        self.rule.on_exceeded == OnExceeded::Allow
+    fn tell(&self, notice: Option<Notice>) {
+        if let Some(notice) = notice {
+            notice.log();
+            if let Some(watch) = &self.watch {
+                watch.notice(&notice);
+            }
+        }
     }
 
-    fn lead(&self) -> Neurons {
-        Neurons::from_micro((self.rule.limit.micro() / LEAD).max(1))
+    /// What is paid for anyway is no news.
+    fn is_told_nothing(&self) -> bool {
+        self.only_counts() && self.rule.name == super::FREE
+    }
+
+    pub(super) fn only_counts(&self) -> bool {
+        self.rule.on_exceeded == OnExceeded::Allow
     }
 }
 
@@ -151,7 +174,7 @@ impl Bucket {
     /// Takes up what the books have; a lease that nobody settled counts as spent. Says how much that is, where it counts now.
     pub(super) fn restore(&self, lease: &Lease, now: Moment) -> Neurons {
         let mut state = self.lock(now);
-        let span = self.rule.rule.window.span(lease.start_ms, self.rule.rule.sliding);
+        let span = self.rule.windows.span(lease.start_ms);
         if span.start != lease.start_ms {
             return Neurons::ZERO;
         }
@@ -178,12 +201,82 @@ impl Bucket {
         state.sum_up();
         state.wake_next();
         self.list(&state);
+        let notice = self.warning(&mut state);
+        drop(state);
+        self.rule.tell(notice);
+    }
+
+    /// What is to be told of a bucket that has spent more than before.
+    fn warning(&self, state: &mut State) -> Option<Notice> {
+        let (counted, limit) = (state.counted(), state.limit);
+        if self.rule.rule.warn_at.is_empty() && (counted < limit || self.rule.is_told_nothing()) {
+            return None;
+        }
+        let start = state.slots.back()?.span.start;
+        let what = state.told.of_spending(&self.rule, start, counted, limit)?;
+        Some(self.notice(state, what))
+    }
+
+    /// It has no room for a call.
+    pub(super) fn note_full(&self) {
+        let mut state = self.state.lock();
+        let Some(start) = state.slots.back().map(|slot| slot.span.start) else { return };
+        if state.told.of_refusal(&self.rule, start) {
+            let notice = self.notice(&state, super::notice::What::Exceeded);
+            drop(state);
+            self.rule.tell(Some(notice));
+        }
+    }
+
+    pub(super) fn notice(&self, state: &State, what: super::notice::What) -> Notice {
+        Notice {
+            budget: self.rule.rule.name.clone(),
+            bucket: self.name.to_string(),
+            what,
+            limit: state.limit,
+            spent: state.counted(),
+            resets_at: super::window::time(state.next_relief()),
+        }
+    }
+
+    /// More than its rule's limit, or no more of that.
+    pub(super) fn raise(self: &Arc<Self>, to: Neurons, until: Millis) {
+        let mut state = self.lock(self.rule.now());
+        state.raised.set(to, until);
+        state.roll(&self.rule, self.rule.now());
+        state.wake_next();
+        self.list(&state);
+    }
+
+    /// Its rule's limit may be another.
+    pub(super) fn look_again(self: &Arc<Self>, now: Moment) {
+        let state = self.lock(now);
+        state.wake_next();
+        self.list(&state);
+    }
+
+    pub(super) fn status(&self, now: Moment) -> BucketStatus {
+        let state = self.lock(now);
+        let (spent, reserved) = (state.counted(), state.reserved);
+        BucketStatus { bucket: self.name.clone(), limit: state.limit, spent, reserved }
+    }
+
+    /// What is spent of what counts now is spent no more. Says how much that was.
+    pub(super) fn reset(self: &Arc<Self>) -> Neurons {
+        let mut state = self.lock(self.rule.now());
+        let spent = state.spent;
+        state.slots.iter_mut().for_each(|slot| slot.spent = Neurons::ZERO);
+        state.told = Told::default();
+        state.sum_up();
+        state.wake_next();
+        self.list(&state);
+        spent
     }
 
     /// Has the ledger look at it, if a lease is low or too high.
     pub(super) fn list(self: &Arc<Self>, state: &State) {
         let Some(ledger) = &self.rule.ledger else { return };
-        if state.needs_writing(&self.rule) && !self.is_listed.swap(true, Ordering::AcqRel) {
+        if state.needs_writing() && !self.is_listed.swap(true, Ordering::AcqRel) {
             ledger.renew(self.clone());
         }
     }
@@ -203,7 +296,7 @@ impl Bucket {
         self.is_listed.store(false, Ordering::Release);
         let mut state = self.lock(self.rule.now());
         let current = state.slots.back().map(|slot| slot.span.start);
-        let lead = if is_closing { Neurons::ZERO } else { state.wanted_lead(&self.rule) };
+        let lead = if is_closing { Neurons::ZERO } else { state.wanted_lead() };
         let mut leases = Vec::new();
         let State { slots, aside, .. } = &mut *state;
         // What the books have too much of a window that is over is of no matter while the process lives.
@@ -258,7 +351,11 @@ impl Bucket {
         let beyond = micro(booked) - micro(spent);
         slot.beyond = if at_least { beyond.max(slot.beyond) } else { beyond };
         state.wake_next();
-        state.counted().saturating_sub(before)
+        let more = state.counted().saturating_sub(before);
+        let notice = self.warning(&mut state);
+        drop(state);
+        self.rule.tell(notice);
+        more
     }
 
     /// Leaves a queue, and lets the next one have a look.
@@ -275,6 +372,7 @@ impl Bucket {
         state.aside.retain(|slot| slot.over_at > now.steady);
         let is_unused = |slot: &Slot| slot.used().is_zero() && slot.beyond == 0;
         state.retired = state.queue.is_empty()
+            && !state.raised.is_in_force(now.wall)
             && state.slots.iter().all(is_unused)
             && state.aside.iter().all(|slot| is_unused(slot) || is_full && slot.reserved.is_zero());
         state.retired
@@ -311,6 +409,7 @@ impl std::fmt::Debug for Bucket {
 impl State {
     /// Counts what counts at this moment.
     fn roll(&mut self, rule: &Active, now: Moment) {
+        self.limit = self.raised.at_least(rule.raised.at_least(rule.rule.limit, now.wall), now.wall);
         let is_current = |slot: &&mut Slot| slot.span.start <= now.wall + JITTER && now.wall < slot.span.end;
         match self.slots.back_mut().filter(is_current) {
             Some(slot) => slot.is_now(now),
@@ -322,7 +421,7 @@ impl State {
     /// begins in the future, are kept aside until they are over by the steady clock too: the wall clock may have been set, and
     /// may be set again.
     fn turn(&mut self, rule: &Active, now: Moment) {
-        let span = rule.rule.window.span(now.wall, rule.rule.sliding);
+        let span = rule.windows.span(now.wall);
         let counts = |slot: &Slot| slot.span.start <= span.start && span.start < slot.span.expires;
         let all = self.slots.drain(..).chain(self.aside.drain(..));
         let (mut counting, mut aside): (Vec<_>, Vec<_>) = all.partition(counts);
@@ -364,8 +463,8 @@ impl State {
         self.counted() + self.reserved
     }
 
-    pub(super) fn left(&self, rule: &Rule) -> Neurons {
-        rule.limit.saturating_sub(self.used())
+    pub(super) fn left(&self) -> Neurons {
+        self.limit.saturating_sub(self.used())
     }
 
     /// What is left beyond what those need who wait.
@@ -373,12 +472,12 @@ impl State {
         if rule.only_counts() {
             return Neurons::from_micro(u64::MAX);
         }
-        self.left(&rule.rule).saturating_sub(self.wanted)
+        self.left().saturating_sub(self.wanted)
     }
 
     /// `ticket` is the caller's place in the queue, which one that stands `in_line` keeps to.
     pub(super) fn verdict(&self, rule: &Active, needed: Neurons, ticket: u64, in_line: bool) -> Verdict {
-        let limit = rule.rule.limit;
+        let limit = self.limit;
         if rule.only_counts() {
             return Verdict::Room;
         }
@@ -453,11 +552,11 @@ impl State {
     }
 
     /// When so much will be free, if it ever is.
-    pub(super) fn free_at(&self, rule: &Rule, needed: Neurons) -> Option<Millis> {
+    pub(super) fn free_at(&self, needed: Neurons) -> Option<Millis> {
         let mut spent = self.spent;
         for slot in &self.slots {
             spent = spent.saturating_sub(slot.spent);
-            if spent + needed <= rule.limit {
+            if spent + needed <= self.limit {
                 return Some(slot.span.expires);
             }
         }
@@ -465,16 +564,17 @@ impl State {
     }
 
     /// How far the lease should be ahead of what is used.
-    fn wanted_lead(&self, rule: &Active) -> Neurons {
+    fn wanted_lead(&self) -> Neurons {
         if self.is_released {
             return Neurons::ZERO;
         }
-        (self.wanted + rule.lead()).min(self.left(&rule.rule))
+        let lead = Neurons::from_micro((self.limit.micro() / LEAD).max(1));
+        (self.wanted + lead).min(self.left())
     }
 
-    fn needs_writing(&self, rule: &Active) -> bool {
+    fn needs_writing(&self) -> bool {
         let Some(last) = self.slots.back() else { return false };
-        let (wanted, lead) = (self.wanted_lead(rule), last.covered.saturating_sub(last.used()));
+        let (wanted, lead) = (self.wanted_lead(), last.covered.saturating_sub(last.used()));
         let half = Neurons::from_micro(wanted.micro().div_ceil(2));
         let is_waited_for = !self.queue.is_empty() && lead < wanted;
         lead < half

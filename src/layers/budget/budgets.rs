@@ -9,18 +9,21 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::bucket::{Active, Bucket, LEDGER_WAIT, State, Verdict};
+use super::calendar::Windows;
 use super::ledger::Ledger;
+use super::notice::Watch;
 use super::pace::Pace;
+use super::raise::Raised;
 use super::reservation::Reservation;
 use super::rule::{self, OnExceeded, Rule, RuleError};
 use super::table::{Sums, Table};
 use super::unbounded::{self, Unpriced};
-use super::window::{Clock, Moment, SystemClock};
+use super::window::{Clock, Millis, Moment, SystemClock};
 use crate::Error;
 use crate::call::Call;
 use crate::catalogue::{Catalogue, Model, Task};
 use crate::neurons::Neurons;
-use crate::receipt::Estimate;
+use crate::receipt::{BudgetLeft, Estimate};
 
 /// How the budgets are kept.
 #[derive(Clone)]
@@ -42,8 +45,12 @@ pub struct Settings {
     pub unpriced: Unpriced,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
+    /// Note on each call's receipt what the budget that has least left has left: the reply tells it.
+    pub headers: bool,
     /// What outlives the process; without one, nothing.
     pub ledger: Option<Arc<dyn Ledger>>,
+    /// Who is told of what a person may want to know; the log is in any case.
+    pub watch: Option<Arc<dyn Watch>>,
 }
 
 /// The budgets and what has been spent of them. Every stack that shares it shares the budgets.
@@ -118,7 +125,9 @@ impl Default for Settings {
             min_tokens: 16,
             unpriced: Unpriced::default(),
             clock: Arc::new(SystemClock),
+            headers: false,
             ledger: None,
+            watch: None,
         }
     }
 }
@@ -139,6 +148,9 @@ impl Budgets {
                 rejected: AtomicU64::new(0),
                 pace: Mutex::new(Pace::new(now.steady)),
                 told_future: AtomicU64::new(0),
+                windows: Windows::of(&rule),
+                raised: Raised::default(),
+                watch: settings.watch.clone(),
                 rule,
             };
             Table::new(Arc::new(active), settings.max_buckets)
@@ -159,7 +171,9 @@ impl Budgets {
                 );
             }
         }
-        Ok(Self { tables, catalogue: catalogue.into(), settings, tickets: AtomicU64::new(0) })
+        let budgets = Self { tables, catalogue: catalogue.into(), settings, tickets: AtomicU64::new(0) };
+        budgets.take_up_changes(now);
+        Ok(budgets)
     }
 
     /// See [`BudgetLayer::can_refuse`](super::BudgetLayer::can_refuse).
@@ -292,6 +306,9 @@ impl Budgets {
                     state.leave(ticket);
                     bucket.list(state);
                 }
+                if self.settings.headers {
+                    self.note_left(call, buckets, &states);
+                }
                 drop(states);
                 Tried::Reserved(Reservation::new(buckets.iter().cloned().zip(starts).collect(), needed, call))
             }
@@ -324,6 +341,17 @@ impl Budgets {
         }
     }
 
+    /// Notes what the budget that has least left has left, on the call's receipt.
+    fn note_left(&self, call: &Call, buckets: &[Arc<Bucket>], states: &[MutexGuard<'_, State>]) {
+        let refusing = buckets.iter().zip(states).filter(|(bucket, _)| !bucket.rule.only_counts());
+        let left = refusing.map(|(bucket, state)| {
+            let resets = bucket.rule.now().wall;
+            BudgetLeft { left: state.left(), resets: Duration::from_millis(state.next_relief().saturating_sub(resets)) }
+        });
+        let least = left.min_by_key(|left| left.left);
+        call.receipt.note(|facts| facts.budget = least);
+    }
+
     fn may_wait(&self, place: &Option<Place>, state: &State) -> bool {
         let is_queued = place.as_ref().is_some_and(|place| place.bucket.is_some());
         !self.settings.max_wait.is_zero() && (is_queued || state.queue_length() < self.settings.max_waiting)
@@ -345,13 +373,22 @@ impl Budgets {
         let rule = &bucket.rule;
         let now = rule.now();
         let state = bucket.lock(now);
-        let left = state.left(&rule.rule);
-        let resets = state.free_at(&rule.rule, needed).map(|at| Duration::from_millis(at.saturating_sub(now.wall)));
+        let (left, limit) = (state.left(), state.limit);
+        let until = |at: Millis| Duration::from_millis(at.saturating_sub(now.wall));
+        let resets = state.free_at(needed).map(until);
+        if self.settings.headers {
+            let resets = resets.unwrap_or_else(|| until(state.next_relief()));
+            call.receipt.note(|facts| facts.budget = Some(BudgetLeft { left, resets }));
+        }
         drop(state);
+        // What is more than all of it is the call's matter, not the budget's.
+        if resets.is_some() {
+            bucket.note_full();
+        }
         let hint = unbounded::limit_hint(call, self.settings.clamp_max_tokens).unwrap_or_default();
         let error = Error::BudgetExceeded {
             budget: rule.rule.name.clone(),
-            limit: rule.rule.limit,
+            limit,
             left,
             needed,
             mend: hint + &mend(&rule.rule, resets),
@@ -405,11 +442,11 @@ fn status(table: &Table, now: Moment) -> Status {
     let left = table.least_left(now);
     let pace = rule.pace.lock().per_second(now.steady);
     let seconds = left.as_f64() / pace;
-    let end = rule.rule.window.span(now.wall, rule.rule.sliding).end;
+    let end = rule.windows.span(now.wall).end;
     let resets = Some(end).filter(|_| !rule.rule.sliding).or_else(|| table.next_relief(now)).unwrap_or(end);
     Status {
         name: rule.rule.name.clone(),
-        limit: rule.rule.limit,
+        limit: rule.raised.at_least(rule.rule.limit, now.wall),
         spent,
         reserved,
         elsewhere,

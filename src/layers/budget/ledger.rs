@@ -23,6 +23,54 @@ pub trait Ledger: Send + Sync + 'static {
     /// Has a bucket's leases written soon: [`Bucket::leases`] says what, and [`Bucket::written`] or [`Bucket::unwritten`]
     /// is to be told. Called on a request's path: it must not block. A bucket is not named again until it was asked.
     fn renew(&self, bucket: Arc<Bucket>);
+
+    /// What people have changed of a budget, by its name, that may be in force at this moment or later; oldest first.
+    fn changes(&self, budget: &str, now_ms: u64) -> Result<Vec<Change>, LedgerError> {
+        let _ = (budget, now_ms);
+        Ok(Vec::new())
+    }
+
+    /// Keeps what a person has changed. Not called on a request's path: it may block.
+    fn keep(&self, change: &Change) -> Result<(), LedgerError> {
+        let _ = change;
+        Ok(())
+    }
+}
+
+/// What a person has changed of a budget while it was in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The budget's name.
+    pub budget: String,
+    /// The bucket: `None` is the whole budget, each bucket of it.
+    pub bucket: Option<String>,
+    /// When, in milliseconds since 1970, UTC.
+    pub at_ms: u64,
+    /// Raised to this; `None` is what was spent of it forgotten.
+    pub raised_to: Option<Neurons>,
+    /// Until when it is raised, in milliseconds since 1970, UTC.
+    pub until_ms: u64,
+    /// Who did it.
+    pub who: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Change {
+    /// Of a budget, or of one of its buckets: its limit is `raised_to` until then, or where that is `None` what was spent is
+    /// forgotten.
+    pub fn new(
+        budget: &str,
+        bucket: Option<&str>,
+        at_ms: u64,
+        raised: Option<(Neurons, u64)>,
+        by: (&str, &str),
+    ) -> Self {
+        let (raised_to, until_ms) = raised.map_or((None, 0), |(to, until)| (Some(to), until));
+        let (who, reason) = (by.0.into(), by.1.into());
+        Self { budget: budget.into(), bucket: bucket.map(Into::into), at_ms, raised_to, until_ms, who, reason }
+    }
 }
 
 /// What a bucket may spend in one window (or one slice of a sliding one), as the books have it.

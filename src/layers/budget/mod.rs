@@ -6,8 +6,9 @@
 //! there is no room is refused with 429, the budget's name and when it resets. Where only reservations of calls still
 //! running are in its way, it may wait for them in a queue, at most [`Settings::max_wait`].
 //!
-//! A rule counts in windows (a minute to a month, from 00:00 UTC, or sliding) and may be split into buckets, by key, model
-//! or metadata. Its [`OnExceeded`] may name a cheaper model, which reserves for itself. What is charged counts in the
+//! A rule counts in windows (a minute to a month, from 00:00 UTC or a time zone's midnight, or sliding) and may be split into
+//! buckets, by key, model or metadata, or by several of them together. Its limit may be raised for a while, and a bucket begun
+//! anew: see [`Budgets::raise`] and [`Budgets::reset`]. What a person may want to know is told once a window: see [`Notice`]. Its [`OnExceeded`] may name a cheaper model, which reserves for itself. What is charged counts in the
 //! window in which it was reserved.
 //!
 //! # What is promised
@@ -67,6 +68,9 @@
 mod account;
 mod bucket;
 mod budgets;
+mod calendar;
+#[cfg(test)]
+mod calendar_tests;
 mod clamp;
 #[cfg(test)]
 mod clock_tests;
@@ -74,7 +78,11 @@ mod clock_tests;
 mod departure_tests;
 mod free;
 mod ledger;
+mod notice;
 mod pace;
+mod raise;
+#[cfg(test)]
+mod raise_tests;
 mod reservation;
 mod rule;
 mod table;
@@ -93,10 +101,13 @@ pub use self::account::Standing;
 pub use self::bucket::Bucket;
 use self::budgets::Refusal;
 pub use self::budgets::{Budgets, Settings, Status};
+pub use self::calendar::{Weekday, Zone};
 pub use self::free::{FREE, FREE_A_DAY, Plan};
-pub use self::ledger::{Lease, Ledger, LedgerError};
+pub use self::ledger::{Change, Lease, Ledger, LedgerError};
+pub use self::notice::{Notice, Share, Watch, What};
+pub use self::raise::{BucketStatus, ChangeError, Which};
 pub use self::reservation::Reservation;
-pub use self::rule::{OnExceeded, Rule, RuleError, Scope, Split};
+pub use self::rule::{Amount, OnExceeded, Rule, RuleError, Scope, Split};
 pub use self::unbounded::Unpriced;
 pub use self::window::{Clock, Period, SystemClock};
 use super::{Reply, ReplyFuture};

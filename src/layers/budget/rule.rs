@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::calendar::{Weekday, Zone};
+use super::notice::Share;
 use super::window::Period;
 use crate::call::Call;
 use crate::neurons::Neurons;
@@ -27,6 +29,18 @@ pub struct Rule {
     /// The window ends now, instead of beginning at 00:00 UTC.
     #[serde(default)]
     pub sliding: bool,
+    /// Where days, weeks and months begin at midnight; UTC where it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<Zone>,
+    /// The day that a week begins with; Monday where it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts: Option<Weekday>,
+    /// The day that a month begins with, from 1 to 31; where the month is shorter, its last one. The first where it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<u8>,
+    /// The parts of the limit, spent, that are told once a window, such as `[0.5, 0.8]`: see [`Notice`](super::Notice).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warn_at: Vec<Share>,
     /// A bucket of its own, with all of the limit, for each value of these together.
     #[serde(default)]
     pub split_by: Vec<Split>,
@@ -92,10 +106,13 @@ pub enum OnExceeded {
 enum Value<'a> {
     Text(Cow<'a, str>),
     Other(&'a Metadatum),
+    Owned(Metadatum),
     /// The call has none.
     None(()),
 }
 
+/// Parts of a limit that are told.
+pub(super) const MAX_WARNINGS: usize = 8;
 const USUAL_NAME_BYTES: usize = 64;
 /// Longer values of a split are told apart by a hash, so that no client decides how much memory a bucket takes.
 const MAX_VALUE_BYTES: usize = 96;
@@ -110,6 +127,10 @@ impl Rule {
             limit,
             window,
             sliding: false,
+            timezone: None,
+            starts: None,
+            day: None,
+            warn_at: Vec::new(),
             split_by: Vec::new(),
             scope: Scope::Gate,
             models: Vec::new(),
@@ -130,6 +151,8 @@ impl Rule {
         self.split_by.is_empty()
             && self.keys.is_empty()
             && !self.sliding
+            && self.timezone.is_none()
+            && self.day.is_none()
             && matches!(self.window, Period::Day | Period::Month)
     }
 
@@ -146,7 +169,11 @@ impl Rule {
     pub(super) fn ledger_name(&self) -> String {
         let sliding = if self.sliding { "/sliding" } else { "" };
         let split: Vec<_> = self.splits().iter().cloned().map(String::from).collect();
-        format!("{}/{}{sliding}/{}", self.name, self.window.label(), split.join(","))
+        // A part that is not set adds nothing, so that leases keep their names.
+        let zone = self.timezone.as_ref().map(|zone| format!("@{zone}")).unwrap_or_default();
+        let starts = self.starts.map(|day| format!("+{}", day.label())).unwrap_or_default();
+        let day = self.day.map(|day| format!("+{day}")).unwrap_or_default();
+        format!("{}/{}{sliding}{zone}{starts}{day}/{}", self.name, self.window.label(), split.join(","))
     }
 
     /// The bucket of a call, as a JSON array of its values; empty for a rule that is not split.
@@ -155,6 +182,23 @@ impl Rule {
             return String::new();
         }
         call.receipt.read(|facts| array(self.splits().iter().map(|split| split.value(call, facts))))
+    }
+
+    /// The bucket that is named by these values, as [`bucket`](Self::bucket) names it. Another number of values than the rule
+    /// is split by names none.
+    pub(super) fn bucket_of_values(&self, values: &[Metadatum]) -> Option<String> {
+        if values.len() != self.splits().len() {
+            return None;
+        }
+        if values.is_empty() {
+            return Some(String::new());
+        }
+        let value = |value: &'_ Metadatum| match value {
+            Metadatum::String(text) => Value::Text(shorten(text).into_owned().into()),
+            Metadatum::Null => Value::None(()),
+            other => Value::Owned(other.clone()),
+        };
+        Some(array(values.iter().map(value)))
     }
 
     /// The bucket of an account, where the rule counts accounts.
@@ -266,9 +310,9 @@ impl From<OnExceeded> for String {
     }
 }
 
-/// An amount of money, as people write it.
+/// An amount of money, as people write it: `10000 neurons` or `5 USD`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Amount(pub(super) Neurons);
+pub struct Amount(pub Neurons);
 
 impl std::str::FromStr for Amount {
     type Err = String;
@@ -333,10 +377,29 @@ pub(super) fn check(rules: &[Arc<Rule>]) -> Result<(), RuleError> {
         if rule.limit.is_zero() {
             return wrong("has a limit of nothing; to refuse a model, leave it out of the keys' models");
         }
+        let has_dates = !rule.sliding && matches!(rule.window, Period::Day | Period::Week | Period::Month);
+        if rule.timezone.is_some() && !has_dates {
+            return wrong(
+                "has a timezone: only windows of a day, a week or a month that do not slide begin at a midnight; leave \
+                 timezone out, or set window to day, week or month",
+            );
+        }
+        if rule.starts.is_some() && (rule.window != Period::Week || rule.sliding) {
+            return wrong("has `starts`, the day that a week begins with: set window = \"week\", or leave it out");
+        }
+        if rule.day.is_some() && (rule.window != Period::Month || rule.sliding) {
+            return wrong("has `day`, the day that a month begins with: set window = \"month\", or leave it out");
+        }
+        if rule.day.is_some_and(|day| !(1..=31).contains(&day)) {
+            return wrong("has a `day` that no month has: write it from 1 to 31");
+        }
+        if rule.warn_at.len() > MAX_WARNINGS {
+            return wrong("has more than eight parts in warn_at; a few are enough");
+        }
         if rule.scope == Scope::Account && !rule.is_the_vendors() {
             return wrong(
                 "has scope = \"account\": the vendor counts days and months, and knows neither keys nor metadata; leave out \
-                 split_by, keys and sliding, and set window to day or month",
+                 split_by, keys, sliding, timezone and day, and set window to day or month",
             );
         }
     }

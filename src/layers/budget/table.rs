@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::bucket::{Active, Bucket};
 use super::ledger::LedgerError;
+use super::raise::BucketStatus;
 use super::window::{Millis, Moment};
 use crate::call::Call;
 use crate::neurons::Neurons;
@@ -67,7 +68,7 @@ impl Table {
         let mut door = self.door.lock();
         let restore = |lease: &super::ledger::Lease| {
             if *lease.bucket == *self.shared.name() {
-                let span = self.rule.rule.window.span(now.wall, self.rule.rule.sliding);
+                let span = self.rule.windows.span(now.wall);
                 if self.rule.rule.is_split() && lease.start_ms <= span.start {
                     door.shares_until = door.shares_until.max(lease.expires_ms);
                 }
@@ -93,14 +94,41 @@ impl Table {
 
     /// The bucket of a value.
     pub(super) fn named(&self, name: String, now: Moment) -> Arc<Bucket> {
+        if !self.rule.rule.is_split() {
+            return self.shared.clone();
+        }
         match self.own.get(&name) {
             Some(bucket) => bucket.clone(),
             None => self.admit(name, now),
         }
     }
 
+    /// The same, where there is one.
+    pub(super) fn existing(&self, name: &str) -> Option<Arc<Bucket>> {
+        if name == self.shared.name() {
+            return Some(self.shared.clone());
+        }
+        self.own.get(name).map(|bucket| bucket.clone())
+    }
+
+    /// Has all buckets look at what the rule is raised to, and those who wait.
+    pub(super) fn raise(&self, to: Neurons, until: Millis, now: Moment) {
+        self.rule.raised.set(to, until);
+        self.shared.look_again(now);
+        self.own.iter().for_each(|bucket| bucket.look_again(now));
+    }
+
+    /// How each bucket stands. What values without a place share is left out where none does.
+    pub(super) fn each(&self, now: Moment) -> Vec<BucketStatus> {
+        let own: Vec<_> = self.own.iter().map(|bucket| bucket.clone()).collect();
+        let shared = std::iter::once(self.shared.clone());
+        let all = shared.chain(own).map(|bucket| bucket.status(now));
+        all.filter(|status| !(*status.bucket == *SHARED && status.spent.is_zero() && status.reserved.is_zero()))
+            .collect()
+    }
+
     fn admit(&self, name: String, now: Moment) -> Arc<Bucket> {
-        let span = self.rule.rule.window.span(now.wall, self.rule.rule.sliding);
+        let span = self.rule.windows.span(now.wall);
         let mut door = self.door.lock();
         if let Some(bucket) = self.own.get(&name) {
             return bucket.clone();
@@ -165,7 +193,7 @@ impl Table {
 
     /// What the fullest bucket has left.
     pub(super) fn least_left(&self, now: Moment) -> Neurons {
-        let left = |bucket: &Bucket| bucket.lock(now).left(&self.rule.rule);
+        let left = |bucket: &Bucket| bucket.lock(now).left();
         self.own.iter().map(|bucket| left(&bucket)).fold(left(&self.shared), Neurons::min)
     }
 }

@@ -36,7 +36,10 @@ pub enum Period {
     /// From 00:00 UTC, as the vendor's free allocation.
     #[default]
     Day,
-    /// From the first of the month, 00:00 UTC; 30 days where the window slides.
+    /// From Monday, 00:00 UTC; or from another day, by [`Rule::starts`](super::Rule::starts).
+    Week,
+    /// From the first of the month, 00:00 UTC, or from another day, by [`Rule::day`](super::Rule::day); 30 days where the window
+    /// slides.
     Month,
 }
 
@@ -86,6 +89,11 @@ pub(super) fn millis(time: SystemTime) -> Millis {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
 }
 
+/// The moment that so many milliseconds have led to.
+pub(super) fn time(millis: Millis) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+}
+
 impl Period {
     /// Its name in the config.
     pub fn label(self) -> &'static str {
@@ -93,6 +101,7 @@ impl Period {
             Self::Minute => "minute",
             Self::Hour => "hour",
             Self::Day => "day",
+            Self::Week => "week",
             Self::Month => "month",
         }
     }
@@ -107,11 +116,12 @@ impl Period {
             Self::Minute => MINUTE,
             Self::Hour => HOUR,
             Self::Day => DAY,
+            Self::Week => 7 * DAY,
             Self::Month => 30 * DAY,
         }
     }
 
-    /// The span that a moment belongs to.
+    /// The span that a moment belongs to, in UTC; of weeks, Mondays begin one.
     pub(super) fn span(self, now: Millis, sliding: bool) -> Span {
         if sliding {
             let slice = self.length_millis() / SLICES;
@@ -123,6 +133,11 @@ impl Period {
         let fixed = |length: Millis| (now - now % length, (now - now % length).saturating_add(length));
         let (start, end) = match self {
             Self::Month => month(now).unwrap_or(fixed(DAY)),
+            // 1970 began on a Thursday.
+            Self::Week => {
+                let start = (now + 3 * DAY) / (7 * DAY) * (7 * DAY);
+                (start.saturating_sub(3 * DAY), start.saturating_add(4 * DAY))
+            }
             other => fixed(other.length_millis()),
         };
         Span { start, end, expires: end }
@@ -159,7 +174,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn every_moment_is_in_its_span_and_spans_join(now in 0u64..4_000_000_000_000, sliding: bool) {
-            for period in [Period::Minute, Period::Hour, Period::Day, Period::Month] {
+            for period in [Period::Minute, Period::Hour, Period::Day, Period::Week, Period::Month] {
                 let span = period.span(now, sliding);
                 proptest::prop_assert!(span.start <= now && now < span.end && span.end <= span.expires);
                 proptest::prop_assert_eq!(period.span(span.start, sliding), span);

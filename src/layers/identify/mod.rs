@@ -95,7 +95,7 @@ use crate::body::{Body, BoxError};
 use crate::call::{Call, Credentials, Deadline, Options};
 use crate::catalogue::{Aliases, Catalogue};
 use crate::endpoint::{Endpoint, ErrorForm};
-use crate::headers::CF_AIG_LOG_ID;
+use crate::headers::{CF_AIG_LOG_ID, write_budget};
 use crate::memory::Memory;
 use crate::openai::{self, Face};
 use crate::pace::Pace;
@@ -534,12 +534,15 @@ fn hand_over(
         }
     };
     let status = reply.status();
-    let id = receipt.note(|facts| {
+    let (id, budget) = receipt.note(|facts| {
         facts.status = Some(status);
         facts.first_byte = Some(facts.opened_at.elapsed());
-        facts.id
+        (facts.id, facts.budget)
     });
     write_id(reply.headers_mut(), id);
+    if let Some(budget) = budget {
+        write_budget(reply.headers_mut(), budget);
+    }
     let copying = keep_response(payloads, reply.headers(), &receipt);
     reply.map(|body| ReplyBody::new(body, receipt, outcome, copying))
 }

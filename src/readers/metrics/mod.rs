@@ -5,6 +5,8 @@
 
 mod books;
 mod budgets;
+#[cfg(feature = "sidecar")]
+pub(crate) mod events;
 mod kinds;
 #[cfg(feature = "sidecar")]
 mod records;
@@ -173,6 +175,15 @@ impl Metrics {
     #[cfg(feature = "sidecar")]
     pub fn watch_records(&self, records: Arc<super::records::Records>) -> Result<(), MetricsError> {
         self.add(records::RecordsMetrics::new(records))
+    }
+
+    /// Adds what has happened that a person may want to know, and who was told.
+    #[cfg(feature = "sidecar")]
+    pub(crate) fn watch_events(
+        &self,
+        look: impl Fn() -> events::Told + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.add(events::EventMetrics::new(look))
     }
 
     /// Adds how models stand with their limits, looked at whenever it is asked: what is left, who waits, the pace.

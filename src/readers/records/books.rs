@@ -5,7 +5,7 @@ use std::sync::Arc;
 use highway::{HighwayHash, HighwayHasher};
 use rusqlite::{Connection, params};
 
-use crate::layers::budget::{Bucket, Lease};
+use crate::layers::budget::{Bucket, Change, Lease};
 use crate::neurons::Neurons;
 
 const WRITE: &str = "INSERT INTO leases (budget, bucket, start_ms, expires_ms, spent, upto, checksum) \
@@ -85,6 +85,63 @@ pub(super) fn load(connection: &Connection, budget: &str) -> Result<Vec<Lease>, 
     }
     Ok(leases)
 }
+
+/// What people have changed of a budget that may be in force now, oldest first.
+pub(super) fn changes(connection: &Connection, budget: &str, now_ms: u64) -> rusqlite::Result<Vec<Change>> {
+    let mut statement = connection.prepare(
+        "SELECT bucket, at_ms, raised_to, until_ms, who, reason, checksum FROM budget_changes
+         WHERE budget = ?1 AND raised_to IS NOT NULL ORDER BY rowid",
+    )?;
+    let rows = statement.query_map(params![budget], |row| {
+        let number = |place: usize| row.get::<_, i64>(place).map(|number| u64::try_from(number).unwrap_or(0));
+        let (bucket, at_ms): (Option<String>, u64) = (row.get(0)?, number(1)?);
+        let raised = (Neurons::from_micro(number(2)?), number(3)?);
+        let (who, reason): (String, String) = (row.get(4)?, row.get(5)?);
+        let numbers = [row.get(1)?, row.get(2)?, row.get(3)?, 0];
+        if row.get::<_, i64>(6)? != checksum(budget, bucket.as_deref().unwrap_or(WHOLE), numbers) {
+            return Err(rusqlite::Error::InvalidQuery);
+        }
+        Ok(Change::new(budget, bucket.as_deref(), at_ms, Some(raised), (&who, &reason)))
+    })?;
+    // A later one takes the place of an earlier one of the same bucket, also where it ends that: all are told, in order.
+    let all = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let is_last = |(at, change): &(usize, &Change)| !all[at + 1..].iter().any(|later| later.bucket == change.bucket);
+    let last = all.iter().enumerate().filter(is_last).map(|(_, change)| change);
+    Ok(last.filter(|change| change.until_ms > now_ms).cloned().collect())
+}
+
+/// Keeps one more.
+pub(super) fn keep(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let raised_to = change.raised_to.map(|to| number(to.micro()));
+    let numbers = [number(change.at_ms), raised_to.unwrap_or_default(), number(change.until_ms), 0];
+    let checksum = checksum(&change.budget, change.bucket.as_deref().unwrap_or(WHOLE), numbers);
+    connection.execute(
+        "INSERT INTO budget_changes (at_ms, budget, bucket, raised_to, until_ms, who, reason, checksum)
+         VALUES (?1,?2,?3,?4,?5,?6,?7,?8)",
+        params![
+            number(change.at_ms),
+            change.budget,
+            change.bucket,
+            raised_to,
+            number(change.until_ms),
+            change.who,
+            change.reason,
+            checksum
+        ],
+    )?;
+    // Only those that are over go: one that is in force is needed after a restart.
+    connection.execute(
+        "DELETE FROM budget_changes WHERE rowid <= (SELECT max(rowid) FROM budget_changes) - ?1 AND until_ms < ?2",
+        params![MAX_CHANGES, number(change.at_ms)],
+    )?;
+    Ok(())
+}
+
+/// All buckets of a budget; no bucket has that name.
+const WHOLE: &str = "**";
+/// Older changes that are over go.
+const MAX_CHANGES: i64 = 10_000;
 
 /// Lets go of what counts in no window any more, by a clock that is believed.
 pub(super) fn forget(connection: &Connection, now_ms: u64) -> rusqlite::Result<usize> {

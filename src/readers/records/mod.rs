@@ -54,7 +54,7 @@ pub use self::error::RecordsError;
 pub use self::query::{Archive, Filter, Moment, Record};
 use self::row::Row;
 pub use self::usage::{Group, Usage};
-use crate::layers::budget::{Bucket, Lease, Ledger, LedgerError};
+use crate::layers::budget::{Bucket, Change, Lease, Ledger, LedgerError};
 use crate::receipt::{Facts, Reader};
 
 /// Where records are kept, and how long.
@@ -211,6 +211,16 @@ impl Ledger for Records {
     fn load(&self, budget: &str, _: u64) -> Result<Vec<Lease>, LedgerError> {
         let connection = schema::open_to_read(&self.path).map_err(LedgerError::new)?;
         books::load(&connection, budget).map_err(|why| LedgerError::new(format!("{}: {why}", self.path.display())))
+    }
+
+    fn changes(&self, budget: &str, now_ms: u64) -> Result<Vec<Change>, LedgerError> {
+        let connection = schema::open_to_read(&self.path).map_err(LedgerError::new)?;
+        books::changes(&connection, budget, now_ms).map_err(LedgerError::new)
+    }
+
+    fn keep(&self, change: &Change) -> Result<(), LedgerError> {
+        let connection = schema::open_to_read(&self.path).map_err(LedgerError::new)?;
+        books::keep(&connection, change).map_err(LedgerError::new)
     }
 
     fn renew(&self, bucket: Arc<Bucket>) {

@@ -13,7 +13,7 @@ use super::lock::Lock;
 /// `quarters` has the same figures summed up by quarters of an hour, so that a month's usage reads thousands of rows and not
 /// millions, and so that a day of any time zone is a whole number of rows; `ran` are the calls that a model ran for, which the
 /// vendor counts too. `payloads` has bodies where they are kept. `leases` is the budgets' own; each has a checksum, for a budget
-/// is not to begin anew because of a bit.
+/// is not to begin anew because of a bit. `budget_changes` are what people have changed of budgets, in order.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS records (
   id BLOB PRIMARY KEY, received_ms INTEGER NOT NULL, key TEXT, account TEXT NOT NULL, asked TEXT NOT NULL,
@@ -45,6 +45,10 @@ CREATE TABLE IF NOT EXISTS leases (
   budget TEXT NOT NULL, bucket TEXT NOT NULL, start_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
   spent INTEGER NOT NULL, upto INTEGER NOT NULL, checksum INTEGER, PRIMARY KEY (budget, bucket, start_ms)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS budget_changes (
+  at_ms INTEGER NOT NULL, budget TEXT NOT NULL, bucket TEXT, raised_to INTEGER, until_ms INTEGER NOT NULL,
+  who TEXT NOT NULL, reason TEXT NOT NULL, checksum INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS payloads (
   id BLOB PRIMARY KEY, request_type TEXT NOT NULL, request BLOB NOT NULL, request_bytes INTEGER NOT NULL,
   response_type TEXT NOT NULL, response BLOB NOT NULL, response_bytes INTEGER NOT NULL

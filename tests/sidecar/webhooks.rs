@@ -1,0 +1,228 @@
+//! Webhooks on real sockets: what is told, signed how, and what a bad server costs.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tollgate::layers::budget::{Period, Rule, Share, Split};
+use tollgate::neurons::Neurons;
+use tollgate::sidecar::config::Config;
+
+use crate::support::{Gate, LLAMA, command, vendor};
+
+const SECRET: &str = "a secret of the operator's";
+
+/// What a webhook's server was sent.
+#[derive(Clone, Debug)]
+struct Sent {
+    headers: http::HeaderMap,
+    body: String,
+}
+
+type Inbox = Arc<Mutex<Vec<Sent>>>;
+
+/// A server that answers with these statuses, one after the other, and then with the last of them.
+async fn server(statuses: &'static [u16]) -> (SocketAddr, Inbox) {
+    let (inbox, next) = (Inbox::default(), Arc::new(AtomicUsize::new(0)));
+    let kept = inbox.clone();
+    let take = move |headers: http::HeaderMap, body: String| {
+        kept.lock().unwrap().push(Sent { headers, body });
+        let status = statuses[next.fetch_add(1, Ordering::SeqCst).min(statuses.len() - 1)];
+        async move { http::StatusCode::from_u16(status).unwrap() }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().route("/hook", axum::routing::post(take));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (address, inbox)
+}
+
+async fn arrived(inbox: &Inbox, count: usize) -> Vec<Sent> {
+    for _ in 0..3000 {
+        let sent = inbox.lock().unwrap().clone();
+        if sent.len() >= count {
+            return sent;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{count} events did not arrive in 15 s: {:?}", inbox.lock().unwrap());
+}
+
+fn webhooks(config: &mut Config, text: &str) {
+    config.webhooks = Config::parse(text, "test").unwrap().webhooks;
+}
+
+fn body() -> Value {
+    json!({"prompt": "hello", "max_tokens": 100})
+}
+
+#[tokio::test]
+async fn a_warning_is_told_once_signed_and_again_until_it_is_taken() {
+    let (address, inbox) = server(&[500, 200]).await;
+    let gate = Gate::with(vendor(), |config| {
+        let mut rule = Rule::new("everyone", Neurons::from_whole(6), Period::Month);
+        rule.warn_at = vec![Share::try_from(0.1).unwrap()];
+        config.budgets.push(rule);
+        webhooks(
+            config,
+            &format!("[[webhooks]]\nurl = \"http://{address}/hook\"\nname = \"ops\"\nsecret = \"{SECRET}\"\n"),
+        );
+    });
+    while gate.run(LLAMA, &body()).await.status() == 200 {}
+    let sent = arrived(&inbox, 3).await;
+    let types: Vec<Value> =
+        sent.iter().map(|sent| serde_json::from_str::<Value>(&sent.body).unwrap()["type"].clone()).collect();
+    assert_eq!(types, ["budget.warned", "budget.warned", "budget.exceeded"], "the first one was not taken at first");
+    let event: Value = serde_json::from_str(&sent[1].body).unwrap();
+    assert_eq!(
+        (&event["data"]["budget"], &event["data"]["limit_neurons"]),
+        (&json!("everyone"), &json!(6.0)),
+        "{event}"
+    );
+    assert!(event["text"].as_str().unwrap().contains("10% of the budget"), "{event}");
+    assert_eq!(sent[0].headers["webhook-id"], sent[1].headers["webhook-id"], "the same event has the same name");
+    for Sent { headers, body } in &sent {
+        let text = |name: &str| headers[name].to_str().unwrap();
+        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+        mac.update(format!("{}.{}.{body}", text("webhook-id"), text("webhook-timestamp")).as_bytes());
+        assert_eq!(text("webhook-signature"), format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())));
+    }
+    let metrics = gate.metrics().await;
+    for line in [
+        "tollgate_events_total{event=\"budget.warned\"} 1",
+        "tollgate_events_total{event=\"upstream.down\"} 0",
+        "tollgate_webhook_events_total{result=\"delivered\",webhook=\"ops\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line}");
+    }
+    assert!(!metrics.contains(SECRET) && !metrics.contains("/hook"));
+}
+
+/// A server of raw sockets: `serve` has each connection to itself.
+fn raw(serve: impl Fn(std::net::TcpStream) + Send + Clone + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn servers_that_hang_refuse_or_take_a_byte_a_second_cost_calls_nothing() {
+    let held = Arc::new(AtomicUsize::new(0));
+    let counted = held.clone();
+    let hangs = raw(move |mut stream| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let _ = stream.read(&mut [0; 1]);
+        std::thread::sleep(Duration::from_secs(60));
+    });
+    let drips = raw(|mut stream| {
+        for byte in b"HTTP/1.1 200 OK\r\n\r\n" {
+            let _ = stream.read(&mut [0; 1]);
+            std::thread::sleep(Duration::from_secs(1));
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+        }
+    });
+    let refuses = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (address, inbox) = server(&[204]).await;
+    let gate = Gate::with(vendor(), |config| {
+        // Each caller has a bucket, which two calls use up: more events than all queues hold.
+        let mut rule = Rule::new("each", Neurons::from_whole(3), Period::Month);
+        (rule.split_by, rule.warn_at) = (vec![Split::Metadata("n".into())], vec![Share::try_from(0.01).unwrap()]);
+        config.budgets.push(rule);
+        let each = [hangs, drips, refuses, address]
+            .map(|address| format!("[[webhooks]]\nurl = \"http://{address}/hook\"\nname = \"{}\"\n", address.port()));
+        webhooks(config, &each.concat());
+    });
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..700 {
+        let asked = gate.post(&format!("/run/{LLAMA}"), &body()).header("cf-aig-metadata", json!({"n": n}).to_string());
+        calls.spawn(async move { asked.send().await.unwrap().status().as_u16() });
+        if n % 50 == 49 {
+            while let Some(status) = calls.join_next().await {
+                assert_eq!(status.unwrap(), 200);
+            }
+        }
+    }
+    // The good server heard it while the others held their connections.
+    arrived(&inbox, 256).await;
+    assert_eq!(held.load(Ordering::SeqCst), 1, "one event at a time, and it is still held");
+    let metrics = gate.metrics().await;
+    let value = |line: &str| {
+        let found = metrics.lines().find_map(|found| found.strip_prefix(line));
+        found.unwrap_or_else(|| panic!("no {line}")).trim().parse::<u64>().unwrap()
+    };
+    assert_eq!(value("tollgate_events_total{event=\"budget.warned\"}"), 700);
+    let lost = value(&format!("tollgate_webhook_events_total{{result=\"dropped\",webhook=\"{}\"}}", hangs.port()));
+    assert!((700 - 2 * 256 - 2..=700).contains(&lost), "{lost} of 700 were lost, of which 256 wait");
+    let began = std::time::Instant::now();
+    gate.sidecar.join().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(20), "the gate ends all the same");
+}
+
+#[tokio::test]
+async fn a_reply_tells_what_the_tightest_budget_has_left_where_that_is_asked() {
+    let gate = Gate::with(vendor(), |config| {
+        config.budgets.push(Rule::new("wide", Neurons::from_whole(1_000), Period::Month));
+        config.budgets.push(Rule::new("tight", Neurons::from_whole(5), Period::Day));
+        config.reservations.headers = true;
+    });
+    let mut last = 5.0;
+    let refused = loop {
+        let reply = gate.run(LLAMA, &body()).await;
+        let number = |name: &str| reply.headers()[name].to_str().unwrap().parse::<f64>().unwrap();
+        let (left, reset) = (number("x-tollgate-budget-remaining"), number("x-tollgate-budget-reset"));
+        assert!(left <= last && (1.0..=86_400.0).contains(&reset), "{left} left after {last}, for {reset} s");
+        if reply.status() != 200 {
+            break reply.status().as_u16();
+        }
+        last = left + 2.0;
+    };
+    assert_eq!(refused, 429);
+    let silent = Gate::start();
+    assert!(!silent.run(LLAMA, &body()).await.headers().contains_key("x-tollgate-budget-remaining"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_tries_each_webhook_and_shows_no_secret() {
+    let (address, inbox) = server(&[200]).await;
+    let refuses = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = format!(
+        "[[webhooks]]\nurl = \"http://{address}/hook\"\nname = \"good\"\nevents = [\"budget.exceeded\"]\nsecret_env = \"HOOK\"\n\
+         [[webhooks]]\nurl = \"http://{refuses}/s3cret-path\"\nname = \"bad\"\nsecret = \"{SECRET}\"\n"
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let run = |args: &[&str], hook: Option<&str>| {
+        let mut command = command();
+        command.args(args).arg("--config").arg(file.path()).env_remove("HOOK");
+        hook.map(|secret| command.env("HOOK", secret));
+        let output = command.output().unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        for secret in [SECRET, "s3cret-path", "/hook", "another-long-secret"] {
+            assert!(!said.contains(secret), "{said}");
+        }
+        (output.status.code().unwrap(), said)
+    };
+    let hook = Some("another-long-secret");
+    let (code, said) = tokio::task::block_in_place(|| run(&["webhooks", "test"], hook));
+    assert!(code == 1 && said.contains("good: took it") && said.contains("bad: "), "{code} {said}");
+    assert!(arrived(&inbox, 1).await[0].body.contains("\"type\":\"test\""));
+    let (code, said) = run(&["check"], None);
+    assert!(code == 2 && said.contains("HOOK"), "{code} {said}");
+    assert_eq!(run(&["check"], hook).0, 0);
+    assert_eq!(run(&["check"], Some("short")).0, 2);
+}
