@@ -17,6 +17,7 @@ use crate::audio::Length;
 use crate::catalogue::{Model, Text};
 use crate::departure::Departure;
 pub use crate::endpoint::Endpoint;
+use crate::neurons::Neurons;
 use crate::openai::Face;
 use crate::peer::Peer;
 use crate::receipt::Receipt;
@@ -60,12 +61,26 @@ pub struct Call {
     pub named_beside: Option<Arc<Model>>,
     /// What is written about it.
     pub receipt: Receipt,
+    /// What it is charged where nobody says what it cost: a ceiling that the config sets for models without a price.
+    pub assumed: Option<Neurons>,
     /// Who answers for what it costs, where anyone does.
     pub allowance: Option<Arc<dyn Allowance>>,
     /// Tells whether this attempt's request has gone out, where anyone asks: see [`departure`](crate::departure).
     pub departure: Option<Departure>,
+    /// Where it goes, where that is another provider behind an AI Gateway.
+    pub elsewhere: Option<Arc<Elsewhere>>,
     /// Until when its client wants the reply to begin, whatever it waits for and however often it is tried.
     pub deadline: Option<Deadline>,
+}
+
+/// Another provider than Workers AI, behind an AI Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Elsewhere {
+    /// The gateway that the request names.
+    pub gateway: Box<str>,
+    /// The provider and the path below it, encoded, such as `openai/chat/completions`.
+    pub path: Box<str>,
 }
 
 /// When a client's patience ends (`cf-aig-request-timeout`).
@@ -309,9 +324,14 @@ impl Call {
         }
     }
 
-    /// The same call for another model, which gets the same input.
+    /// Whether another model of Workers AI takes its body as it is.
+    pub fn can_change_model(&self) -> bool {
+        self.elsewhere.is_none() || !self.endpoint.is_native()
+    }
+
+    /// The same call for another model of Workers AI, which gets the same input.
     pub fn with_model(&self, model: Arc<Model>) -> Self {
-        let mut call = Self { model, named_beside: None, ..self.clone() };
+        let mut call = Self { model, named_beside: None, elsewhere: None, ..self.clone() };
         if let Some(name) = &self.model_in_body {
             // A model's name has no character that JSON would escape, but a config may name anything.
             let quoted = serde_json::Value::from(&*call.model.id).to_string();

@@ -9,7 +9,8 @@ use crate::usage::{Size, Usage};
 /// A model's prices: neurons for each unit the vendor prices by. A unit without a price costs nothing.
 ///
 /// Written, in the table and in the config, as on the vendor's pricing page: neurons *per million* for tokens and images,
-/// neurons *per unit* for the rest. Kept as micro-neurons a unit, which for the per-million columns is the same number.
+/// neurons *per unit* for the rest; or dollars for as much, as `"2.5 USD"`, which is how third parties' models are paid. Kept as
+/// micro-neurons a unit, which for the per-million columns is the same number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prices {
     rates: [Option<Neurons>; Unit::ALL.len()],
@@ -243,21 +244,65 @@ impl Serialize for Prices {
     }
 }
 
+/// A price as it is written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Figure {
+    Neurons(f64),
+    Text(String),
+}
+
+impl Figure {
+    /// In neurons.
+    fn neurons(&self) -> Option<f64> {
+        match self {
+            Self::Neurons(neurons) => Some(*neurons),
+            Self::Text(text) => {
+                let (number, unit) = text.trim().split_once(' ')?;
+                let usd: f64 = number.parse().ok().filter(|_| unit.trim().eq_ignore_ascii_case("usd"))?;
+                Some(usd / NEURON_USD)
+            }
+        }
+    }
+}
+
+/// What a neuron costs.
+const NEURON_USD: f64 = 0.000_011;
+
 impl<'de> Deserialize<'de> for Prices {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
-        let published = std::collections::BTreeMap::<String, f64>::deserialize(deserializer)?;
+        let published = std::collections::BTreeMap::<String, Figure>::deserialize(deserializer)?;
         let mut prices = Self::default();
         for (key, figure) in published {
             let unit = Unit::ALL.into_iter().find(|unit| unit.key() == key).ok_or_else(|| {
                 let known: Vec<_> = Unit::ALL.iter().map(|unit| unit.key()).collect();
                 D::Error::custom(format!("`{key}` is no unit of price; there are {}", known.join(", ")))
             })?;
-            if !(figure.is_finite() && figure >= 0.0) {
-                return Err(D::Error::custom(format!("the price of `{key}` must be a number of neurons, 0 or more")));
-            }
+            let figure = figure.neurons().filter(|figure| figure.is_finite() && *figure >= 0.0).ok_or_else(|| {
+                D::Error::custom(format!(
+                    "the price of `{key}` must be a number of neurons, 0 or more, or dollars, such as \"2.5 USD\""
+                ))
+            })?;
             prices = prices.with_published(unit, figure);
         }
         Ok(prices)
+    }
+}
+
+#[cfg(test)]
+mod written_tests {
+    use super::*;
+
+    #[test]
+    fn dollars_are_neurons_at_their_price() {
+        let read = |json: &str| serde_json::from_str::<Prices>(json);
+        let prices = read(r#"{"input_token": "2.2 USD", "output_token": "11 usd", "kilo_characters": 7}"#).unwrap();
+        let micro = |unit| prices.get(unit).map(Neurons::micro);
+        assert_eq!((micro(Unit::InputToken), micro(Unit::OutputToken)), (Some(200_000), Some(1_000_000)));
+        assert_eq!(prices.cost(&Usage::tokens(1_000_000, 0, 0)).usd_exact().parse::<f64>().unwrap(), 2.2);
+        for wrong in ["\"2.2\"", "\"2.2 EUR\"", "\"-1 USD\"", "\"NaN USD\"", "-1", "true", "\"USD\""] {
+            assert!(read(&format!("{{\"input_token\": {wrong}}}")).is_err(), "{wrong}");
+        }
     }
 }

@@ -71,6 +71,8 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
         receipt,
         allowance: None,
         departure: None,
+        elsewhere: None,
+        assumed: None,
         deadline: None,
     }
 }

@@ -57,7 +57,7 @@ use crate::gateway;
 use crate::layers::budget::BudgetLayer;
 use crate::layers::cache::CacheLayer;
 use crate::layers::identify::{self, ReplyBody};
-use crate::layers::rate_limit::{FairBy, RateLimitLayer};
+use crate::layers::rate_limit::{self, FairBy, RateLimitLayer};
 use crate::layers::retry::RetryLayer;
 use crate::memory::Memory;
 use crate::pace::Pace;
@@ -276,7 +276,7 @@ impl Plan {
         readers.extend(reading.reader());
         readers.extend(spending.records.clone().map(|records| records as Arc<dyn Reader>));
         let door = identify::Settings {
-            catalogue,
+            catalogue: catalogue.clone(),
             account: config.account(variables).map(Into::into),
             accounts: config.upstream.accounts.iter().map(|account| account.as_str().into()).collect(),
             pass_through: config.upstream.pass_through.clone(),
@@ -307,7 +307,7 @@ impl Plan {
             cache: CacheLayer::with_memory(config.cache.settings(), memory),
             budget: BudgetLayer::new(spending.budgets.clone()),
             retry: RetryLayer::new(config.retry.settings()),
-            rate_limit: RateLimitLayer::new(config.limits.settings()),
+            rate_limit: RateLimitLayer::new(rate_limits(&config, &catalogue)),
         };
         let terms = Arc::new(Terms::new(&config));
         let max_upstream = (descriptors.upstream / workers).max(1);
@@ -353,6 +353,17 @@ impl Plan {
             listen::serve(listener, encoded, self.serving.clone(), stop).await
         })
     }
+}
+
+/// The config's, and what the account's way of paying makes of the table's.
+fn rate_limits(config: &Config, catalogue: &Catalogue) -> rate_limit::Settings {
+    let mut limits = config.limits.settings();
+    let Some(paid) = config.account.billing.paid_limit() else { return limits };
+    let is_set = |id: &str| config.models.get(id).is_some_and(|entry| entry.requests_per_minute.is_some());
+    for model in catalogue.models().iter().filter(|model| model.paid_plan_only && !is_set(&model.id)) {
+        limits.models.entry(model.id.to_string()).or_default().requests.get_or_insert(paid);
+    }
+    limits
 }
 
 /// What was asked for, as far as descriptors go round: a client's connection needs one, and its call another.

@@ -9,6 +9,8 @@ pub(super) struct Route {
     pub(super) wants: Wants,
     /// Absent where the body names it.
     pub(super) model: Option<String>,
+    /// Another provider behind the AI Gateway, whose models' names begin with its own.
+    pub(super) provider: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +43,15 @@ impl Route {
         match provider {
             "workers-ai" => Self::api(account, rest).or_else(|| Some(Self::new(account, Wants::Run, Some(rest)))),
             "compat" => Self::api(account, &format!("v1/{rest}")),
-            _ => None,
+            other => Self::elsewhere(account, other, rest),
         }
+    }
+
+    /// Another provider's model, in one of the forms that Workers AI has, too.
+    fn elsewhere(account: &str, provider: &str, rest: &str) -> Option<Self> {
+        let form = rest.strip_prefix("v1/").unwrap_or(rest);
+        let route = Self::api(account, &format!("v1/{form}"))?;
+        Some(Self { provider: Some(provider.to_owned()), ..route })
     }
 
     fn api(account: &str, rest: &str) -> Option<Self> {
@@ -60,7 +69,7 @@ impl Route {
 
     fn new(account: &str, wants: Wants, model: Option<&str>) -> Self {
         let model = model.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
-        Self { account: account.to_owned(), wants, model }
+        Self { account: account.to_owned(), wants, model, provider: None }
     }
 }
 

@@ -183,6 +183,10 @@ impl State {
         let is_native = route.wants == Wants::Run;
         let sent = Sent::read(call.plain_body()?, call.content_type(), is_native).await.map_err(error)?;
         let name = route.model.as_deref().or(sent.model()).ok_or_else(|| error(5007))?;
+        let name = &*match &route.provider {
+            Some(provider) => format!("{provider}/{name}").into(),
+            None => std::borrow::Cow::Borrowed(name),
+        };
         let prompt = sent.prompt(self.settings.coercion);
         let fault = call.asked_fault().or_else(|| self.faults.draw(name));
         let fault = self.strike(fault, &prompt, &call.id).await?;

@@ -146,6 +146,11 @@ impl Target {
         self.token.is_some()
     }
 
+    /// Other providers are behind it. Of a stand-in nothing is known.
+    fn leads_elsewhere(&self) -> bool {
+        self.gateway.is_some() || self.authority != "api.cloudflare.com"
+    }
+
     /// It has a token for an AI Gateway.
     pub fn has_gateway_token(&self) -> bool {
         self.gateway_token.is_some()
@@ -161,6 +166,11 @@ impl Target {
     /// The path of a call in the form of the API or of the AI Gateway.
     fn path(&self, call: &Call) -> String {
         let (account, query) = (&*call.account, call.head.query.as_deref());
+        if let Some(elsewhere) = &call.elsewhere {
+            let gateway = self.gateway.as_deref().unwrap_or(&elsewhere.gateway);
+            let query = query.map_or_else(String::new, |query| format!("?{query}"));
+            return format!("{}/v1/{account}/{gateway}/{}{query}", self.prefix, elsewhere.path);
+        }
         let names = self.gateway.as_ref().map_or(0, String::len) + account.len() + call.model.id.len();
         let length = self.prefix.len() + names + query.map_or(0, str::len) + FIXED_PARTS;
         let mut path = String::with_capacity(length);
@@ -187,13 +197,18 @@ impl Target {
         // Most requests have none of these.
         if headers.keys().any(|name| is_special(name.as_str())) {
             let goes_on = self.gateway.is_none() && headers.contains_key(GATEWAY_ID);
-            while let Some(name) = headers.keys().find(|name| self.is_for_us(name.as_str(), goes_on)).cloned() {
+            let is_behind_one = call.elsewhere.is_some();
+            let is_for_us = |name: &str| self.is_for_us(name, goes_on) && !(is_behind_one && GATEWAYS.contains(&name));
+            while let Some(name) = headers.keys().find(|name| is_for_us(name.as_str())).cloned() {
                 headers.remove(name);
             }
         }
         prepare(&mut headers);
         if call.credentials == Credentials::Gate {
-            self.sign(&mut headers);
+            // Another provider has a token of its own.
+            if call.elsewhere.is_none() {
+                self.sign(&mut headers);
+            }
             if let (Some(token), Some(_)) = (&self.gateway_token, &self.gateway) {
                 headers.insert(CF_AIG_AUTHORIZATION, token.clone());
             }
@@ -302,6 +317,13 @@ where
     }
 
     fn call(&mut self, call: Call) -> ReplyFuture {
+        if call.elsewhere.is_some() && !self.target.leads_elsewhere() {
+            return refuse(Error::NotFound(
+                "other providers stand behind an AI Gateway, and this gate's upstream is the vendor's API: set [upstream] \
+                 gateway in its config"
+                    .into(),
+            ));
+        }
         let uri = match self.target.uri(self.target.path(&call)) {
             Ok(uri) => uri,
             Err(error) => return refuse(Error::Malformed(format!("the model or the query makes no URL: {error}"))),

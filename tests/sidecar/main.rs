@@ -38,6 +38,7 @@ mod stalls;
 mod storm;
 mod streams;
 mod support;
+mod universal;
 mod usage;
 mod webhooks;
 mod wire;

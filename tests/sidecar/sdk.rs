@@ -143,6 +143,16 @@ fn the_anthropic_python_client() {
 }
 
 #[test]
+fn the_ai_gateways_provider_and_its_list_of_steps() {
+    let mut settings = tollgate::simulator::Settings::default();
+    (settings.latency, settings.rate_limits) = (0.0, false);
+    let gpt =
+        "[models.'openai/gpt-test']\ntask = 'Text Generation'\nprices = { input_token = 1000, output_token = 4000 }";
+    settings.models = Config::parse(gpt, "test").unwrap().models;
+    through(&Gate::with(tollgate::simulator::start(settings).unwrap(), |_| {}), "ai-gateway.test.js");
+}
+
+#[test]
 fn the_cloudflare_node_client() {
     through(&gate(Form::OpenAi), "cloudflare.test.js");
 }

@@ -261,7 +261,15 @@ impl Budgets {
                 Err(Refusal { error, instead: self.instead(rule) })
             }
             (Some(_), Unpriced::AtMost(neurons)) => Ok(neurons),
-            _ => Ok(estimate.likely),
+            _ => Ok(self.assumed(call).unwrap_or(estimate.likely)),
+        }
+    }
+
+    /// What a call is charged where neither the table nor the vendor says what it cost.
+    pub(super) fn assumed(&self, call: &Call) -> Option<Neurons> {
+        match self.settings.unpriced {
+            Unpriced::AtMost(neurons) if call.model.prices.is_empty() => Some(neurons),
+            _ => None,
         }
     }
 

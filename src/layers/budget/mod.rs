@@ -14,7 +14,8 @@
 //! # What is promised
 //! - The sum of what is spent and reserved never passes the limit, as long as no call costs more than its upper estimate.
 //!   Where nothing bounds a call's cost (no prices, a translation, a link to a picture), it is refused with what to add, or
-//!   passes as [`Settings::unpriced`] says. A rule that refuses nothing needs no bound.
+//!   passes as [`Settings::unpriced`] says. A rule that refuses nothing needs no bound. A model without a price is charged the
+//!   ceiling that is set there, unless the vendor says what it cost.
 //! - An attempt that may have run but was never heard of again (given up by the client, timed out, its connection reset after
 //!   it was sent), and a stream that was cut off, are charged what was reserved for them: upstream may have gone on to the
 //!   end. The receipt tells what flowed. Such an attempt is tried again only if there is room for as much again.
@@ -172,6 +173,7 @@ where
             Some(Ok(Some(reservation))) => {
                 let receipt = call.receipt.clone();
                 call.allowance = Some(reservation.clone());
+                call.assumed = budgets.assumed(&call);
                 let reply = self.inner.call(call);
                 Box::pin(async move {
                     let reply = reply.await;
@@ -209,8 +211,10 @@ where
                 Err(refused) => refused,
             },
         };
-        if let Some(model) =
-            refused.instead.as_ref().filter(|model| !tried.contains(&model.id) && call.may_ask(&model.id))
+        if let Some(model) = refused
+            .instead
+            .as_ref()
+            .filter(|model| call.can_change_model() && !tried.contains(&model.id) && call.may_ask(&model.id))
         {
             tried.push(model.id.clone());
             call = call.with_model(model.clone());
@@ -229,6 +233,7 @@ where
     };
     let receipt = call.receipt.clone();
     call.allowance = Some(reservation.clone());
+    call.assumed = budgets.assumed(&call);
     let reply = inner.call(call).await;
     settle_failed(&reply, &reservation, &receipt);
     reply

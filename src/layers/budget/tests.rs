@@ -212,6 +212,31 @@ async fn a_model_without_a_price_may_be_allowed_until_nothing_is_left() {
     stack.oneshot(call("@cf/acme/new", "{}")).await.unwrap_err();
 }
 
+#[tokio::test]
+async fn a_model_without_a_price_is_charged_the_ceiling_unless_the_vendor_says_what_it_cost() {
+    let ceiling = Neurons::from_whole(2);
+    let ask = |on_exceeded: OnExceeded, reply: &'static str| async move {
+        let mut rule = everyone(Neurons::from_whole(5));
+        rule.on_exceeded = on_exceeded;
+        let budgets = budgets(vec![rule], |settings| settings.unpriced = Unpriced::AtMost(ceiling));
+        let stack = BudgetLayer::new(budgets.clone())
+            .layer(crate::layers::meter::MeterLayer::default().layer(Vendor(move |_| async move { Ok(ok(reply)) })));
+        for _ in 0..2 {
+            stack.clone().oneshot(call("@cf/acme/new", "{}")).await.unwrap();
+        }
+        (budgets.status()[0].spent, stack.oneshot(call("@cf/acme/new", "{}")).await.is_err())
+    };
+    let silent = r#"{"result":{"response":"hi","usage":{"prompt_tokens":5,"completion_tokens":1}}}"#;
+    assert_eq!(ask(OnExceeded::Reject, silent).await, (Neurons::from_whole(4), true));
+    assert_eq!(
+        ask(OnExceeded::Allow, silent).await,
+        (Neurons::from_whole(4), false),
+        "a budget that only counts counts it, too"
+    );
+    let told = r#"{"result":{"response":"hi","usage":{"prompt_tokens":5,"completion_tokens":1,"neurons":0.5}}}"#;
+    assert_eq!(ask(OnExceeded::Reject, told).await, (Neurons::from_whole(1), false));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_for_reservations_but_not_for_what_is_spent() {
     let budgets = budgets(vec![everyone(times(upper(), 2))], |settings| settings.max_wait = Duration::from_secs(5));

@@ -64,6 +64,10 @@ impl Scope {
         digest.add(header(call, &GATEWAY_ID));
         digest.add(call.endpoint.label().as_bytes());
         digest.add(call.model.id.as_bytes());
+        if let Some(elsewhere) = &call.elsewhere {
+            digest.add(elsewhere.gateway.as_bytes());
+            digest.add(elsewhere.path.as_bytes());
+        }
         match &call.key {
             Some(key) => digest.add(key.as_bytes()),
             None => {

@@ -104,7 +104,7 @@ where
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        if call.model.fallback.is_empty() && call.model.replacement.is_none() {
+        if call.model.fallback.is_empty() && call.model.replacement.is_none() || !call.can_change_model() {
             return Relayed::inner(self.inner.call(call));
         }
         let inner = self.inner.clone();

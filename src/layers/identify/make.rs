@@ -62,23 +62,27 @@ pub(super) fn make_call(
     receipt: &Receipt,
 ) -> Result<Call, Error> {
     let is_openai = short::is_openai(settings, &arrived);
-    let Arrived { target, own, asked, method, query, mut headers, peer, .. } = arrived;
+    let Arrived { target, elsewhere, own, asked, method, query, mut headers, peer, .. } = arrived;
     let Measured { body, decoded, reading } = measured;
     let Reading { mut ask, stream, model: named, broken, .. } = reading;
     let plain = decoded.as_ref().unwrap_or(&body);
-    let is_named_by_path = own.is_some() || target.model.is_some();
+    let is_named_by_path = own.is_some() || target.model.is_some() || elsewhere.is_some();
     if let Some(broken) = broken.filter(|_| !is_named_by_path) {
         return Err(malformed(&broken, plain));
     }
-    let beside = named.as_ref().filter(|_| is_named_by_path).map(|(name, _)| name.clone());
+    let beside = named.as_ref().filter(|_| is_named_by_path && elsewhere.is_none()).map(|(name, _)| name.clone());
     let answer = if is_openai { openai::request::answer(target.endpoint, plain, stream)? } else { None };
     let face = answer.map_or(Face::Vendor, Face::OpenAi);
     let (endpoint, is_short) = (target.endpoint, target.account.is_none());
-    let Told { name, place, with_name } = short::told(settings, &target, own, named, plain)?;
+    let told = match &elsewhere {
+        Some(elsewhere) => elsewhere.told(named),
+        None => short::told(settings, &target, own, named, plain),
+    };
+    let Told { name, place, with_name } = told?;
     let meant = if is_short { settings.aliases.resolve(&settings.catalogue, &name) } else { name.as_str().into() };
     let model = settings.catalogue.find(model::canonical(&meant)?, guess(endpoint, &ask));
     let named_beside = beside.and_then(|name| model::beside(&settings.catalogue, &model, &name));
-    let is_renamed = *model.id != *name;
+    let is_renamed = *model.id != *name && elsewhere.is_none();
     drop(meant);
     let asked = asked.unwrap_or(name);
     ask.batch |= query.is_some_and(asks_for_queue);
@@ -109,8 +113,10 @@ pub(super) fn make_call(
         model_in_body: place,
         named_beside,
         receipt: receipt.clone(),
+        assumed: None,
         allowance: None,
         departure: None,
+        elsewhere: elsewhere.map(Arc::new),
         deadline: None,
     };
     if let Some(body) = with_name {

@@ -38,6 +38,7 @@
 
 mod complaints;
 mod count;
+mod elsewhere;
 mod encoding;
 mod form;
 mod intake;
@@ -59,6 +60,7 @@ mod route;
 mod scope;
 mod short;
 mod span;
+mod universal;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -92,7 +94,7 @@ use self::route::{Other, Route, Target};
 use super::Reply;
 use crate::Error;
 use crate::body::{Body, BoxError};
-use crate::call::{Call, Credentials, Deadline, Options};
+use crate::call::{Call, Credentials, Deadline, Elsewhere, Options};
 use crate::catalogue::{Aliases, Catalogue};
 use crate::endpoint::{Endpoint, ErrorForm};
 use crate::headers::{CF_AIG_LOG_ID, write_budget};
@@ -168,6 +170,8 @@ struct Arrived<'a> {
     target: Target<'a>,
     /// Where the vendor has no such route.
     route: Option<openai::Route>,
+    /// Where it goes to another provider.
+    elsewhere: Option<Elsewhere>,
     /// The model's name and the caller's for it, where the gate's own route has read both.
     own: Option<String>,
     asked: Option<String>,
@@ -176,6 +180,8 @@ struct Arrived<'a> {
     headers: HeaderMap,
     peer: Option<Peer>,
     reader: Option<ReadBy>,
+    /// A step of the universal endpoint, whose body is here.
+    body: Option<Bytes>,
 }
 
 /// How a refusal is told.
@@ -304,6 +310,7 @@ where
                 let arrived = Arrived {
                     target,
                     route: short,
+                    elsewhere: None,
                     own: None,
                     asked: None,
                     method: mem::take(&mut head.method),
@@ -311,6 +318,7 @@ where
                     headers: mem::take(&mut head.headers),
                     peer: head.extensions.get().copied(),
                     reader: head.extensions.remove(),
+                    body: None,
                 };
                 answer_call(&self.settings, &mut self.inner, arrived, body).await
             }
@@ -324,7 +332,13 @@ where
                     Err(error) => refuse(error, form),
                 }
             }
-            Route::Unknown => refuse(unknown_path(path.decoded()), ErrorForm::of_path(path.decoded())),
+            Route::Universal(universal) if universal.is_known(&self.settings) => {
+                // Few requests are so, and their future is large.
+                Box::pin(universal.answer(&self.settings, &mut self.inner, head, body)).await
+            }
+            Route::Universal(_) | Route::Unknown => {
+                refuse(unknown_path(path.decoded()), ErrorForm::of_path(path.decoded()))
+            }
         }
     }
 }
@@ -384,17 +398,20 @@ where
         form: if arrived.route.is_some() { ErrorForm::OpenAi } else { endpoint.error_form() },
         budget_status: short::is_openai(settings, &arrived).then_some(settings.openai.budget_status),
     };
-    let readers = match &arrived.reader {
-        None => settings.readers.clone(),
-        Some(ReadBy(own)) => settings.readers.iter().chain([own]).cloned().collect(),
-    };
+    let (is_step, readers) = (
+        arrived.body.is_some(),
+        match &arrived.reader {
+            None => settings.readers.clone(),
+            Some(ReadBy(own)) => settings.readers.iter().chain([own]).cloned().collect(),
+        },
+    );
     let receipt = Receipt::open(readers, settings.catalogue.nameless(endpoint.guess()));
     receipt.note(|facts| facts.endpoint = Some(endpoint));
     let call = match identify(settings, arrived, body, &receipt).await {
         Ok(call) => call,
         Err(error) => return hand_over(Err(error), receipt, refusal, &settings.payloads),
     };
-    let (span, keepalive) = (span::open(&call), settings.keepalive.filter(|_| call.stream));
+    let (span, keepalive) = (span::open(&call), settings.keepalive.filter(|_| call.stream && !is_step));
     let Some(every) = keepalive else {
         let reply = ask(inner, call).instrument(span).await;
         return hand_over(reply, receipt, refusal, &settings.payloads);
@@ -447,7 +464,8 @@ where
         receipt.note(|facts| facts.key = Some(client.name()));
         client.take_turn()?;
     }
-    if arrived.target.account.is_none() || arrived.target.endpoint == Endpoint::Messages {
+    if arrived.target.account.is_none() || arrived.target.endpoint == Endpoint::Messages && arrived.elsewhere.is_none()
+    {
         short::take_api_key(&mut arrived.headers);
     }
     let headers = &arrived.headers;
@@ -456,7 +474,7 @@ where
     }
     let payer = Payer::of(settings, arrived.target.account)?;
     let has_token = settings.has_token && payer.credentials == Credentials::Gate;
-    if !has_token && !is_authorized(headers) {
+    if !has_token && arrived.elsewhere.is_none() && !is_authorized(headers) {
         return Err(Error::Unauthorized(
             "no token: send `Authorization: Bearer <Workers AI API token>` (or X-Auth-Email with X-Auth-Key), or give the \
              gate its own in [upstream] api_token_env"
@@ -465,7 +483,10 @@ where
     }
     let options =
         CallerOptions::read(headers, settings.has_gateway, &settings.complaints).map(|all| noted(all, receipt));
-    let body = read_body(settings, headers, body).await?;
+    let body = match arrived.body.take() {
+        Some(body) => body,
+        None => read_body(settings, headers, body).await?,
+    };
     keep_request(&settings.payloads, headers, &body, receipt);
     let content = encoding::decode(settings, &arrived.headers, &body)?;
     let (body, content, answer) = short::translated(settings, &mut arrived, body, content)?;

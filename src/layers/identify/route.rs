@@ -3,6 +3,7 @@
 //! Routes are read from the [canonical form](super::path) of a path. Their words count in any case: whether the vendor takes
 //! `/AI/Run` is not known, so it is a call here, and leaves as the call that it is.
 
+use super::universal::Universal;
 use crate::call::Endpoint;
 
 /// What a path asks for.
@@ -12,6 +13,8 @@ pub(super) enum Route<'a> {
     Call(Target<'a>),
     /// Something else under an account.
     Other(Other<'a>),
+    /// Calls one after the other, if it names an account.
+    Universal(Universal<'a>),
     /// Nothing the gate knows.
     Unknown,
 }
@@ -68,9 +71,12 @@ impl<'a> Route<'a> {
     /// `/{account}/{gateway}/…` on the AI Gateway's host.
     fn gateway(rest: &'a str) -> Self {
         let names = first(rest).and_then(|(account, rest)| Some((account, first(rest)?)));
-        let Some((account, (_, rest))) = names.filter(|(a, (g, _))| is_name(a) && is_name(g)) else {
+        let Some((account, (gateway, rest))) = names.filter(|(a, (g, _))| is_name(a) && is_name(g)) else {
             return Self::Unknown;
         };
+        if rest.is_empty() {
+            return Self::Universal(Universal { account, gateway });
+        }
         if first(rest).is_none_or(|(_, below)| below.is_empty()) {
             return Self::Unknown;
         }
@@ -196,6 +202,11 @@ mod tests {
     }
 
     #[test]
+    fn an_account_and_a_gateway_alone_are_the_universal_endpoint() {
+        assert_eq!(Route::of("/v1/a/gw"), Route::Universal(Universal { account: "a", gateway: "gw" }));
+    }
+
+    #[test]
     fn what_is_under_no_account_is_unknown() {
         let long = format!("/client/v4/accounts/{}/ai/run/x", "a".repeat(65));
         for path in [
@@ -204,7 +215,6 @@ mod tests {
             "*",
             "/favicon.ico",
             "/v1/models",
-            "/v1/a/gw",
             "/v1/a/gw/workers-ai",
             "/client/v4/user",
             "/client/v4/accounts",

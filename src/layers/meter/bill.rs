@@ -157,7 +157,10 @@ fn cost(call: &Call, tally: &Tally, head: &HeadWord, usage: &Usage, guessed: boo
         (Some(neurons), _, _) => (neurons, Source::Reported),
         (None, Some(neurons), _) => (learned.likely(neurons), Source::Computed),
         (None, None, Some(neurons)) => (learned.likely(neurons), Source::Estimated),
-        (None, None, None) => (Neurons::ZERO, Source::None),
+        (None, None, None) => match call.assumed {
+            Some(assumed) => (assumed, Source::Estimated),
+            None => (Neurons::ZERO, Source::None),
+        },
     };
     let custom = call.options.custom_cost.map(|price| custom(price, usage));
     let is_partial = is_queued(call, tally) && source == Source::Estimated;

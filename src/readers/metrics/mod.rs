@@ -61,6 +61,7 @@ struct Families {
     cost_usd: CounterVec,
     custom_cost_usd: CounterVec,
     saved: CounterVec,
+    unpriced: IntCounterVec,
     cache: IntCounterVec,
     wait: HistogramVec,
     rejected: IntCounterVec,
@@ -218,9 +219,10 @@ impl Metrics {
     /// the first call of one that begins with it.
     pub fn begin_at_zero(&self, catalogue: &Catalogue) {
         let listed = catalogue.models().into_iter().filter(|model| model.is_listed());
-        for model in listed.map(|model| model.id.clone()).chain(["other".into()]) {
-            self.families.begin_at_zero(&model);
+        for model in listed {
+            self.families.begin_at_zero(&model.id, model.prices.is_empty());
         }
+        self.families.begin_at_zero("other", true);
     }
 
     /// Everything, in Prometheus' text format.
@@ -273,6 +275,9 @@ impl Reader for Metrics {
             families.count_refusal(model, refused);
         }
         count_cache(families, model, facts);
+        if ran_without_a_price(facts) {
+            families.unpriced.with_label_values(&[&*model.model]).inc();
+        }
         self.count_cost(model, facts);
     }
 }
@@ -306,6 +311,13 @@ impl Metrics {
     }
 }
 
+/// It was answered by a model that has no price, and the vendor did not say what that cost.
+fn ran_without_a_price(facts: &Facts) -> bool {
+    let is_answered =
+        facts.attempts.last().is_some_and(|attempt| attempt.status.is_some_and(|status| status.is_success()));
+    facts.model.prices.is_empty() && facts.cost.source < Source::Computed && is_answered
+}
+
 fn count_attempt(families: &Families, model: &PerModel, attempt: &Attempt) {
     if attempt.status == Some(http::StatusCode::OK) && attempt.code.is_none() && attempt.model == model.model {
         return model.answered(families).inc();
@@ -335,7 +347,10 @@ fn count_cache(families: &Families, model: &PerModel, facts: &Facts) {
 // === impl Families ===
 
 impl Families {
-    fn begin_at_zero(&self, model: &str) {
+    fn begin_at_zero(&self, model: &str, is_unpriced: bool) {
+        if is_unpriced {
+            self.unpriced.with_label_values(&[model]);
+        }
         for source in [Source::Reported, Source::Computed, Source::Estimated].into_iter().filter_map(Source::label) {
             self.neurons.with_label_values(&[model, source]);
         }
@@ -354,6 +369,11 @@ impl Families {
             register(registry, HistogramVec::new(histogram(name, help, buckets), labels)?)
         };
         Ok(Self {
+            unpriced: whole(
+                "tollgate_unpriced_calls_total",
+                "Calls that a model answered which has no price, and of which the vendor did not say what they cost.",
+                &["model"],
+            )?,
             requests: whole("tollgate_requests_total", "Calls, by how they ended.", &["model", "task", "outcome"])?,
             duration: times(
                 "tollgate_request_duration_seconds",
