@@ -6,6 +6,7 @@ use super::pace::Pace;
 use super::promises::Promises;
 use super::queue::{Had, Queue};
 use super::refusal::By;
+use super::share::Share;
 use super::swept::Swept;
 use super::window::Rate;
 
@@ -21,6 +22,8 @@ pub(super) struct Busy {
     pub(super) has_key_limits: bool,
     pub(super) queue: Queue,
     pub(super) promises: Promises,
+    /// Several gates share the limit.
+    pub(super) share: Option<Box<Share>>,
 }
 
 /// One caller of the model: what it had, and the limits of its key.
@@ -81,6 +84,7 @@ impl Busy {
             has_key_limits: false,
             queue: Queue::default(),
             promises: Promises::default(),
+            share: None,
         }
     }
 
@@ -140,6 +144,7 @@ impl Busy {
         self.queue.is_empty()
             && self.promises.is_empty()
             && now >= self.held_until
+            && self.share.as_ref().is_none_or(|share| share.is_idle())
             && self.pace.share(rate, now) >= 1.0
             && self.tokens.as_mut().is_none_or(|bound| bound.is_idle(now))
             && self.callers.as_ref().is_none_or(|callers| callers.len() == 0)

@@ -15,10 +15,10 @@ use crate::catalogue::Slot;
 /// The state of one limit. What only busy or refused models need lies apart, for there may be very many.
 #[derive(Debug)]
 pub(super) struct Lane {
-    requests: Bound,
+    pub(super) requests: Bound,
     /// The only caller that has asked so far.
     solo: u64,
-    busy: Option<Box<Busy>>,
+    pub(super) busy: Option<Box<Busy>>,
     slot: Slot,
 }
 
@@ -55,6 +55,8 @@ const CALLER_LOOKS: usize = 64;
 const LEAST_CALLERS: usize = 16;
 const MOST_CALLERS: usize = 256;
 const SHARED: u64 = 16;
+/// Who waits for a shared limit is woken when there is a turn, and looks again by itself after so many nanoseconds.
+const SHARED_LOOK: u64 = 100_000_000;
 
 // === impl Lane ===
 
@@ -64,7 +66,7 @@ impl Lane {
         Self { requests: Bound::new(ask.requests_limit, now), solo: ask.caller, busy, slot }
     }
 
-    fn busy(&mut self) -> &mut Busy {
+    pub(super) fn busy(&mut self) -> &mut Busy {
         self.busy.get_or_insert_with(|| Box::new(Busy::new()))
     }
 
@@ -94,7 +96,7 @@ impl Lane {
         self.busy.as_ref().map_or(self.requests.rate.units, |busy| busy.pace.cap(self.requests.rate, now))
     }
 
-    fn advance(&mut self, now: u64) -> u32 {
+    pub(super) fn advance(&mut self, now: u64) -> u32 {
         let cap = self.cap(now);
         self.requests.window.advance(self.requests.rate, cap, now);
         if let Some(tokens) = self.busy.as_mut().and_then(|busy| busy.tokens.as_mut()) {
@@ -149,13 +151,13 @@ impl Lane {
     }
 
     fn is_open(&self, caller: u64, tokens: u32, cap: u32, now: u64) -> bool {
-        let requests = self.requests.window.is_open(self.requests.rate, cap, 1);
-        requests && self.busy.as_ref().is_none_or(|busy| busy.is_open(caller, tokens, now))
+        self.has_turn(cap, now) && self.busy.as_ref().is_none_or(|busy| busy.is_open(caller, tokens, now))
     }
 
     fn charge(&mut self, caller: u64, tokens: u32, now: u64) -> Permit {
         let window = self.requests.rate.nanos();
         let requests = self.requests.window.charge(1);
+        self.take_share(now);
         let mut permit = Permit { caller, requests, tokens: None, own_requests: None, own_tokens: None };
         let Some(busy) = &mut self.busy else { return permit };
         permit.tokens = busy.tokens.as_mut().map(|bound| bound.charge(tokens));
@@ -218,6 +220,9 @@ impl Lane {
     /// newcomer may go before them.
     fn turn_for(&mut self, ask: Ask, latest: u64, cap: u32, now: u64) -> u64 {
         let (mut claims, mut nobody_waits) = (0, true);
+        if let Some(turn) = self.shared_turn(0, now) {
+            return self.busy.as_ref().map_or(turn, |busy| turn.max(busy.opens_at(ask.caller, ask.tokens, now)));
+        }
         let Bound { rate, window } = &self.requests;
         if let Some(busy) = &mut self.busy {
             busy.promises.expire(now);
@@ -246,6 +251,7 @@ impl Lane {
             let permit = self.charge(ticket.key, tokens, now);
             self.busy().queue.grant(ticket, permit, now, window);
         }
+        self.want_turn(now);
         self.next_turn_at(cap, now)
     }
 
@@ -254,9 +260,9 @@ impl Lane {
         let (rate, requests) = (self.requests.rate, &self.requests.window);
         let busy = self.busy.as_ref().filter(|busy| !busy.queue.is_empty())?;
         let may = |caller: u64, waiter: &Waiter| busy.caller_is_open(caller, waiter.tokens);
-        let next = if requests.is_open(rate, cap, 1) {
+        let next = if self.has_turn(cap, now) {
             busy.queue.next(now, rate.nanos(), may)
-        } else if requests.lends(rate, cap) {
+        } else if busy.share.is_none() && requests.lends(rate, cap) {
             busy.queue.next_ahead(now, rate.nanos(), may)
         } else {
             None
@@ -267,9 +273,10 @@ impl Lane {
     fn next_turn_at(&self, cap: u32, now: u64) -> u64 {
         let (rate, requests) = (self.requests.rate, &self.requests.window);
         let Some(busy) = &self.busy else { return requests.opens_at(rate, cap, 1, now) };
-        let requests = match busy.queue.next_ahead(now, rate.nanos(), |_, _| true) {
-            Some(_) => requests.lends_at(rate, cap, now),
-            None => requests.opens_at(rate, cap, 1, now),
+        let requests = match (self.shared_turn(0, now), busy.queue.next_ahead(now, rate.nanos(), |_, _| true)) {
+            (Some(turn), _) => turn.max(now.saturating_add(SHARED_LOOK)),
+            (None, Some(_)) if busy.share.is_none() => requests.lends_at(rate, cap, now),
+            _ => requests.opens_at(rate, cap, 1, now),
         };
         let heads = if busy.has_key_limits || busy.tokens.is_some() {
             busy.queue.heads().map(|(caller, waiter)| busy.opens_at(caller, waiter.tokens, now)).min().unwrap_or(now)
@@ -297,6 +304,7 @@ impl Lane {
     fn give_back(&mut self, permit: Permit, now: u64) {
         let window = self.requests.rate.nanos();
         self.requests.window.give_back(self.requests.rate, permit.requests);
+        self.keep_share(now);
         let Some(busy) = &mut self.busy else { return };
         if let (Some(bound), Some(taken)) = (&mut busy.tokens, permit.tokens) {
             bound.window.give_back(bound.rate, taken);
@@ -330,6 +338,10 @@ impl Lane {
         let rate = self.requests.rate;
         self.advance(now);
         let busy = self.busy();
+        if let Some(share) = &mut busy.share {
+            share.refused = true;
+            share.want();
+        }
         busy.pace.refused(rate, now);
         busy.held_until = busy.held_until.max(now.saturating_add(retry_after.unwrap_or(0)));
         let cap = busy.pace.cap(rate, now);
@@ -363,6 +375,13 @@ impl Lane {
     fn turn_after(&self, ask: Ask, bounds: Bounds, cap: u32, told: &[u64], own_told: u32, now: u64) -> u64 {
         let Bound { rate, window } = &self.requests;
         let Some(busy) = &self.busy else { return window.turn_after(*rate, cap, 1, 0, now) };
+        if busy.share.is_some() {
+            let (before, _) = busy.queue.ahead_of(ask.caller);
+            let before = before.saturating_add(told.len() as u32);
+            if let Some(turn) = self.shared_turn(before, now) {
+                return turn.max(told.last().copied().unwrap_or(0));
+            }
+        }
         // Of those who wait, no more will have a turn than there are turns within their time.
         let turns = f64::from(window.flow(*rate, cap)) * Duration::from_nanos(bounds.max_wait).as_secs_f64();
         let (before, own) = busy.queue.ahead_of(ask.caller);
@@ -374,8 +393,12 @@ impl Lane {
     /// The limit whose next turn is the last to come.
     fn held_by(&self, ask: Ask, cap: u32, now: u64) -> Held {
         let Bound { rate, window } = &self.requests;
-        let own = self.requests.held(By::Requests, cap, 1);
-        let opens_at = window.turn_after(*rate, cap, 1, 0, now);
+        let mut own = self.requests.held(By::Requests, cap, 1);
+        let mut opens_at = window.turn_after(*rate, cap, 1, 0, now);
+        if let Some(turn) = self.shared_turn(0, now) {
+            opens_at = turn;
+            (own.left, own.is_open) = (self.shared_left(cap), self.has_turn(cap, now));
+        }
         let Some(busy) = &self.busy else { return own };
         let rest = busy
             .limits(ask)
@@ -405,7 +428,11 @@ impl Lane {
         Standing {
             slot: self.slot,
             limit: rate.units,
-            left: cap.saturating_sub(self.requests.window.held(rate)),
+            left: if self.is_shared() {
+                self.shared_left(cap)
+            } else {
+                cap.saturating_sub(self.requests.window.held(rate))
+            },
             waiting: busy.map_or(0, |busy| busy.queue.len()),
             pace: busy.map_or(1.0, |busy| busy.pace.share(rate, now)),
         }

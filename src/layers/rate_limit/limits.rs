@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::ask::{Ask, Bounds, Rates};
@@ -15,6 +16,7 @@ use super::lane::{Answer, Lane};
 use super::permit::Permit;
 use super::queue::{Ticket, Waiter};
 use super::refusal::{Refusal, Why};
+use super::share::{Answered, Said, Share, Sharing, Word};
 use super::swept::Swept;
 use super::window::Rate;
 use super::{ModelStanding, Quota, Settings};
@@ -33,6 +35,8 @@ pub(super) struct Limits {
     hasher: RandomState,
     started: Instant,
     asks: AtomicUsize,
+    /// Several gates share the limits.
+    sharing: Option<Arc<Sharing>>,
 }
 
 /// A call's lane and what it asks of it.
@@ -49,9 +53,12 @@ const START: u64 = 1 << 52;
 /// After so many asks, so many lanes are looked at, whether they are idle.
 const ASKS: usize = 64;
 const LOOKS: usize = 16;
+/// A call whose limit is shared waits for the store's answer, whatever its `max_wait` is; in nanoseconds.
+const ASKING: u64 = 500_000_000;
+const LONGEST_NAME: usize = 160;
 
 impl Limits {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings, sharing: Option<Arc<Sharing>>) -> Self {
         let max_wait = u64::try_from(settings.max_wait.as_nanos()).unwrap_or(u64::MAX);
         Self {
             bounds: Bounds { max_wait, max_queue: settings.max_queue },
@@ -61,6 +68,7 @@ impl Limits {
             hasher: RandomState::new(),
             started: Instant::now(),
             asks: AtomicUsize::new(0),
+            sharing,
         }
     }
 
@@ -102,17 +110,17 @@ impl Limits {
         self.settings.models.get(&*call.model.id).map_or(Rates::default(), rates)
     }
 
-    pub(super) fn ask(&self, request: Request) -> Answer {
-        self.on_lane(request, |lane, now| lane.ask(request.ask, self.bounds, now))
+    pub(super) fn ask(&self, request: Request, call: &Call) -> Answer {
+        self.on_lane(request, call, |lane, now| lane.ask(request.ask, self.bounds, now))
     }
 
     /// A permit if there is one now.
-    pub(super) fn try_take(&self, request: Request) -> bool {
-        self.on_lane(request, |lane, now| lane.try_take(request.ask, self.bounds, now).is_some())
+    pub(super) fn try_take(&self, request: Request, call: &Call) -> bool {
+        self.on_lane(request, call, |lane, now| lane.try_take(request.ask, self.bounds, now).is_some())
     }
 
     /// Does something with the request's lane, which holds to the limits that its model has now.
-    fn on_lane<T>(&self, request: Request, work: impl FnOnce(&mut Lane, u64) -> T) -> T {
+    fn on_lane<T>(&self, request: Request, call: &Call, work: impl FnOnce(&mut Lane, u64) -> T) -> T {
         let now = self.now();
         self.sweep_some(now);
         let mut shard = self.shard(request.lane).lock();
@@ -125,6 +133,9 @@ impl Limits {
         }
         self.see(request);
         let mut lane = Lane::new(request.slot, &request.ask, now);
+        if let Some(sharing) = &self.sharing {
+            lane.share_by(Share::new(sharing.clone(), request.lane, name(call)));
+        }
         let done = work(&mut lane, now);
         shard.insert(request.lane, lane, |lane| lane.is_idle(now));
         done
@@ -218,10 +229,46 @@ impl Limits {
         models.into_values().collect()
     }
 
+    /// How long a call waits at most: where limits are shared, as long as the store may take to answer.
+    pub(super) fn longest_wait(&self) -> u64 {
+        self.bounds.max_wait.max(if self.sharing.is_some() { ASKING } else { 0 })
+    }
+
+    /// What a lane says to the store now.
+    pub(super) fn word(&self, lane: u64, is_due: bool) -> Said {
+        self.with(lane, |lane, now| lane.word(is_due, now)).unwrap_or(Said::Nothing)
+    }
+
+    /// What came of a lane's word, and when the next one is due.
+    pub(super) fn heard(&self, lane: u64, word: &Word, answered: &Answered) -> Option<u64> {
+        self.with(lane, |lane, now| lane.heard(word, answered, now)).flatten()
+    }
+
+    /// Has all lanes look again, and tells which are shared.
+    pub(super) fn look_again(&self) -> Vec<u64> {
+        let mut shared = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let now = self.now();
+            shared.extend(shard.iter_mut().filter_map(|(id, lane)| lane.look_again(now).then_some(*id)));
+        }
+        shared
+    }
+
     /// Lanes there are.
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
+}
+
+/// What all gates call a limit: the account and the model, which are shortened to a digest where a client made them long.
+fn name(call: &Call) -> Arc<str> {
+    let name = format!("{}/{}", call.counted_as(), call.model.id);
+    if name.len() <= LONGEST_NAME {
+        return name.into();
+    }
+    let digest = Sha256::digest(name.as_bytes());
+    digest.iter().take(16).fold(String::from("#"), |name, byte| name + &format!("{byte:02x}")).into()
 }
 
 fn rates(quota: &Quota) -> Rates {

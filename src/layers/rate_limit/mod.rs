@@ -23,7 +23,8 @@
 //!
 //! # What it does not do
 //! It does not retry, and it counts no money: see [`retry`](super::retry). It stands below the retries, so that every attempt
-//! takes a permit. State is this process's own: two gates for one account learn of each other by upstream's 429s only.
+//! takes a permit. State is this process's own, unless it is [shared](RateLimitLayer::shared): two gates for one account that do not share
+//! it learn of each other by upstream's 429s only.
 //!
 //! It does not tell apart clients that share a token: each may take the turn that another was told of, so one that obeys is let
 //! in, but now and then only after many refusals. Of 3,000 crowds the worst was 23; with tokens of their own, 6.
@@ -72,6 +73,8 @@ mod place;
 mod promises;
 mod queue;
 mod refusal;
+mod share;
+mod shared;
 mod swept;
 #[cfg(test)]
 mod tests;
@@ -82,6 +85,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 pub use self::caller::FairBy;
@@ -90,6 +94,8 @@ use self::limits::{Limits, Request, Shared};
 use self::permit::Permit;
 use self::place::Place;
 use self::refusal::Refusal;
+use self::share::Said;
+pub use self::share::{Answered, Heard, OnStoreLoss, PARTS, Sharing, Word, horizon_ms};
 use super::retry::retry_after;
 use super::{Reply, ReplyFuture};
 use crate::Error;
@@ -153,6 +159,18 @@ pub struct ModelStanding {
     pub pace: f64,
 }
 
+/// What a lane has to say to the store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Saying {
+    /// This.
+    Word(Word),
+    /// Not before this time.
+    Later(Instant),
+    /// Nothing.
+    Nothing,
+}
+
 /// An upstream that asks for more is not believed.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
@@ -181,7 +199,31 @@ impl Default for RateLimitLayer {
 impl RateLimitLayer {
     /// With no permit taken yet.
     pub fn new(settings: Settings) -> Self {
-        Self { limits: Arc::new(Limits::new(settings)) }
+        Self { limits: Arc::new(Limits::new(settings, None)) }
+    }
+
+    /// The same, with limits that other gates share. Somebody has to speak to their store for it: see [`Sharing`].
+    pub fn shared(settings: Settings, sharing: Arc<Sharing>) -> Self {
+        Self { limits: Arc::new(Limits::new(settings, Some(sharing))) }
+    }
+
+    /// What a lane that is shared says to the store now, if anything. `is_due`: the time has come that was told for it.
+    pub fn word(&self, lane: u64, is_due: bool) -> Saying {
+        match self.limits.word(lane, is_due) {
+            Said::Word(word) => Saying::Word(word),
+            Said::Later(at) => Saying::Later(self.limits.instant(at)),
+            Said::Nothing => Saying::Nothing,
+        }
+    }
+
+    /// What came of a lane's word. Each has to be told, for a lane says no other before. Gives when the next one is due.
+    pub fn heard(&self, lane: u64, word: &Word, answered: &Answered) -> Option<Instant> {
+        self.limits.heard(lane, word, answered).map(|at| self.limits.instant(at))
+    }
+
+    /// The store went away, or is back: wakes who waits, and names the lanes that are shared.
+    pub fn look_again(&self) -> Vec<u64> {
+        self.limits.look_again()
     }
 
     /// How every model that was ever asked stands, for metrics. Idle state is forgotten on the way.
@@ -201,7 +243,7 @@ impl RateLimitLayer {
 
     /// Takes a permit if there is one now, without waiting: for callers that pace by other means, and for benches.
     pub fn try_take(&self, call: &Call) -> bool {
-        self.limits.try_take(self.limits.request(call))
+        self.limits.try_take(self.limits.request(call), call)
     }
 }
 
@@ -230,7 +272,7 @@ where
 
     fn call(&mut self, call: Call) -> ReplyFuture {
         let request = self.limits.request(&call);
-        match self.limits.ask(request) {
+        match self.limits.ask(request, &call) {
             Answer::Granted(permit) => {
                 let attempt = Attempt::new(&self.limits, request, permit, &call);
                 let reply = self.inner.call(call);

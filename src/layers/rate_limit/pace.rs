@@ -23,6 +23,11 @@ impl Pace {
     /// The whole limit.
     pub(super) const FULL: Self = Self { share: 1.0, as_of: 0 };
 
+    /// As another gate found it.
+    pub(super) fn told(share: f32, now: u64) -> Self {
+        Self { share: share.clamp(LEAST, 1.0), as_of: now }
+    }
+
     pub(super) fn share(self, rate: Rate, now: u64) -> f32 {
         if self.share >= 1.0 {
             return 1.0;

@@ -22,8 +22,7 @@ pub(super) struct Place {
 impl Place {
     /// The caller of the request is the one that the ticket names: a lane may know several callers as one.
     pub(super) fn new(limits: Shared, mut request: Request, ticket: Ticket, waiter: Arc<Waiter>) -> Self {
-        let max_wait = u64::try_from(limits.max_wait().as_nanos()).unwrap_or(u64::MAX);
-        let until = limits.now().saturating_add(max_wait);
+        let until = limits.now().saturating_add(limits.longest_wait());
         request.ask.caller = ticket.key;
         Self { limits, request, ticket, waiter, until, is_left: false }
     }

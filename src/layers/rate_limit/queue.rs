@@ -220,6 +220,12 @@ impl Queue {
         (ahead as u32, own as u32)
     }
 
+    /// What the caller whose turn is next had of late, in thousandths.
+    pub(super) fn least_had(&self, now: u64, window: u64) -> u64 {
+        let least = self.keys.values().map(|line| line.had.at(now, window)).min_by(f32::total_cmp);
+        (least.unwrap_or(0.0).max(0.0) * 1000.0) as u64
+    }
+
     /// Has the one who watches the clock look again.
     pub(super) fn wake_driver(&self) {
         let driver = self.driver.and_then(|ticket| self.keys.get(&ticket.key)?.waiters.get(&ticket.number));

@@ -79,6 +79,10 @@ impl<V> Swept<V> {
         }
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&u64, &mut V)> {
+        self.map.iter_mut()
+    }
+
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.map.values_mut()
     }

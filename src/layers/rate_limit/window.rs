@@ -314,8 +314,21 @@ impl Window {
         rate.leaves(self.gone + 1).min(rate.opens(self.cell + 1)).max(now + 1)
     }
 
+    /// Tells what is in it, by when it leaves: the first to leave first.
+    pub(super) fn leaving(&self, rate: Rate, mut tell: impl FnMut(u64, u32)) {
+        for cell in self.gone + 1..self.cell {
+            let parts = u32::from(self.cells[slot(cell)]);
+            if self.closed > 0 && parts > 0 {
+                tell(rate.leaves(cell), parts * rate.part());
+            }
+        }
+        if self.open > 0 {
+            tell(rate.leaves(self.cell), self.open);
+        }
+    }
+
     /// When enough has left for these units.
-    fn leaves_room(&self, rate: Rate, cap: u32, units: u32, now: u64) -> u64 {
+    pub(super) fn leaves_room(&self, rate: Rate, cap: u32, units: u32, now: u64) -> u64 {
         let mut over = self.held(rate).saturating_add(units).saturating_sub(cap);
         if over == 0 {
             return now;

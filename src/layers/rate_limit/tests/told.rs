@@ -180,7 +180,8 @@ async fn a_turn_that_nobody_comes_for_is_not_lost() {
     let mut passed = 0;
     // Two hundred who are refused and never come again, and one who takes what there is.
     while start.elapsed() < 3 * MINUTE {
-        layer.limits.ask(layer.limits.request(&keyed(&format!("gone-{}", fastrand::u8(..200)))));
+        let gone = keyed(&format!("gone-{}", fastrand::u8(..200)));
+        layer.limits.ask(layer.limits.request(&gone), &gone);
         passed += usize::from(layer.try_take(&keyed("stays")));
         sleep(Duration::from_millis(100)).await;
     }

@@ -1,0 +1,164 @@
+//! A lane whose limit several gates share: what it tells the store, and what it makes of the answers.
+
+use std::time::Duration;
+
+use super::bound::Bound;
+use super::lane::Lane;
+use super::pace::Pace;
+use super::share::{Answered, Gate, Heard, Own, PARTS, Said, Share, Word, horizon_ms};
+
+impl Lane {
+    /// From here on the limit is shared.
+    pub(super) fn share_by(&mut self, share: Share) {
+        self.busy().share = Some(Box::new(share));
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.share().is_some()
+    }
+
+    fn share(&self) -> Option<&Share> {
+        self.busy.as_ref()?.share.as_deref()
+    }
+
+    fn share_mut(&mut self) -> Option<&mut Share> {
+        self.busy.as_mut()?.share.as_deref_mut()
+    }
+
+    /// There is a turn now, for one request.
+    pub(super) fn has_turn(&self, cap: u32, now: u64) -> bool {
+        let Bound { rate, window } = &self.requests;
+        match self.share().map(|share| (share, share.gate(now))) {
+            None | Some((_, Gate::Alone)) => window.is_open(*rate, cap, 1),
+            Some((share, Gate::InHand)) => share.in_hand > 0,
+            Some((_, Gate::Own(kept))) => window.held(*rate) < kept.min(cap),
+            Some((_, Gate::Shut)) => false,
+        }
+    }
+
+    /// When there is a turn after so many others, where the store says so.
+    pub(super) fn shared_turn(&self, before: u32, now: u64) -> Option<u64> {
+        let share = self.share()?;
+        let Bound { rate, window } = &self.requests;
+        match share.gate(now) {
+            Gate::Alone => None,
+            Gate::InHand if share.in_hand > before => Some(now),
+            Gate::InHand | Gate::Shut => Some(share.turn_after(before, now)),
+            Gate::Own(0) => Some(share.opens_at(now)),
+            Gate::Own(kept) => Some(window.leaves_room(*rate, kept, before.saturating_add(1).min(kept), now)),
+        }
+    }
+
+    /// What all gates together have left of it.
+    pub(super) fn shared_left(&self, cap: u32) -> u32 {
+        let (own, rate) = (&self.requests.window, self.requests.rate);
+        let in_hand = self.share().map_or(0, |share| share.in_hand.saturating_add(share.elsewhere));
+        cap.saturating_sub(own.held(rate)).saturating_sub(in_hand)
+    }
+
+    pub(super) fn take_share(&mut self, now: u64) {
+        if let Some(share) = self.share_mut() {
+            let gate = share.gate(now);
+            share.take(gate, 1);
+        }
+    }
+
+    /// A permit was not used.
+    pub(super) fn keep_share(&mut self, now: u64) {
+        if let Some(share) = self.share_mut()
+            && share.gate(now) == Gate::InHand
+        {
+            share.in_hand += 1;
+        }
+    }
+
+    /// Calls wait, and nothing is in hand for them.
+    pub(super) fn want_turn(&mut self, now: u64) {
+        let Some(busy) = &mut self.busy else { return };
+        let Some(share) = &mut busy.share else { return };
+        share.look();
+        if !busy.queue.is_empty() && share.in_hand == 0 && now >= busy.held_until {
+            share.want_turn();
+        }
+    }
+
+    /// What is to be told the store now.
+    pub(super) fn word(&mut self, is_due: bool, now: u64) -> Said {
+        self.advance(now);
+        let own = self.own(now);
+        match self.share_mut() {
+            Some(share) => share.word(now, &own, is_due),
+            None => Said::Nothing,
+        }
+    }
+
+    fn own(&self, now: u64) -> Own {
+        let Bound { rate, window } = &self.requests;
+        let window_ms = rate.nanos() / 1_000_000;
+        let part = horizon_ms(window_ms) * 1_000_000 / PARTS as u64;
+        let mut parts = [0; PARTS];
+        window.leaving(*rate, |at, units| {
+            let part = (at.saturating_sub(now) / part.max(1)) as usize;
+            parts[part.min(PARTS - 1)] += units;
+        });
+        let busy = self.busy.as_ref();
+        Own {
+            limit: rate.units,
+            window_ms,
+            spacing: rate.nanos() / u64::from(rate.units),
+            held: window.held(*rate),
+            parts,
+            waiting: busy.map_or(0, |busy| busy.queue.len() as u32),
+            had: busy.map_or(0, |busy| busy.queue.least_had(now, rate.nanos())),
+            hold: busy.map_or(0, |busy| busy.held_until.saturating_sub(now)),
+        }
+    }
+
+    /// What came of a word. Says when the next is due.
+    pub(super) fn heard(&mut self, word: &Word, answered: &Answered, now: u64) -> Option<u64> {
+        let share = self.share_mut()?;
+        share.heard(word, answered);
+        if let Answered::Heard(heard) = answered {
+            self.learn(heard, now);
+        }
+        self.dispatch(now);
+        self.next_word(now)
+    }
+
+    /// What others found out of upstream.
+    fn learn(&mut self, heard: &Heard, now: u64) {
+        let held = Duration::from_millis(heard.hold_ms).as_nanos() as u64;
+        let rate = self.requests.rate;
+        let busy = self.busy();
+        if held > 0 {
+            busy.held_until = busy.held_until.max(now.saturating_add(held));
+        }
+        let told = heard.pace as f32 / 1e6;
+        if told < busy.pace.share(rate, now) {
+            busy.pace = Pace::told(told, now);
+        }
+    }
+
+    pub(super) fn next_word(&self, now: u64) -> Option<u64> {
+        let (share, busy) = (self.share()?, self.busy.as_ref()?);
+        let Bound { rate, window } = &self.requests;
+        let mut leaves = None;
+        window.leaving(*rate, |at, _| {
+            leaves.get_or_insert(at);
+        });
+        let is_short = !busy.queue.is_empty() && share.in_hand == 0 && now >= busy.held_until;
+        share.next_word(now, is_short, leaves, rate.nanos() / u64::from(rate.units))
+    }
+
+    /// The store went away, or is back.
+    pub(super) fn look_again(&mut self, now: u64) -> bool {
+        if !self.is_shared() {
+            return false;
+        }
+        self.dispatch(now);
+        if let Some(busy) = &self.busy {
+            busy.queue.wake_driver();
+        }
+        true
+    }
+}
