@@ -88,6 +88,8 @@ pub mod payload;
 pub mod peer;
 pub mod readers;
 pub mod receipt;
+#[cfg(feature = "replicas")]
+pub mod replicas;
 mod reply;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;

@@ -7,12 +7,16 @@ use clap::Args;
 use super::settings::{Settings, variables};
 use super::{Failure, print};
 use crate::catalogue::Catalogue;
+use crate::replicas::Link;
 use crate::sidecar::{books, exposure, spending, webhooks};
 
 #[derive(Args, Debug)]
 pub(super) struct Check {
     #[command(flatten)]
     settings: Settings,
+    /// Also ask the store of [replicas] who it is
+    #[arg(long)]
+    connect: bool,
 }
 
 impl Check {
@@ -24,10 +28,33 @@ impl Check {
         spending::check(&config, &catalogue).map_err(|error| Failure::Usage(error.to_string()))?;
         books::check(&config, &variables).map_err(|error| Failure::Usage(error.to_string()))?;
         webhooks::endpoints(&config.webhooks, &variables).map_err(|error| Failure::Usage(error.to_string()))?;
+        let link = config.replicas.link().map_err(|error| Failure::Usage(error.to_string()))?;
+        let store = match link.filter(|_| self.connect) {
+            Some(link) => try_store(&link)?,
+            None => String::new(),
+        };
         let open = exposure::check(&config, &target).map_err(|error| Failure::Usage(error.to_string()))?;
         let open: String = open.into_iter().map(|open| format!("# open: {open}\n")).collect();
         let account = config.account(&variables).unwrap_or("none: the short routes will answer 404");
         let shown = config.show().map_err(|error| Failure::Failed(error.to_string()))?;
-        print(&format!("# calls go to {target:?}\n# account of the short routes: {account}\n{open}{shown}"))
+        print(&format!("# calls go to {target:?}\n# account of the short routes: {account}\n{store}{open}{shown}"))
     }
+}
+
+/// What the store says of itself, and what of it would lose the limits' memory.
+fn try_store(link: &Link) -> Result<String, Failure> {
+    let server = super::block_on(async { link.try_out().await })?;
+    let server = server.map_err(|why| Failure::Failed(format!("the store of [replicas] cannot be used: {why}")))?;
+    let mut told =
+        format!("# the store of [replicas] is {}, {:.1} ms away\n", server.version, server.took.as_secs_f64() * 1e3);
+    if !matches!(server.eviction.as_str(), "" | "noeviction") {
+        told += &format!(
+            "# store: maxmemory-policy is {}, so it may throw limits away: set noeviction, or use a store of its own\n",
+            server.eviction
+        );
+    }
+    if !server.is_append_only {
+        told += "# store: appendonly is off, so a restart forgets, and for a window nothing new is granted\n";
+    }
+    Ok(told)
 }

@@ -32,6 +32,7 @@ pub(super) struct Admin {
     pub(super) known: Arc<Known>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) records_path: Option<std::path::PathBuf>,
+    pub(super) store: Option<super::replicas::Standing>,
     pub(super) stop: CancellationToken,
 }
 
@@ -130,6 +131,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
     if admin.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
     } else {
-        "ready\n".into_response()
+        let store = admin.store.map(|store| store.describe()).unwrap_or_default();
+        format!("ready\n{store}").into_response()
     }
 }

@@ -17,6 +17,7 @@ use super::browsers::{Cors, Host};
 use super::compat::Compat;
 use super::guard::Secret;
 use super::limits::{Limits, Retry};
+use super::replicas::Replicas;
 use super::spending::{Account, Records, Reservations};
 use super::timeouts::Timeouts;
 use super::webhooks::Webhook;
@@ -84,6 +85,8 @@ pub struct Config {
     pub reservations: Reservations,
     /// What is kept of each call.
     pub records: Records,
+    /// Other gates before the same account.
+    pub replicas: Replicas,
     /// Clients' own keys; without any, no key is asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<Key>,
@@ -211,7 +214,7 @@ pub struct ConfigError {
     pub what: String,
 }
 
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "cors",
     "log",
     "timeouts",
@@ -223,6 +226,7 @@ const TABLES: [&str; 12] = [
     "account",
     "reservations",
     "records",
+    "replicas",
     "catalogue",
 ];
 const PREFIX: &str = "TOLLGATE_";
@@ -254,6 +258,7 @@ impl Default for Config {
             account: Account::default(),
             reservations: Reservations::default(),
             records: Records::default(),
+            replicas: Replicas::default(),
             keys: Vec::new(),
             budgets: Vec::new(),
             webhooks: Vec::new(),

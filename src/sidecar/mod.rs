@@ -21,6 +21,7 @@ mod listen;
 mod logs;
 pub mod machine;
 pub(crate) mod page;
+pub mod replicas;
 pub mod spending;
 pub mod timeouts;
 mod warm;
@@ -57,7 +58,7 @@ use crate::gateway;
 use crate::layers::budget::BudgetLayer;
 use crate::layers::cache::CacheLayer;
 use crate::layers::identify::{self, ReplyBody};
-use crate::layers::rate_limit::{self, FairBy, RateLimitLayer};
+use crate::layers::rate_limit::{self, FairBy};
 use crate::layers::retry::RetryLayer;
 use crate::memory::Memory;
 use crate::pace::Pace;
@@ -83,6 +84,7 @@ pub struct Sidecar {
     spending: Arc<Spending>,
     reading: Arc<Reading>,
     webhooks: Sending,
+    speaking: Option<replicas::Speaking>,
 }
 
 /// Why a sidecar did not start.
@@ -118,6 +120,7 @@ struct Plan {
     spending: Arc<Spending>,
     reading: Arc<Reading>,
     events: Arc<Events>,
+    shared: Option<replicas::Shared>,
     serving: Serving,
     /// What is asked of whoever comes in, by all workers together.
     terms: Arc<Terms>,
@@ -176,7 +179,13 @@ impl Sidecar {
             spending: plan.spending.clone(),
             reading: plan.reading.clone(),
             webhooks: Sending::start(&plan.events, endpoints)?,
+            speaking: None,
         };
+        if let Some(shared) = &plan.shared {
+            let speaking = shared.speak(plan.stack.rate_limit.clone(), sidecar.listen, plan.runtimes.start()?)?;
+            metrics.watch_store(speaking.standing.seen.clone(), speaking.standing.sharing.clone())?;
+            sidecar.speaking = Some(speaking);
+        }
         let records_path = plan.config.records.path().cloned();
         // What is written from here on is this run's own, and its counters have it.
         let earlier = records_path.as_deref().and_then(|path| Archive::open(path).and_then(Archive::hold).ok());
@@ -194,6 +203,7 @@ impl Sidecar {
                 known: plan.reading.known.clone(),
                 catalogue: catalogue.clone(),
                 cache: plan.stack.cache.clone(),
+                store: sidecar.speaking.as_ref().map(|speaking| speaking.standing.clone()),
                 stop,
             };
             let guard = Guard::new(&plan.config);
@@ -230,6 +240,7 @@ impl Sidecar {
         // Each is waited for, also after one has failed.
         let ended = self.workers.drain(..).map(wait).fold(Ok(()), io::Result::and);
         drop(self.warm.take());
+        let ended = ended.and(self.speaking.take().map_or(Ok(()), replicas::Speaking::end));
         self.spending.close();
         self.reading.close();
         self.webhooks.close();
@@ -242,6 +253,9 @@ impl Drop for Sidecar {
     fn drop(&mut self) {
         self.stop();
         self.admin_stop.cancel();
+        if let Some(speaking) = &self.speaking {
+            speaking.stop();
+        }
     }
 }
 
@@ -302,17 +316,18 @@ impl Plan {
             tells_peer: !config.keys.is_empty() || target.has_token() || config.limits.fair_by != FairBy::default(),
             shutdown_timeout: config.shutdown_timeout,
         };
+        let shared = config.replicas.shared()?;
         let stack = gateway::Settings {
             identify: door,
             cache: CacheLayer::with_memory(config.cache.settings(), memory),
             budget: BudgetLayer::new(spending.budgets.clone()),
             retry: RetryLayer::new(config.retry.settings()),
-            rate_limit: RateLimitLayer::new(rate_limits(&config, &catalogue)),
+            rate_limit: replicas::limits(rate_limits(&config, &catalogue), shared.as_ref()),
         };
         let terms = Arc::new(Terms::new(&config));
         let max_upstream = (descriptors.upstream / workers).max(1);
         let runtimes = Runtimes::default();
-        Ok(Self { config, target, stack, spending, reading, events, serving, terms, max_upstream, runtimes })
+        Ok(Self { config, target, stack, spending, reading, events, shared, serving, terms, max_upstream, runtimes })
     }
 
     /// Adds what grows where something is not given back.

@@ -115,7 +115,7 @@ pub enum Answered {
 /// Parts by which a word tells when units come free.
 pub const PARTS: usize = 8;
 
-/// The longest that a unit counts after it was taken: a window, its margin and a cell of a [`Window`](super::window::Window).
+/// The longest that a unit counts after it was taken: a window, its margin and a cell of the window.
 pub fn horizon_ms(window_ms: u64) -> u64 {
     window_ms + window_ms / 100 + window_ms / 45 + 1
 }

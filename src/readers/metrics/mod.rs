@@ -11,6 +11,8 @@ mod kinds;
 #[cfg(feature = "sidecar")]
 mod records;
 mod standing;
+#[cfg(feature = "replicas")]
+mod store;
 pub mod totals;
 mod watched;
 
@@ -194,6 +196,16 @@ impl Metrics {
         catalogue: impl Into<Arc<Catalogue>>,
     ) -> Result<(), MetricsError> {
         self.add(Standing::new(limits, catalogue))
+    }
+
+    /// Adds how it goes with the store that several gates share.
+    #[cfg(feature = "replicas")]
+    pub fn watch_store(
+        &self,
+        seen: Arc<crate::replicas::Seen>,
+        sharing: Arc<crate::layers::rate_limit::Sharing>,
+    ) -> Result<(), MetricsError> {
+        self.add(store::StoreMetrics::new(seen, sharing))
     }
 
     /// Adds a gauge that is looked up at each scrape.

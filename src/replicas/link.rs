@@ -1,0 +1,271 @@
+//! A store that is a Valkey or a Redis, at the other end of a connection.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, Script, ServerErrorKind};
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::store::{Answer, Answering, Away, Exchange, FORGET_MS, LEARN_MS, Store};
+use crate::layers::rate_limit::{Heard, PARTS, Word};
+
+/// The store at a URL. Clones share its connection, which lives on the runtime that first asks.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    script: Script,
+    /// What all keys begin with. The braces keep them on one node of a cluster.
+    prefix: String,
+    within: Duration,
+    connection: Mutex<Option<Connected>>,
+}
+
+#[derive(Clone)]
+struct Connected {
+    connection: MultiplexedConnection,
+    run: Arc<str>,
+    number: u64,
+}
+
+/// A store's URL cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LinkError(String);
+
+/// What a server says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Server {
+    /// Its name and version, such as `valkey 8.1.0`.
+    pub version: String,
+    /// Its run, which a restart changes; empty where it does not say.
+    pub run: String,
+    /// What it does when its memory is full, such as `noeviction`; empty where it does not say.
+    pub eviction: String,
+    /// It writes each change to disk.
+    pub is_append_only: bool,
+    /// How long the question took.
+    pub took: Duration,
+}
+
+/// What the script is told.
+#[derive(Serialize)]
+struct Asked<'a> {
+    now: u64,
+    run: &'a str,
+    run_told: &'a str,
+    id: &'a str,
+    who: &'a str,
+    keep: u64,
+    fleet: &'a str,
+    leaving: bool,
+    learn: u64,
+    forget: u64,
+    words: Vec<Told>,
+}
+
+type Told = (u32, u64, u64, u32, [u32; PARTS], u32, u32, u32, u64, u8, u64);
+type Replied = (String, Vec<Vec<i64>>);
+
+const SCRIPT: &str = include_str!("step.lua");
+/// A connection that nothing is heard of is given up by the system, too.
+const UNHEARD: Duration = Duration::from_secs(2);
+
+// === impl Link ===
+
+impl Link {
+    /// To a URL such as `redis://:password@host:6379/0`, `rediss://` or `valkey://`. `fleet` is what gates have in common that share:
+    /// others may use the same store. No answer is waited for longer than `within`.
+    pub fn new(url: &str, fleet: &str, within: Duration) -> Result<Self, LinkError> {
+        let url = match url.split_once("://") {
+            Some(("valkey", rest)) => format!("redis://{rest}"),
+            Some(("valkeys", rest)) => format!("rediss://{rest}"),
+            _ => url.to_owned(),
+        };
+        // The error must not repeat the URL, which may hold a password.
+        let wrong = |error: RedisError| LinkError(format!("is no URL of a store: {}", error.category()));
+        let tcp = TcpSettings::default().set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let tcp = tcp.set_user_timeout(UNHEARD);
+        let info = url.as_str().into_connection_info().map_err(wrong)?.set_tcp_settings(tcp);
+        // The second caller finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::open(info).map_err(wrong)?;
+        Ok(Self(Arc::new(Inner {
+            client,
+            script: Script::new(SCRIPT),
+            prefix: format!("tollgate:{{{fleet}}}:"),
+            within,
+            connection: Mutex::new(None),
+        })))
+    }
+
+    /// Asks the server who it is.
+    pub async fn server(&self) -> Result<Server, Away> {
+        let mut connected = self.0.connected().await?;
+        let began = tokio::time::Instant::now();
+        let info: String = self.0.ask(redis::cmd("INFO").query_async(&mut connected.connection)).await?;
+        let took = began.elapsed();
+        let field = |name: &str| {
+            info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+        };
+        let version = match field("valkey_version") {
+            "" => format!("redis {}", field("redis_version")),
+            version => format!("valkey {version}"),
+        };
+        Ok(Server {
+            version,
+            run: field("run_id").into(),
+            eviction: field("maxmemory_policy").into(),
+            is_append_only: field("aof_enabled") == "1",
+            took,
+        })
+    }
+
+    /// Asks the server who it is, and has it do an empty step, for which all rights are needed that a gate needs.
+    pub async fn try_out(&self) -> Result<Server, Away> {
+        let server = self.server().await?;
+        let nobody = Exchange {
+            id: "check".into(),
+            who: "check".into(),
+            keep_ms: 0,
+            fleet: "".into(),
+            is_leaving: true,
+            words: Vec::new(),
+        };
+        self.0.exchange(&nobody, 0, "").await?;
+        Ok(server)
+    }
+
+    /// The same step with a clock and a run of the caller's, for tests.
+    #[cfg(test)]
+    pub(super) async fn exchange_at(&self, exchange: &Exchange, now: u64, run: &str) -> Result<Answer, Away> {
+        self.0.exchange(exchange, now, run).await
+    }
+}
+
+impl Store for Link {
+    fn exchange(&self, exchange: Exchange) -> Answering {
+        let inner = self.0.clone();
+        Box::pin(async move { inner.exchange(&exchange, 0, "").await })
+    }
+}
+
+impl Inner {
+    async fn exchange(&self, exchange: &Exchange, now: u64, run: &str) -> Result<Answer, Away> {
+        let mut connected = self.connected().await?;
+        let asked = Asked {
+            now,
+            run,
+            run_told: &connected.run,
+            id: &exchange.id,
+            who: &exchange.who,
+            keep: exchange.keep_ms,
+            fleet: &exchange.fleet,
+            leaving: exchange.is_leaving,
+            learn: LEARN_MS,
+            forget: FORGET_MS,
+            words: exchange.words.iter().map(told).collect(),
+        };
+        let asked = serde_json::to_string(&asked).map_err(|error| Away(error.to_string()))?;
+        let mut call = self.script.key(format!("{}fleet", self.prefix));
+        exchange.words.iter().for_each(|word| {
+            call.key(format!("{}limit:{}", self.prefix, word.name));
+        });
+        call.arg(asked);
+        let number = connected.number;
+        let replied: Result<Replied, Away> = self.ask(call.invoke_async(&mut connected.connection)).await;
+        match replied {
+            Ok((fleet, heard)) => {
+                Ok(Answer { fleet: fleet.into(), heard: heard.iter().map(|told| hear(told)).collect() })
+            }
+            Err(away) => {
+                // A connection whose answers are late is of no use any more, and one to a server that cannot write neither.
+                let mut connection = self.connection.lock().await;
+                connection.take_if(|connected| connected.number == number);
+                Err(away)
+            }
+        }
+    }
+
+    async fn connected(&self) -> Result<Connected, Away> {
+        let mut place = self.connection.lock().await;
+        if let Some(connected) = &*place {
+            return Ok(connected.clone());
+        }
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(self.within * 4)).set_response_timeout(None);
+        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = timeout(self.within * 4, connecting)
+            .await
+            .map_err(|_| Away(format!("no connection within {:?}", self.within * 4)))?
+            .map_err(|error| Away(describe(&error)))?;
+        let number = fastrand::u64(..);
+        // Where not even this is told, each connection counts as another run: a freeze too many, and no limit passed.
+        let info = self.ask::<String>(redis::cmd("INFO").arg("server").query_async(&mut connection)).await;
+        let run = info
+            .ok()
+            .and_then(|info| Some(info.lines().find_map(|line| line.strip_prefix("run_id:"))?.trim().to_owned()));
+        let run = run.unwrap_or_else(|| format!("{number:x}")).into();
+        Ok(place.insert(Connected { connection, run, number }).clone())
+    }
+
+    async fn ask<T>(&self, asking: impl Future<Output = Result<T, RedisError>>) -> Result<T, Away> {
+        match timeout(self.within, asking).await {
+            Ok(answer) => answer.map_err(|error| Away(describe(&error))),
+            Err(_) => Err(Away(format!("no answer within {:?}", self.within))),
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({})", self.0.client.get_connection_info().addr())
+    }
+}
+
+/// What went wrong, and what to do where that is known. Nothing of what was sent is in it.
+fn describe(error: &RedisError) -> String {
+    let mend = match error.kind() {
+        redis::ErrorKind::AuthenticationFailed => "; is the password in [replicas] store right?",
+        redis::ErrorKind::Server(ServerErrorKind::ReadOnly) => "; it is a copy that takes no writes: name the primary",
+        redis::ErrorKind::Server(ServerErrorKind::NoPerm) => {
+            "; its ACL must allow EVALSHA, SCRIPT, GET, SET, TIME and INFO"
+        }
+        redis::ErrorKind::Parse => "; is it a Redis or a Valkey?",
+        _ if error.code() == Some("OOM") => "; its maxmemory is reached: give it more, or a store of its own",
+        _ if error.code() == Some("MISCONF") => "; it cannot write to its disk",
+        _ => "",
+    };
+    format!("{error}{mend}")
+}
+
+fn told(word: &Word) -> Told {
+    (
+        word.limit,
+        word.window_ms,
+        word.number,
+        word.held,
+        word.parts,
+        word.ask,
+        word.first,
+        word.waiting,
+        word.had,
+        u8::from(word.refused),
+        word.hold_ms,
+    )
+}
+
+fn hear(told: &[i64]) -> Option<Heard> {
+    let at = |n: usize| told.get(n).copied().and_then(|told| u64::try_from(told).ok()).unwrap_or_default();
+    let small = |n: usize| u32::try_from(at(n)).unwrap_or(u32::MAX);
+    (at(0) == 0 && told.len() == 10)
+        .then(|| Heard::new(small(1), [at(2), at(3), at(4), at(6)], small(5), at(7) == 1, (small(8), small(9))))
+}

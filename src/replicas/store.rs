@@ -1,0 +1,55 @@
+//! What a store is to a gate: somebody who answers exchanges, each in one atomic step.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::layers::rate_limit::{Heard, Word};
+
+/// All that a gate has to say at once.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Exchange {
+    /// This run of the gate.
+    pub id: Arc<str>,
+    /// The gate's name, which a restart keeps.
+    pub who: Arc<str>,
+    /// For how long it goes on with what it held, in milliseconds.
+    pub keep_ms: u64,
+    /// The store's memory as it last knew it; empty at first.
+    pub fleet: Arc<str>,
+    /// It speaks for the last time.
+    pub is_leaving: bool,
+    /// One for each limit that has something to say.
+    pub words: Vec<Word>,
+}
+
+/// What the store answers.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The store's memory: another name means that it lost what it knew.
+    pub fleet: Arc<str>,
+    /// One for each word; `None` where the store has had a later one.
+    pub heard: Vec<Option<Heard>>,
+}
+
+/// Why no answer came. Whether the store has taken what was said is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Away(pub String);
+
+/// The answer to come.
+pub type Answering = Pin<Box<dyn Future<Output = Result<Answer, Away>> + Send>>;
+
+/// Where limits are kept that several gates share.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Says all of it in one atomic step, and gives up in time where no answer comes. It may be asked again at once.
+    fn exchange(&self, exchange: Exchange) -> Answering;
+}
+
+/// A store that finds its memory empty waits so long for gates that knew another, in milliseconds: each speaks once a second.
+pub const LEARN_MS: u64 = 2_000;
+/// A gate that has said nothing for so long is not listed any more, in milliseconds.
+pub const FORGET_MS: u64 = 300_000;

@@ -1,0 +1,247 @@
+//! `[replicas]`: other gates before the same account, and the store that they share limits through.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, Serializer};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use super::config::ConfigError;
+use crate::layers::rate_limit::{self, OnStoreLoss, RateLimitLayer, Sharing};
+use crate::replicas::{Link, Seen, Session};
+
+/// `[replicas]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Replicas {
+    /// The Valkey or Redis that all gates of the account share: `redis://user:password@host:6379`, `rediss://` with TLS, or
+    /// `valkey://`. Where none is set, this gate is the only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreUrl>,
+    /// This gate's name, which no other has and a restart keeps; the host's and the port of `listen` where none is set.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// What the gates that share have in common, where others use the same store.
+    pub fleet: String,
+    /// How long an answer of the store is waited for.
+    #[serde(with = "super::duration")]
+    pub timeout: Duration,
+    /// What the limits do while the store cannot be reached: `keep` goes on with what this gate held, for `keep_for`; `closed` stops
+    /// at once; `open` counts alone, so that each gate has the whole limit.
+    pub on_store_loss: OnStoreLoss,
+    /// How long a gate goes on with what it held. What one held that died is idle for as long, and a window.
+    #[serde(with = "super::duration")]
+    pub keep_for: Duration,
+}
+
+/// Where the store is. Its password is not shown.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct StoreUrl(String);
+
+/// The limits' part of a store, before anything runs.
+pub(super) struct Shared {
+    link: Link,
+    pub(super) sharing: Arc<Sharing>,
+    name: String,
+}
+
+/// What goes on with the store, for metrics and `/readyz`.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    pub(super) seen: Arc<Seen>,
+    pub(super) sharing: Arc<Sharing>,
+}
+
+/// A thread that speaks with the store.
+#[derive(Debug)]
+pub(super) struct Speaking {
+    thread: JoinHandle<io::Result<()>>,
+    stop: CancellationToken,
+    pub(super) standing: Standing,
+}
+
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(5);
+const LONGEST_KEEP: Duration = Duration::from_secs(3600);
+
+// === impl Replicas ===
+
+impl Default for Replicas {
+    fn default() -> Self {
+        Self {
+            store: None,
+            name: String::new(),
+            fleet: "tollgate".into(),
+            timeout: Duration::from_millis(250),
+            on_store_loss: OnStoreLoss::default(),
+            keep_for: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Replicas {
+    /// Checks the settings; opens no connection.
+    pub fn link(&self) -> Result<Option<Link>, ConfigError> {
+        let wrong = |key: &str, what: String| ConfigError { place: format!("[replicas] {key}"), what };
+        let Some(store) = self.store.as_ref().filter(|store| !store.0.is_empty()) else { return Ok(None) };
+        if self.timeout < Duration::from_millis(1) || self.timeout > LONGEST_TIMEOUT {
+            return Err(wrong("timeout", "is to be from 1ms to 5s; write it like 250ms".into()));
+        }
+        if self.keep_for > LONGEST_KEEP {
+            return Err(wrong("keep_for", "is to be at most 1h; write it like 30s".into()));
+        }
+        for (key, name) in [("fleet", &self.fleet), ("name", &self.name)] {
+            let is_wrong = |c: char| c.is_control() || c == '{' || c == '}' || c == '#';
+            if name.len() > 128 || name.chars().any(is_wrong) || key == "fleet" && name.is_empty() {
+                return Err(wrong(key, "is to be a name of at most 128 bytes, without braces and #".into()));
+            }
+        }
+        let link = Link::new(&store.0, &self.fleet, self.timeout).map_err(|error| {
+            wrong(
+                "store",
+                format!("{error}; write it like redis://host:6379, or rediss://user:password@host:6379 with TLS"),
+            )
+        })?;
+        Ok(Some(link))
+    }
+
+    pub(super) fn shared(&self) -> Result<Option<Shared>, ConfigError> {
+        let sharing = || Sharing::new(self.on_store_loss, self.keep_for);
+        Ok(self.link()?.map(|link| Shared { link, sharing: sharing(), name: self.name.clone() }))
+    }
+}
+
+/// The limits, shared where the config says so.
+pub(super) fn limits(settings: rate_limit::Settings, shared: Option<&Shared>) -> RateLimitLayer {
+    match shared {
+        Some(shared) => RateLimitLayer::shared(settings, shared.sharing.clone()),
+        None => RateLimitLayer::new(settings),
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Speaks with the store for these limits, on a thread and a runtime of its own, so that no call's work holds up an answer.
+    pub(super) fn speak(&self, limits: RateLimitLayer, listen: SocketAddr, runtime: Runtime) -> io::Result<Speaking> {
+        let own = || format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), listen.port());
+        let name = if self.name.is_empty() { own() } else { self.name.clone() };
+        let session = Session::new(&name, Arc::new(self.link.clone()), self.sharing.clone(), limits);
+        let (stop, standing) =
+            (CancellationToken::new(), Standing { seen: session.seen(), sharing: self.sharing.clone() });
+        let stopped = stop.clone();
+        let thread = super::spawn("replicas".into(), move || {
+            runtime.block_on(session.run_until(stopped.cancelled()));
+            Ok(())
+        })?;
+        Ok(Speaking { thread, stop, standing })
+    }
+}
+
+// === impl Speaking ===
+
+impl Speaking {
+    /// Says goodbye to the store.
+    pub(super) fn end(self) -> io::Result<()> {
+        self.stop.cancel();
+        super::wait(self.thread)
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+// === impl Standing ===
+
+impl Standing {
+    /// What `/readyz` says of it.
+    pub(super) fn describe(&self) -> String {
+        let rule = match self.sharing.on_store_loss() {
+            OnStoreLoss::Keep => "the limits go on with what this gate held",
+            OnStoreLoss::Closed => "calls that have a limit are held up",
+            OnStoreLoss::Open => "this gate counts alone",
+        };
+        match self.seen.why() {
+            Some(why) => format!("the store of [replicas] is away ({why}): {rule}\n"),
+            None if self.sharing.is_away() => format!("the store of [replicas] was not reached yet: {rule}\n"),
+            None => "the limits are shared through the store of [replicas]\n".into(),
+        }
+    }
+}
+
+// === impl StoreUrl ===
+
+impl StoreUrl {
+    /// Where it is, without its password.
+    fn shown(&self) -> String {
+        match (self.0.split_once("://"), self.0.rsplit_once('@')) {
+            (Some((scheme, rest)), Some((_, host))) => match rest.split_once(':') {
+                Some((user, _)) if rest.contains('@') && user.len() < rest.len() - host.len() => {
+                    format!("{scheme}://{user}:…@{host}")
+                }
+                _ => format!("{scheme}://…@{host}"),
+            },
+            _ => self.0.clone(),
+        }
+    }
+}
+
+impl From<String> for StoreUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
+impl Serialize for StoreUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.shown())
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sidecar::config::Config;
+
+    #[test]
+    fn a_stores_password_is_not_shown() {
+        for (url, shown) in [
+            ("redis://host:6379", "redis://host:6379"),
+            ("redis://:s3cret@host:6379/1", "redis://:…@host:6379/1"),
+            ("rediss://gate:s3cret@host", "rediss://gate:…@host"),
+            ("redis://:p@ss:w@host", "redis://:…@host"),
+        ] {
+            let text = format!("[replicas]\nstore = {url:?}\n");
+            let config = Config::parse(&text, "").unwrap();
+            assert_eq!(config.replicas.store.as_ref().unwrap().shown(), shown);
+            assert!(!config.show().unwrap().contains("s3cret") && !format!("{config:?}").contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_with_the_mend() {
+        for (text, what) in [
+            ("store = \"http://host\"", "write it like redis://"),
+            ("store = \"redis://host\"\ntimeout = \"1h\"", "from 1ms to 5s"),
+            ("store = \"redis://host\"\nkeep_for = \"2h\"", "at most 1h"),
+            ("store = \"redis://host\"\nfleet = \"a{b\"", "without braces"),
+        ] {
+            let config = Config::parse(&format!("[replicas]\n{text}\n"), "").unwrap();
+            let error = config.replicas.link().unwrap_err().to_string();
+            assert!(error.starts_with("[replicas] ") && error.contains(what), "{text}: {error}");
+        }
+        assert!(Config::default().replicas.link().unwrap().is_none());
+    }
+}

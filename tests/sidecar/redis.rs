@@ -1,0 +1,80 @@
+//! A Redis of the test's own, as `tests/all` installs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::support::tool;
+
+/// A server on a free port of loopback; it ends with the test.
+pub struct Redis {
+    child: Child,
+    place: tempfile::TempDir,
+    bin: PathBuf,
+    pub port: u16,
+}
+
+impl Redis {
+    /// `None`, with a word, where none is installed.
+    pub fn start() -> Option<Self> {
+        let bin = PathBuf::from(tool("TOLLGATE_TEST_REDIS", "gates that share a Redis")?);
+        let place = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = spawn(&bin, place.path(), port);
+        let redis = Self { child, place, bin, port };
+        redis.wait();
+        Some(redis)
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn wait(&self) {
+        let is_up = |_: &u32| {
+            std::thread::sleep(Duration::from_millis(20));
+            std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        };
+        (0..1000).find(is_up).expect("redis-server does not listen");
+    }
+
+    /// What `redis-cli` says.
+    pub fn ask(&self, words: &[&str]) -> String {
+        let mut command = Command::new(self.bin.join("redis-cli"));
+        command.args(["-p", &self.port.to_string()]).args(words).env("LD_LIBRARY_PATH", libraries(&self.bin));
+        String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
+    }
+
+    /// As `kill -9` does.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The same again, with what its log of changes has.
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.bin, self.place.path(), self.port);
+        self.wait();
+    }
+}
+
+fn libraries(bin: &Path) -> PathBuf {
+    bin.join("../lib/x86_64-linux-gnu")
+}
+
+fn spawn(bin: &Path, place: &Path, port: u16) -> Child {
+    Command::new(bin.join("redis-server"))
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir"])
+        .arg(place)
+        .env("LD_LIBRARY_PATH", libraries(bin))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

@@ -1,0 +1,169 @@
+//! Several gates before one account, which share its limits through a real Redis.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+use tollgate::sidecar::Sidecar;
+use tollgate::sidecar::config::Config;
+use tollgate::simulator::{self, Running};
+
+use crate::redis::Redis;
+use crate::support::{LLAMA, ask, client, config, start};
+
+/// A stand-in that enforces the vendor's limit of 300 a minute, as the vendor does.
+fn vendor() -> Running {
+    let mut settings = simulator::Settings::default();
+    settings.latency = 0.0;
+    simulator::start(settings).unwrap()
+}
+
+fn gate(vendor: &Running, redis: &Redis, name: &str, max_wait: &str, more: &str) -> Sidecar {
+    let mut config = config(&vendor.base_url());
+    let text = format!(
+        "[limits]\nmax_wait = \"{max_wait}\"\n[replicas]\nstore = \"{}\"\nname = \"{name}\"\ntimeout = \"2s\"\n{more}",
+        redis.url()
+    );
+    let own = Config::parse(&text, "test").unwrap();
+    (config.limits, config.replicas) = (own.limits, own.replicas);
+    start(config).0
+}
+
+struct Answers {
+    passed: usize,
+    refused: usize,
+}
+
+/// So many at once at each of these gates, for a while.
+async fn flood(gates: &[(&Sidecar, usize)], lasts: Duration) -> Answers {
+    let (until, mut calls) = (Instant::now() + lasts, JoinSet::new());
+    for (gate, at_once) in gates {
+        for _ in 0..*at_once {
+            let url = format!("http://{}/run/{LLAMA}", gate.listen());
+            calls.spawn(async move {
+                let (client, mut answers) = (client(), Answers { passed: 0, refused: 0 });
+                while Instant::now() < until {
+                    let reply = ask(&client, &url, &json!({"prompt": "x", "max_tokens": 1})).send().await.unwrap();
+                    match reply.status().as_u16() {
+                        200 => answers.passed += 1,
+                        429 => {
+                            answers.refused += 1;
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                        other => panic!("{other}: {}", reply.text().await.unwrap()),
+                    }
+                }
+                answers
+            });
+        }
+    }
+    let all = calls.join_all().await;
+    Answers { passed: all.iter().map(|a| a.passed).sum(), refused: all.iter().map(|a| a.refused).sum() }
+}
+
+async fn ready(gate: &Sidecar) -> String {
+    client().get(format!("http://{}/readyz", gate.admin())).send().await.unwrap().text().await.unwrap()
+}
+
+async fn metrics(gate: &Sidecar) -> String {
+    client().get(format!("http://{}/metrics", gate.admin())).send().await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_gates_that_are_flooded_hold_to_one_limit() {
+    let Some(redis) = Redis::start() else { return };
+    let vendor = vendor();
+    let gates = ["a", "b", "c"].map(|name| gate(&vendor, &redis, name, "0s", ""));
+    // Each alone would let through half of its limit at once, and all three half as much again as there is.
+    let at_once = [(&gates[0], 10), (&gates[1], 2), (&gates[2], 1)];
+    let answers = flood(&at_once, Duration::from_secs(8)).await;
+    let counts = vendor.counts();
+    assert_eq!(counts.rate_limited, 0, "of {} attempts", counts.attempts);
+    assert_eq!(counts.attempts, answers.passed as u64);
+    assert!((150..=300).contains(&answers.passed), "{} passed, {} refused", answers.passed, answers.refused);
+    assert!(answers.refused > 0);
+    assert!(ready(&gates[0]).await.contains("shared through the store"));
+    let metrics = metrics(&gates[0]).await;
+    for line in ["tollgate_store_up 1", "tollgate_replicas 3", "tollgate_store_lost_total{why=\"memory\"} 0"] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_store_forgets_or_cannot_say_passes_no_limit() {
+    let Some(mut redis) = Redis::start() else { return };
+    let vendor = vendor();
+    let gates = ["a", "b"].map(|name| gate(&vendor, &redis, name, "0s", ""));
+    let at_once = [(&gates[0], 4), (&gates[1], 4)];
+    let first = flood(&at_once, Duration::from_secs(4)).await;
+    assert!(first.passed >= 150, "{}", first.passed);
+    // Forgotten scripts are said again, and a forgotten window is not taken for an empty one.
+    redis.ask(&["SCRIPT", "FLUSH"]);
+    redis.ask(&["FLUSHALL"]);
+    let second = flood(&at_once, Duration::from_secs(4)).await;
+    redis.kill();
+    let third = flood(&at_once, Duration::from_secs(4)).await;
+    assert!(ready(&gates[0]).await.contains("is away"), "{}", ready(&gates[0]).await);
+    redis.start_again();
+    let fourth = flood(&at_once, Duration::from_secs(4)).await;
+    let passed = [first.passed, second.passed, third.passed, fourth.passed];
+    assert_eq!(vendor.counts().rate_limited, 0, "{passed:?}");
+    assert!(passed.iter().sum::<usize>() <= 300, "{passed:?}");
+    assert!(ready(&gates[0]).await.contains("shared through the store"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gate_without_its_store_does_what_its_rule_says() {
+    let Some(mut redis) = Redis::start() else { return };
+    redis.kill();
+    let vendor = vendor();
+    for (rule, may_pass) in [("keep", false), ("closed", false), ("open", true)] {
+        let gate = gate(&vendor, &redis, "a", "0s", &format!("on_store_loss = \"{rule}\"\n"));
+        let url = format!("http://{}/run/{LLAMA}", gate.listen());
+        // The first answer of the store's, or the lack of it, is waited for.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let reply = ask(&client(), &url, &json!({"prompt": "x", "max_tokens": 1})).send().await.unwrap();
+        assert_eq!(reply.status() == 200, may_pass, "{rule}: {}", reply.text().await.unwrap());
+        assert!(ready(&gate).await.contains("is away"), "{}", ready(&gate).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gate_that_is_told_to_stop_leaves_what_it_had_to_the_others() {
+    let Some(redis) = Redis::start() else { return };
+    let vendor = vendor();
+    let [one, other] = ["a", "b"].map(|name| gate(&vendor, &redis, name, "10s", ""));
+    let answers = flood(&[(&one, 2), (&other, 2)], Duration::from_secs(2)).await;
+    assert!(answers.passed > 0);
+    one.join().unwrap();
+    let list = redis.ask(&["--raw", "GET", "tollgate:{tollgate}:fleet"]);
+    assert!(!list.contains("a#") && list.contains("b#"), "{list:?}");
+}
+
+/// The figures of `docs/replicas.md`: three windows of a flood, even and 10:1, through so many gates. Takes minutes, so it is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_windows_of_a_flood_are_used_to_the_full() {
+    let Ok(gates) = std::env::var("TOLLGATE_REPLICAS_FLOOD") else { return };
+    let Some(redis) = Redis::start() else { return };
+    let gates: usize = gates.parse().unwrap();
+    for skew in [1, 10] {
+        let vendor = vendor();
+        let gates: Vec<_> = (0..gates)
+            .map(|n| gate(&vendor, &redis, &format!("{n}"), "10s", &format!("fleet = \"{skew}\"\n")))
+            .collect();
+        redis.ask(&["CONFIG", "RESETSTAT"]);
+        let at_once: Vec<_> =
+            gates.iter().enumerate().map(|(n, gate)| (gate, if n == 0 { 4 * skew } else { 4 })).collect();
+        let mut passed = Vec::new();
+        for _ in 0..3 {
+            passed.push(flood(&at_once, Duration::from_secs(60)).await.passed);
+        }
+        let counts = vendor.counts();
+        println!("{} gates, {skew}:1: {passed:?} passed, {} refused upstream", gates.len(), counts.rate_limited);
+        println!(
+            "{}",
+            redis.ask(&["INFO", "commandstats"]).lines().filter(|line| line.contains("evalsha")).collect::<String>()
+        );
+        assert_eq!(counts.rate_limited, 0);
+    }
+}
