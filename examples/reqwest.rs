@@ -7,11 +7,11 @@ use std::convert::Infallible;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tollgate::body::Body;
-use tollgate::layers::budget::{self, Period, Rule};
+use tollgate::layers::budget::{Period, Rule};
 use tollgate::layers::identify::ReplyBody;
 use tollgate::neurons::Neurons;
 use tollgate::upstream::Around;
-use tower::{Service, ServiceExt, service_fn};
+use tower::{Service, ServiceExt};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,13 +20,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
 
     // The lines to add: limits, retries, cost, cache, and a budget of half a dollar a day.
-    let mut budgets = budget::Settings::default();
-    budgets.rules.push(Rule::new("everyone", Neurons::from_usd(0.5), Period::Day));
-    let send = service_fn(move |request: http::Request<Body>| {
-        let client = client.clone();
-        async move { client.execute(request.map(reqwest::Body::wrap).try_into()?).await.map(http::Response::from) }
-    });
-    let gate = builder.budgets(budgets).build_around(Around::new(send))?;
+    let budget = Rule::new("everyone", Neurons::from_usd(0.5), Period::Day);
+    let gate = builder.budget(budget).build_around(Around::reqwest(client))?;
 
     for question in ["Why is the sky blue?", "Why is the sky blue?", "And at night?"] {
         println!("{question}\n  {}", ask(gate.clone(), question).await?);

@@ -112,7 +112,6 @@ pub enum Credentials {
 
 /// The parts of the HTTP request that are handed on.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct Head {
     /// POST, for all that is known.
     pub method: Method,
@@ -239,7 +238,6 @@ pub struct ImageWish {
 
 /// What a request's `cf-aig-*` headers ask for. `None` leaves it to the config.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
 pub struct Options {
     /// `cf-aig-skip-cache`.
     pub skip_cache: bool,

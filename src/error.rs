@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
-use crate::body::Body;
+use crate::body::{Body, BoxError};
 use crate::endpoint::ErrorForm;
 use crate::neurons::Neurons;
 use crate::receipt::Outcome;
@@ -42,14 +42,14 @@ pub enum Error {
         takes: &'static str,
     },
     /// The body is over `max_body`.
-    #[error("the body is over {max_bytes} bytes; raise `max_body` in the gate's config if it should pass")]
+    #[error("the body is over {max_bytes} bytes; raise `max_body` in the gate's settings if it should pass")]
     BodyTooLarge {
         /// The limit.
         max_bytes: u64,
     },
     /// The body is over `max_body` once its content encoding is taken off.
     #[error(
-        "the body is over {max_bytes} bytes once its content encoding is taken off; raise `max_body` in the gate's config if it \
+        "the body is over {max_bytes} bytes once its content encoding is taken off; raise `max_body` in the gate's settings if it \
          should pass"
     )]
     DecodedTooLarge {
@@ -116,7 +116,7 @@ pub enum Error {
         retry_after: Duration,
     },
     /// Upstream could not be reached, or broke off before it answered.
-    #[error("could not get an answer from {host}: {why}; check [upstream] base_url, the network and DNS")]
+    #[error("could not get an answer from {host}: {why}; check the base URL, the network and DNS")]
     Unreachable {
         /// Whom we asked.
         host: String,
@@ -135,6 +135,13 @@ pub enum Error {
         /// The request had gone out: it may have run, and may have cost.
         was_sent: bool,
     },
+    /// A `Timeout` of tower's, between two of the gate's layers, gave the call up.
+    #[error("no answer within the time of a `Timeout` layer; raise it if the model needs longer")]
+    Elapsed {
+        /// The request had gone out: it may have run, and may have cost. [`Meter`](crate::layers::meter) knows; where the
+        /// layer stands above it, the call's receipt tells.
+        was_sent: bool,
+    },
     /// The gate has no room for the call now.
     #[error("{what}; retry after {:.1} s", .retry_after.as_secs_f64())]
     Overloaded {
@@ -146,6 +153,34 @@ pub enum Error {
     /// The leader of a shared flight ended without an answer, or the gate is stopping.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// What a layer of tower's, or of one's own, between two of the gate's says: an [`Error`] stays what it is, also where others
+/// stand around it, `Timeout` and `LoadShed` are known, and anything else is [`Error::Unavailable`].
+impl From<BoxError> for Error {
+    fn from(error: BoxError) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+        while let Some(known) = cause {
+            if let Some(ours) = known.downcast_ref::<Self>() {
+                return ours.clone();
+            }
+            if known.is::<tower::timeout::error::Elapsed>() {
+                return Self::Elapsed { was_sent: false };
+            }
+            if known.is::<tower::load_shed::error::Overloaded>() {
+                let what = "a `LoadShed` layer found the service below it not ready".into();
+                return Self::Overloaded { what, retry_after: Duration::from_secs(1) };
+            }
+            cause = known.source();
+        }
+        Self::Unavailable(format!("a layer gave the call up: {error}"))
+    }
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
 }
 
 /// A limit and what is left of it, for the `ratelimit` headers (draft-ietf-httpapi-ratelimit-headers-10).
@@ -179,14 +214,19 @@ impl Error {
             | Self::CostUnbounded { .. }
             | Self::FreeNeuronsUsedUp { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable { .. } => StatusCode::BAD_GATEWAY,
-            Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Timeout { .. } | Self::Elapsed { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded { .. } | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// The request had gone out when this happened: upstream may have run it, and nobody will say what it cost.
     pub fn may_have_cost(&self) -> bool {
-        matches!(self, Self::Timeout { was_sent: true, .. } | Self::Unreachable { was_sent: true, .. })
+        matches!(
+            self,
+            Self::Timeout { was_sent: true, .. }
+                | Self::Unreachable { was_sent: true, .. }
+                | Self::Elapsed { was_sent: true }
+        )
     }
 
     /// A name for programs, the same for good.
@@ -207,7 +247,7 @@ impl Error {
             Self::CostUnbounded { .. } => "cost_unbounded",
             Self::FreeNeuronsUsedUp { .. } => "free_neurons_used_up",
             Self::Unreachable { .. } => "upstream_unreachable",
-            Self::Timeout { .. } => "upstream_timeout",
+            Self::Timeout { .. } | Self::Elapsed { .. } => "upstream_timeout",
             Self::Overloaded { .. } => "overloaded",
             Self::Unavailable(_) => "unavailable",
         }
@@ -225,7 +265,7 @@ impl Error {
             Self::RateLimited { .. } | Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } => 3021,
             Self::FreeNeuronsUsedUp { .. } => 3036,
             Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) => 3040,
-            Self::Timeout { .. } => 3007,
+            Self::Timeout { .. } | Self::Elapsed { .. } => 3007,
         }
     }
 
@@ -257,7 +297,7 @@ impl Error {
                 Outcome::BudgetExceeded
             }
             Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) => Outcome::UpstreamError,
-            Self::Timeout { .. } => Outcome::Timeout,
+            Self::Timeout { .. } | Self::Elapsed { .. } => Outcome::Timeout,
             _ => Outcome::ClientError,
         }
     }
@@ -304,7 +344,7 @@ impl Error {
             Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => {
                 "billing_error"
             }
-            Self::Timeout { .. } => "timeout_error",
+            Self::Timeout { .. } | Self::Elapsed { .. } => "timeout_error",
             Self::Overloaded { .. } | Self::Unavailable(_) => "overloaded_error",
             Self::Unreachable { .. } => "api_error",
             _ => "invalid_request_error",

@@ -19,9 +19,8 @@
 //!  Upstream          the vendor's API, or an AI Gateway
 //! ```
 //! [`gateway`] composes it; each layer is a module of [`layers`] with an example of its own. The nouns it speaks in:
-//! [`Call`](call::Call), [`Receipt`](receipt::Receipt), [`Neurons`](neurons::Neurons), [`Usage`](usage::Usage), and the
-//! [`Catalogue`](catalogue::Catalogue) of models. When a call is over, its receipt goes to the
-//! [`Reader`](receipt::Reader)s: [`readers::metrics`] is Prometheus.
+//! [`Call`], [`Receipt`], [`Neurons`], [`Usage`](usage::Usage), and the [`Catalogue`] of models. When a call is over, its receipt
+//! goes to the [`Reader`]s: [`readers::metrics`] is Prometheus.
 //!
 //! # Ten lines
 //! ```no_run
@@ -48,7 +47,7 @@
 //! | the whole gate, in axum, hyper or around reqwest | [`gateway`] |
 //! | to ask models from Rust | [`client`] |
 //! | one layer alone, or in another order | [`layers`]: [`rate_limit`](layers::rate_limit), [`retry`](layers::retry), [`budget`](layers::budget), [`cache`](layers::cache), [`fallback`](layers::fallback), [`meter`](layers::meter), [`compat`](layers::compat), [`identify`](layers::identify) |
-//! | what a call used and cost | [`receipt`], and [`Reader`](receipt::Reader) for a reader of your own |
+//! | what a call used and cost | [`receipt`], and [`Reader`] for a reader of your own |
 //! | prices, limits and tasks of models | [`catalogue`] |
 //! | what a call would cost | [`estimate`] |
 //! | live prices, the account's whole spend, a reconciliation | [`vendor`] |
@@ -70,6 +69,7 @@ pub mod body;
 pub mod call;
 pub mod catalogue;
 #[cfg(feature = "sidecar")]
+#[doc(hidden)]
 pub mod cli;
 pub mod client;
 pub mod departure;
@@ -92,6 +92,7 @@ pub mod receipt;
 pub mod replicas;
 mod reply;
 #[cfg(feature = "sidecar")]
+#[doc(hidden)]
 pub mod sidecar;
 #[cfg(feature = "sidecar")]
 pub mod simulator;
@@ -101,5 +102,11 @@ pub mod usage;
 pub mod vendor;
 pub mod vendor_error;
 
+pub use call::Call;
+pub use catalogue::Catalogue;
+pub use client::WorkersAi;
 pub use endpoint::ErrorForm;
 pub use error::Error;
+pub use gateway::Gateway;
+pub use neurons::Neurons;
+pub use receipt::{Facts, Reader, Receipt};

@@ -8,7 +8,6 @@ use http::{HeaderMap, header};
 
 /// Which bodies are kept on the receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Payloads {
     /// Of which calls.
     pub keep: Keep,

@@ -268,7 +268,6 @@ impl Model {
 /// A model as the table and the config write it. Every field but the name may be left out: a listed model keeps its own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[non_exhaustive]
 pub struct Entry {
     /// What it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -318,7 +317,6 @@ pub struct Entry {
 /// Picture defaults as the table writes them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[non_exhaustive]
 pub struct ImageEntry {
     /// Pixels across.
     pub width: u32,

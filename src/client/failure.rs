@@ -52,8 +52,13 @@ pub enum Kind {
     },
     /// Nobody answered in time.
     Timeout {
-        /// How long was waited.
-        after: Duration,
+        /// How long was waited, where that is known.
+        after: Option<Duration>,
+    },
+    /// The gate has no room for the call now: the same call may be made again later.
+    Overloaded {
+        /// When there may be room.
+        retry_after: Duration,
     },
     /// The vendor cannot be reached, or broke off before the answer began.
     Unreachable,
@@ -115,7 +120,9 @@ fn by_the_gate(error: &Error) -> Kind {
         }
         Error::CostUnbounded { budget, .. } => Kind::BudgetExceeded { budget: budget.clone(), retry_after: None },
         Error::FreeNeuronsUsedUp { retry_after } => Kind::FreeNeuronsUsedUp { retry_after: Some(*retry_after) },
-        Error::Timeout { after, .. } => Kind::Timeout { after: *after },
+        Error::Timeout { after, .. } => Kind::Timeout { after: Some(*after) },
+        Error::Elapsed { .. } => Kind::Timeout { after: None },
+        Error::Overloaded { retry_after, .. } => Kind::Overloaded { retry_after: *retry_after },
         Error::Unreachable { .. } | Error::Unavailable(_) => Kind::Unreachable,
         _ => Kind::Invalid,
     }

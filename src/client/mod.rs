@@ -49,6 +49,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
 use self::answer::Envelope;
@@ -73,6 +74,33 @@ struct Slot(Mutex<Option<oneshot::Sender<Facts>>>);
 
 /// Where a call's receipt will be.
 type Pending = oneshot::Receiver<Facts>;
+
+/// A [`WorkersAi`] of one type, whatever gate it asks: a real one, or a stand-in in a test.
+pub type BoxedWorkersAi = WorkersAi<BoxCloneSyncService<Request<Body>, Response<ReplyBody>, Infallible>>;
+
+impl<S> WorkersAi<S>
+where
+    S: Service<Request<Body>, Response = Response<ReplyBody>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    /// The same as a type that does not name the gate, for a program's state.
+    ///
+    /// ```
+    /// use tollgate::client::{BoxedWorkersAi, WorkersAi};
+    /// use tollgate::gateway::Gateway;
+    ///
+    /// struct App {
+    ///     ai: BoxedWorkersAi,
+    /// }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let gate = Gateway::builder().account("023e").token("t").build()?;
+    /// let app = App { ai: WorkersAi::new(gate).boxed() };
+    /// # Ok(()) }
+    /// ```
+    pub fn boxed(self) -> BoxedWorkersAi {
+        WorkersAi { gate: BoxCloneSyncService::new(self.gate), options: self.options }
+    }
+}
 
 impl<S> WorkersAi<S>
 where

@@ -9,7 +9,6 @@ use crate::receipt::Metadatum;
 
 /// Options of calls; the default leaves all to the gate.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
 pub struct Options {
     /// Keep the answer so long; zero keeps nothing.
     pub cache_ttl: Option<Duration>,

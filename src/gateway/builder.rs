@@ -1,6 +1,8 @@
 //! A gateway from plain settings.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 use tower::Service;
@@ -8,8 +10,8 @@ use tower::Service;
 use super::{Gateway, Settings, stack};
 use crate::Error;
 use crate::body::Body;
-use crate::catalogue::Catalogue;
-use crate::layers::budget::{self, BudgetLayer, Budgets, RuleError};
+use crate::catalogue::{Catalogue, Entry};
+use crate::layers::budget::{self, BudgetLayer, Budgets, Rule, RuleError};
 use crate::layers::cache::{self, CacheLayer};
 use crate::layers::rate_limit::{self, RateLimitLayer};
 use crate::layers::retry::{self, RetryLayer};
@@ -30,7 +32,11 @@ pub struct Builder {
     limits: rate_limit::Settings,
     retry: retry::Settings,
     cache: cache::Settings,
+    models: BTreeMap<String, Entry>,
     budgets: budget::Settings,
+    shared_budgets: Option<Arc<Budgets>>,
+    first_byte_timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
     readers: Vec<Arc<dyn Reader>>,
     door: identify::Settings,
 }
@@ -45,6 +51,12 @@ pub enum BuildError {
     /// A budget.
     #[error(transparent)]
     Budget(#[from] RuleError),
+    /// [`Builder::model`] changes the built-in table, and [`Builder::catalogue`] is another.
+    #[error("models were set by both `catalogue` and `model`: give the catalogue all of them")]
+    Models,
+    /// [`Builder::shared_budgets`] are made already.
+    #[error("budgets were set by both `shared_budgets` and `budget` or `budgets`: give the shared ones all rules")]
+    SharedBudgets,
     /// The system refuses what TLS needs.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -81,6 +93,28 @@ impl Builder {
         self
     }
 
+    /// One more model, or other prices, limits or fallbacks of one in the built-in table.
+    ///
+    /// ```
+    /// use tollgate::catalogue::Entry;
+    /// use tollgate::gateway::Gateway;
+    ///
+    /// let fallback = Some(vec!["@cf/meta/llama-3.2-1b-instruct".to_owned()]);
+    /// let entry = Entry { fallback, ..Entry::default() };
+    /// let builder = Gateway::builder().model("@cf/meta/llama-3.3-70b-instruct-fp8-fast", entry);
+    /// ```
+    pub fn model(mut self, name: &str, entry: Entry) -> Self {
+        self.models.insert(name.to_owned(), entry);
+        self
+    }
+
+    /// How often a model may be called: a [`Limit`](crate::catalogue::Limit) of requests, or a
+    /// [`Quota`](rate_limit::Quota) of tokens as well.
+    pub fn limit(mut self, model: &str, quota: impl Into<rate_limit::Quota>) -> Self {
+        self.limits.models.insert(model.to_owned(), quota.into());
+        self
+    }
+
     /// How often models may be called, and how long a call may wait for its turn.
     pub fn limits(mut self, limits: rate_limit::Settings) -> Self {
         self.limits = limits;
@@ -99,15 +133,49 @@ impl Builder {
         self
     }
 
-    /// What may be spent.
+    /// One more budget.
+    ///
+    /// ```
+    /// use tollgate::gateway::Gateway;
+    /// use tollgate::layers::budget::{Period, Rule};
+    /// use tollgate::neurons::Neurons;
+    ///
+    /// let builder = Gateway::builder().budget(Rule::new("everyone", Neurons::from_usd(5.0), Period::Day));
+    /// ```
+    pub fn budget(mut self, rule: Rule) -> Self {
+        self.budgets.rules.push(rule);
+        self
+    }
+
+    /// Budgets that other gates of this program count in as well.
+    pub fn shared_budgets(mut self, budgets: Arc<Budgets>) -> Self {
+        self.shared_budgets = Some(budgets);
+        self
+    }
+
+    /// All that may be spent.
     pub fn budgets(mut self, budgets: budget::Settings) -> Self {
         self.budgets = budgets;
         self
     }
 
     /// One more reader of receipts, such as [`Metrics`](crate::readers::metrics::Metrics).
-    pub fn reader(mut self, reader: Arc<dyn Reader>) -> Self {
-        self.readers.push(reader);
+    /// An `Arc` of one is a reader, too.
+    pub fn reader(mut self, reader: impl Reader) -> Self {
+        self.readers.push(Arc::new(reader));
+        self
+    }
+
+    /// How long until a reply's head is here, and then until a stream's first event; by default
+    /// [`FIRST_BYTE_TIMEOUT`](crate::upstream::FIRST_BYTE_TIMEOUT).
+    pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
+        self.first_byte_timeout = Some(timeout);
+        self
+    }
+
+    /// How long between two pieces of a reply's body; by default [`IDLE_TIMEOUT`](crate::upstream::IDLE_TIMEOUT).
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
         self
     }
 
@@ -129,19 +197,28 @@ impl Builder {
         C: Service<Request<Body>, Response = Reply, Error = Error> + Clone,
     {
         let target = self.target()?;
-        let catalogue = self.catalogue.unwrap_or_default();
-        let budgets = Budgets::new(self.budgets, catalogue.clone())?;
+        let catalogue = match self.catalogue {
+            Some(_) if !self.models.is_empty() => return Err(BuildError::Models),
+            Some(catalogue) => catalogue,
+            None if self.models.is_empty() => Arc::default(),
+            None => Arc::new(Catalogue::with(&self.models)),
+        };
+        let budgets = match self.shared_budgets {
+            Some(_) if !self.budgets.rules.is_empty() => return Err(BuildError::SharedBudgets),
+            Some(shared) => shared,
+            None => Arc::new(Budgets::new(self.budgets, catalogue.clone())?),
+        };
         let readers = self.door.readers.iter().cloned().chain(self.readers).collect();
         let account = self.account.or(self.door.account.clone());
         let door = identify::Settings { catalogue, account, readers, has_token: target.has_token(), ..self.door };
         let settings = Settings {
             identify: door,
             cache: CacheLayer::new(self.cache),
-            budget: BudgetLayer::new(budgets),
+            budget: BudgetLayer::new(budgets.clone()),
             retry: RetryLayer::new(self.retry),
             rate_limit: RateLimitLayer::new(self.limits),
         };
-        Ok(Gateway(stack(client, target, settings)))
+        Ok(Gateway { stack: stack(client, target, settings), budgets })
     }
 
     fn target(&self) -> Result<Target, TargetError> {
@@ -151,6 +228,8 @@ impl Builder {
             target = target.with_token(token)?;
         }
         target.gateway.clone_from(&self.gateway);
+        target.first_byte_timeout = self.first_byte_timeout.unwrap_or(target.first_byte_timeout);
+        target.idle_timeout = self.idle_timeout.unwrap_or(target.idle_timeout);
         Ok(target)
     }
 }

@@ -38,6 +38,7 @@ mod builder;
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -47,7 +48,7 @@ pub use self::builder::{BuildError, Builder};
 use crate::body::{Body, BoxError};
 
 use crate::layers::Reply;
-use crate::layers::budget::{Budget, BudgetLayer};
+use crate::layers::budget::{Budget, BudgetLayer, Budgets};
 use crate::layers::cache::{self, Cache, CacheLayer};
 use crate::layers::compat::{Compat, CompatLayer};
 use crate::layers::fallback::{Fallback, FallbackLayer};
@@ -60,7 +61,10 @@ use crate::upstream::{Client, Target, Upstream};
 /// The whole gate around an HTTP client: a service of HTTP requests, for axum, for hyper, or to be called by hand. Cloning
 /// shares its state.
 #[derive(Clone)]
-pub struct Gateway<C = Client>(Stack<C>);
+pub struct Gateway<C = Client> {
+    stack: Stack<C>,
+    budgets: Arc<Budgets>,
+}
 
 /// All layers around an HTTP client.
 pub type Stack<C> = Identify<Compat<Cache<Fallback<Held<C>>>>, Upstream<C>>;
@@ -70,7 +74,6 @@ pub type Held<C> = Budget<Retry<RateLimit<Meter<Upstream<C>>>>>;
 
 /// How the layers of a stack are set.
 #[derive(Clone)]
-#[non_exhaustive]
 pub struct Settings {
     /// The door.
     pub identify: identify::Settings,
@@ -106,6 +109,19 @@ impl Gateway {
     }
 }
 
+impl<C> Gateway<C> {
+    /// What each budget has spent and reserved: [`Budgets::status`].
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
+    }
+
+    /// The gate itself, which is always ready: what waits, waits with the call. `tower::ServiceExt::ready` would have to be
+    /// told what a request's body is.
+    pub async fn ready(&mut self) -> Result<&mut Self, Infallible> {
+        Ok(self)
+    }
+}
+
 impl<C, B> Service<Request<B>> for Gateway<C>
 where
     C: Service<Request<Body>, Response = Reply, Error = crate::Error> + Clone + Send + 'static,
@@ -119,11 +135,11 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        <Stack<C> as Service<Request<B>>>::poll_ready(&mut self.0, cx)
+        <Stack<C> as Service<Request<B>>>::poll_ready(&mut self.stack, cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.0.call(request)
+        self.stack.call(request)
     }
 }
 

@@ -92,7 +92,6 @@ pub enum Answer {
 
 /// How OpenAI's routes answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Settings {
     /// Whose form `/v1/…` has.
     pub v1: Form,

@@ -15,7 +15,6 @@ use crate::body::Body;
 /// One piece of trouble. As a header: `x-simulate: 3040`, `3021;retry-after=2`, `5035;form=bare`, `reset`, `die-mid`,
 /// `stream-error=3040;at=2`, `cut;at=3;frame=cr`, `slow=300`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Fault {
     /// What goes wrong.
     pub trouble: Trouble,
@@ -71,7 +70,6 @@ pub enum Trouble {
 
 /// Trouble for some requests.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct FaultRule {
     /// The trouble.
     pub fault: Fault,

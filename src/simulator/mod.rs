@@ -82,7 +82,6 @@ use crate::usage::Usage;
 
 /// How the stand-in behaves.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Settings {
     /// Where it listens; port 0 takes a free one.
     pub address: SocketAddr,

@@ -1,6 +1,6 @@
 //! Any tower service of HTTP requests as the client of the layers.
 //!
-//! Whatever sends HTTP will do, in whatever version: a hyper client, a reqwest client of your own, a service in a test, with
+//! Whatever sends HTTP will do, in whatever version: a hyper client, [a reqwest client of your own](Around::reqwest), a service in a test, with
 //! layers of tower-http around it or none.
 //!
 //! ```
@@ -30,12 +30,13 @@
 use std::error::Error as StdError;
 use std::io::{self, ErrorKind};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use tower::Service;
 
-use super::client::causes;
+use super::client::{Client, OWN_TIMEOUT, causes};
 use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::layers::{Reply, ReplyFuture};
@@ -48,6 +49,25 @@ impl<S> Around<S> {
     /// Let the service not follow redirects, and not decode bodies: replies are handed on as they are.
     pub fn new(service: S) -> Self {
         Self(service)
+    }
+}
+
+impl Around<Client> {
+    /// A reqwest client of your own. Its time-outs are told as such.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use tollgate::gateway::Gateway;
+    /// use tollgate::upstream::Around;
+    ///
+    /// let redirects = reqwest::redirect::Policy::none();
+    /// let client = reqwest::Client::builder().read_timeout(Duration::from_secs(60)).redirect(redirects).build()?;
+    /// let gate = Gateway::builder().account("023e").token("t").build_around(Around::reqwest(client))?;
+    /// # Ok(()) }
+    /// ```
+    pub fn reqwest(client: reqwest::Client) -> Self {
+        Self(Client::of(client))
     }
 }
 
@@ -64,13 +84,14 @@ where
     type Future = ReplyFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.poll_ready(cx).map_err(|error| unreachable(String::new(), error.into(), false))
+        self.0.poll_ready(cx).map_err(|error| failed(String::new(), error.into(), false, Duration::ZERO))
     }
 
     fn call(&mut self, request: Request<Body>) -> ReplyFuture {
         let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
         request.body().note_handed_over();
         let departure = request.body().departure().cloned();
+        let sent_at = Instant::now();
         let reply = self.0.call(request);
         Box::pin(async move {
             match reply.await {
@@ -79,18 +100,27 @@ where
                     let error = error.into();
                     let has_left = departure.is_none_or(|departure| departure.may_have_left());
                     let was_sent = has_left && !is_before_sending(&*error);
-                    Err(unreachable(host, error, was_sent))
+                    Err(failed(host, error, was_sent, sent_at.elapsed()))
                 }
             }
         })
     }
 }
 
-fn unreachable(host: String, error: BoxError, was_sent: bool) -> Error {
+fn failed(host: String, error: BoxError, was_sent: bool, after: Duration) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => *ours,
+        Err(error) if is_timeout(&*error) => Error::Timeout { after, setting: OWN_TIMEOUT, was_sent },
         Err(error) => Error::Unreachable { host, why: causes(&*error), was_sent },
     }
+}
+
+/// The service gave up because it took too long, by the error's own word or by that of one of its causes.
+fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
+    error.is::<tower::timeout::error::Elapsed>()
+        || error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == ErrorKind::TimedOut)
+        || error.downcast_ref().is_some_and(|error: &reqwest::Error| error.is_timeout() && !error.is_connect())
+        || error.source().is_some_and(is_timeout)
 }
 
 /// No connection stood, by the error's own word or by that of one of its causes.

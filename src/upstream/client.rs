@@ -1,5 +1,5 @@
 //! reqwest, as the client of the layers: HTTP/1.1 and HTTP/2, TLS by rustls with ring, connections kept. One of your own goes
-//! in by [`Around`](super::Around).
+//! in by [`Around::reqwest`](super::Around::reqwest).
 //!
 //! Cargo builds one reqwest 0.13 for a whole program, and this crate asks it for rustls without a provider. Where yours has
 //! `rustls` or `native-tls`, nothing changes. Where it has no TLS at all, a client of yours panics when it is made, by reqwest's own
@@ -7,14 +7,14 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tower::Service;
 
 use crate::Error;
-use crate::body::Body;
+use crate::body::{Body, BoxError, TooLong};
 use crate::layers::{Reply, ReplyFuture};
 
 /// A reqwest client as a tower service. Cloning shares its connections.
@@ -26,10 +26,18 @@ pub struct Client(reqwest::Client);
 #[error("the HTTP client cannot be made: {0}")]
 pub struct ClientError(#[source] reqwest::Error);
 
+/// What sets the time-outs of a client that was handed in.
+pub(super) const OWN_TIMEOUT: &str = "the HTTP client's own timeout";
 /// How long until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Client {
+    /// Around a client of your own, with its proxies, time-outs and connections. Let it not follow redirects, and not decode
+    /// bodies: replies are handed on as they are.
+    pub fn of(client: reqwest::Client) -> Self {
+        Self(client)
+    }
+
     /// With rustls and Mozilla's roots. Fails where the system refuses what TLS needs, such as randomness.
     pub fn new() -> Result<Self, ClientError> {
         reqwest::Client::builder()
@@ -65,6 +73,7 @@ impl Service<Request<Body>> for Client {
 
     fn call(&mut self, request: Request<Body>) -> ReplyFuture {
         let client = self.0.clone();
+        let sent_at = Instant::now();
         Box::pin(async move {
             let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
             request.body().note_handed_over();
@@ -78,11 +87,22 @@ impl Service<Request<Body>> for Client {
                 // A request that could not be made, for which no connection stood, or that nobody read has not gone out.
                 let has_left = departure.is_none_or(|departure| departure.may_have_left());
                 let was_sent = has_left && !error.is_connect() && !error.is_builder();
+                if error.is_timeout() && !error.is_connect() {
+                    return Error::Timeout { after: sent_at.elapsed(), setting: OWN_TIMEOUT, was_sent };
+                }
                 Error::Unreachable { host, why: causes(&error), was_sent }
             })?;
-            Ok(Response::from(reply).map(|body| Body::stream(body.map_err(Into::<crate::body::BoxError>::into))))
+            Ok(Response::from(reply).map(|body| Body::stream(body.map_err(move |error| broken_off(error, sent_at)))))
         })
     }
+}
+
+/// Why a reply's body ended early.
+fn broken_off(error: reqwest::Error, sent_at: Instant) -> BoxError {
+    if error.is_timeout() {
+        return TooLong { what: "all of it", limit: sent_at.elapsed(), setting: OWN_TIMEOUT }.into();
+    }
+    error.into()
 }
 
 fn sendable(body: Body) -> reqwest::Body {

@@ -114,7 +114,7 @@ async fn a_failure_says_what_can_be_done_and_has_the_receipt() {
     hasty.deadline = Some(Duration::from_millis(50));
     assert_eq!(
         failure(&plain.with(hasty), LLAMA, "stall").await.kind,
-        Kind::Timeout { after: Duration::from_millis(50) }
+        Kind::Timeout { after: Some(Duration::from_millis(50)) }
     );
     vendor.clear_faults();
 

@@ -27,7 +27,6 @@ use crate::receipt::{BudgetLeft, Estimate};
 
 /// How the budgets are kept.
 #[derive(Clone)]
-#[non_exhaustive]
 pub struct Settings {
     /// The budgets.
     pub rules: Vec<Rule>,

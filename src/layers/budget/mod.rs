@@ -111,6 +111,7 @@ pub use self::reservation::Reservation;
 pub use self::rule::{Amount, OnExceeded, Rule, RuleError, Scope, Split};
 pub use self::unbounded::Unpriced;
 pub use self::window::{Clock, Period, SystemClock};
+use super::inner::{Inner, access};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
@@ -125,7 +126,7 @@ pub struct BudgetLayer {
 /// Reserves before each call and settles after it: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct Budget<S> {
-    inner: S,
+    inner: Inner<S>,
     budgets: Option<Arc<Budgets>>,
 }
 
@@ -147,15 +148,18 @@ impl<S> Layer<S> for BudgetLayer {
     type Service = Budget<S>;
 
     fn layer(&self, inner: S) -> Budget<S> {
-        Budget { inner, budgets: self.budgets.clone() }
+        Budget { inner: Inner(inner), budgets: self.budgets.clone() }
     }
 }
 
 // === impl Budget ===
 
+access!(Budget);
+
 impl<S> Service<Call> for Budget<S>
 where
-    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S: Service<Call, Response = Reply> + Clone + Send + 'static,
+    S::Error: Into<Error>,
     S::Future: Send + 'static,
 {
     type Response = Reply;

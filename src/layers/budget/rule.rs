@@ -16,7 +16,6 @@ use crate::receipt::{Facts, Metadatum};
 /// A budget. `[[budgets]]` in the config.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[non_exhaustive]
 pub struct Rule {
     /// Names it in refusals and metrics.
     pub name: String,

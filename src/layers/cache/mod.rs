@@ -76,6 +76,7 @@ use self::key::{Key, Scope, Taken};
 use self::partial::Unkept;
 use self::record::Record;
 use self::store::{Entry, Kind, Store};
+use super::inner::{Inner, access};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
@@ -88,7 +89,6 @@ use crate::vendor_error::{Meaning, VendorError};
 
 /// What is kept, for how long, and how much of it.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct Settings {
     /// How long an answer is kept; zero keeps only what a request asks to keep.
     pub ttl: Duration,
@@ -111,7 +111,7 @@ pub struct CacheLayer(Arc<Shared>);
 #[derive(Clone)]
 pub struct Cache<S> {
     shared: Arc<Shared>,
-    inner: S,
+    inner: Inner<S>,
 }
 
 struct Shared {
@@ -204,15 +204,18 @@ impl<S> Layer<S> for CacheLayer {
     type Service = Cache<S>;
 
     fn layer(&self, inner: S) -> Cache<S> {
-        Cache { shared: self.0.clone(), inner }
+        Cache { shared: self.0.clone(), inner: Inner(inner) }
     }
 }
 
 // === impl Cache ===
 
+access!(Cache);
+
 impl<S> Service<Call> for Cache<S>
 where
-    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S: Service<Call, Response = Reply> + Clone + Send + 'static,
+    S::Error: Into<Error>,
     S::Future: Send + 'static,
 {
     type Response = Reply;

@@ -74,6 +74,7 @@ use tower::{Layer, Service};
 
 use self::body::{Judge, Mended};
 use self::chunks::{Chunks, Stamp};
+use super::inner::{Inner, InnerFuture, access};
 use super::{Relayed, Reply};
 use crate::Error;
 use crate::body::Body;
@@ -96,7 +97,7 @@ pub struct CompatLayer {
 /// See the [module](self).
 #[derive(Clone, Debug)]
 pub struct Compat<S> {
-    inner: S,
+    inner: Inner<S>,
     settings: Settings,
     memory: Memory,
 }
@@ -115,20 +116,23 @@ impl<S> Layer<S> for CompatLayer {
     type Service = Compat<S>;
 
     fn layer(&self, inner: S) -> Compat<S> {
-        Compat { inner, settings: self.settings, memory: self.memory.clone() }
+        Compat { inner: Inner(inner), settings: self.settings, memory: self.memory.clone() }
     }
 }
 
 // === impl Compat ===
 
+access!(Compat);
+
 impl<S> Service<Call> for Compat<S>
 where
-    S: Service<Call, Response = Reply, Error = Error>,
+    S: Service<Call, Response = Reply>,
+    S::Error: Into<Error>,
     S::Future: Send + 'static,
 {
     type Response = Reply;
     type Error = Error;
-    type Future = Relayed<S::Future>;
+    type Future = Relayed<InnerFuture<S::Future>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)

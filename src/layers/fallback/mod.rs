@@ -54,6 +54,7 @@ use std::task::{Context, Poll};
 use http::{HeaderValue, StatusCode};
 use tower::{Layer, Service};
 
+use super::inner::{Inner, InnerFuture, access};
 use super::{Relayed, Reply};
 use crate::Error;
 use crate::call::Call;
@@ -69,7 +70,7 @@ pub struct FallbackLayer {
 /// Asks one model after the other: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct Fallback<S> {
-    inner: S,
+    inner: Inner<S>,
     catalogue: Arc<Catalogue>,
 }
 
@@ -84,20 +85,23 @@ impl<S> Layer<S> for FallbackLayer {
     type Service = Fallback<S>;
 
     fn layer(&self, inner: S) -> Fallback<S> {
-        Fallback { inner, catalogue: self.catalogue.clone() }
+        Fallback { inner: Inner(inner), catalogue: self.catalogue.clone() }
     }
 }
 
 // === impl Fallback ===
 
+access!(Fallback);
+
 impl<S> Service<Call> for Fallback<S>
 where
-    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S: Service<Call, Response = Reply> + Clone + Send + 'static,
+    S::Error: Into<Error>,
     S::Future: Send + 'static,
 {
     type Response = Reply;
     type Error = Error;
-    type Future = Relayed<S::Future>;
+    type Future = Relayed<InnerFuture<S::Future>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
@@ -153,7 +157,9 @@ where
 /// This model cannot answer, and another may.
 fn another_may_serve(reply: &Result<Reply, Error>) -> bool {
     match reply {
-        Err(Error::Timeout { .. } | Error::BudgetExceeded { .. } | Error::CostUnbounded { .. }) => true,
+        Err(
+            Error::Timeout { .. } | Error::Elapsed { .. } | Error::BudgetExceeded { .. } | Error::CostUnbounded { .. },
+        ) => true,
         Err(_) => false,
         Ok(reply) => reply.extensions().get::<VendorError>().is_some_and(|error| {
             let meaning = error.meaning;

@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Tells of each header at most once a minute, however many requests have it. Values are never told: they may be private.
+/// What the log is told of requests' headers: shared by the stacks that are made with it. Tells of each header at most once a
+/// minute, however many requests have it. Values are never told: they may be private.
 #[derive(Debug)]
-pub(crate) struct Complaints {
+pub struct Complaints {
     started: Instant,
     /// For each of [`HEADERS`] the second, since `started`, from which on it is told of again.
     next: [AtomicU64; HEADERS.len()],

@@ -36,6 +36,7 @@
 //! # });
 //! ```
 
+mod by_hand;
 mod complaints;
 mod count;
 mod elsewhere;
@@ -78,7 +79,7 @@ use http_body::Body as HttpBody;
 use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
-pub(crate) use self::complaints::Complaints;
+pub use self::complaints::Complaints;
 use self::intake::read_body;
 use self::keys::Keys;
 use self::make::{make_call, measured};
@@ -92,6 +93,7 @@ pub use self::read::measure;
 pub use self::reply::ReplyBody;
 use self::route::{Other, Route, Target};
 use super::Reply;
+use super::inner::Inner;
 use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::call::{Call, Credentials, Deadline, Elsewhere, Options};
@@ -107,7 +109,6 @@ use crate::receipt::{CallId, Outcome, ReadBy, Readers, Receipt};
 
 /// What the door needs to know.
 #[derive(Clone)]
-#[non_exhaustive]
 pub struct Settings {
     /// The models.
     pub catalogue: Arc<Catalogue>,
@@ -147,7 +148,7 @@ pub struct Settings {
     /// Which routes answer as OpenAI does, and how.
     pub openai: openai::Settings,
     /// What the log is told of headers.
-    pub(crate) complaints: Arc<Complaints>,
+    pub complaints: Arc<Complaints>,
 }
 
 /// Applies [`Identify`].
@@ -161,7 +162,7 @@ pub struct IdentifyLayer<P> {
 #[derive(Clone)]
 pub struct Identify<S, P> {
     settings: Arc<Settings>,
-    inner: S,
+    inner: Inner<S>,
     through: P,
 }
 
@@ -242,7 +243,7 @@ impl<S, P: Clone> Layer<S> for IdentifyLayer<P> {
     type Service = Identify<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Identify { settings: self.settings.clone(), inner, through: self.through.clone() }
+        Identify { settings: self.settings.clone(), inner: Inner(inner), through: self.through.clone() }
     }
 }
 
@@ -251,13 +252,29 @@ impl<S, P: Clone> Layer<S> for IdentifyLayer<P> {
 impl<S, P> Identify<S, P> {
     /// `inner` gets calls, `through` the rest.
     pub fn new(settings: Settings, inner: S, through: P) -> Self {
-        Self { settings: Arc::new(settings), inner, through }
+        Self { settings: Arc::new(settings), inner: Inner(inner), through }
+    }
+
+    /// The service of calls.
+    pub fn get_ref(&self) -> &S {
+        &self.inner.0
+    }
+
+    /// The service of calls.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner.0
+    }
+
+    /// The service of calls, without this door.
+    pub fn into_inner(self) -> S {
+        self.inner.0
     }
 }
 
 impl<S, P, B> Service<Request<B>> for Identify<S, P>
 where
-    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S: Service<Call, Response = Reply> + Clone + Send + 'static,
+    S::Error: Into<Error>,
     S::Future: Send,
     P: Service<Request<Body>, Response = Reply, Error = Error> + Clone + Send + 'static,
     P::Future: Send,
@@ -283,7 +300,8 @@ where
 
 impl<S, P> Identify<S, P>
 where
-    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S: Service<Call, Response = Reply> + Clone + Send + 'static,
+    S::Error: Into<Error>,
     S::Future: Send,
     P: Service<Request<Body>, Response = Reply, Error = Error>,
 {
@@ -477,7 +495,7 @@ where
     if !has_token && arrived.elsewhere.is_none() && !is_authorized(headers) {
         return Err(Error::Unauthorized(
             "no token: send `Authorization: Bearer <Workers AI API token>` (or X-Auth-Email with X-Auth-Key), or give the \
-             gate its own in [upstream] api_token_env"
+             gate its own ([upstream] api_token_env; Builder::token)"
                 .into(),
         ));
     }

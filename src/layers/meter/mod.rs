@@ -52,6 +52,7 @@ mod wire_tests;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, response};
 use http_body::Body as _;
@@ -61,6 +62,7 @@ use tower::{Layer, Service};
 use self::bill::{HeadWord, Routed};
 use self::body::{Metered, Resumed};
 use self::opening::{Opening, PATIENCE};
+use super::inner::{Inner, access};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::body::{Body, TooLong};
@@ -79,7 +81,6 @@ use crate::vendor_error::VendorError;
 
 /// Applies [`Meter`].
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct MeterLayer {
     /// What the replies that are taken in may fill, with all else that counts there. Where it is full, a reply that is over
     /// [`SMALL_BYTES`](crate::memory::SMALL_BYTES) passes piece by piece.
@@ -91,24 +92,34 @@ pub struct MeterLayer {
 /// Reads the reply of each attempt: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct Meter<S> {
-    inner: S,
+    inner: Inner<S>,
     memory: Memory,
     catalogue: Arc<Catalogue>,
+}
+
+impl MeterLayer {
+    /// With these models, and without a bound on what replies that are taken in may fill.
+    pub fn new(catalogue: Arc<Catalogue>) -> Self {
+        Self { catalogue, ..Self::default() }
+    }
 }
 
 impl<S> Layer<S> for MeterLayer {
     type Service = Meter<S>;
 
     fn layer(&self, inner: S) -> Meter<S> {
-        Meter { inner, memory: self.memory.clone(), catalogue: self.catalogue.clone() }
+        Meter { inner: Inner(inner), memory: self.memory.clone(), catalogue: self.catalogue.clone() }
     }
 }
 
 // === impl Meter ===
 
+access!(Meter);
+
 impl<S> Service<Call> for Meter<S>
 where
-    S: Service<Call, Response = Reply, Error = Error>,
+    S: Service<Call, Response = Reply>,
+    S::Error: Into<Error>,
     S::Future: Send + 'static,
 {
     type Response = Reply;
@@ -120,11 +131,12 @@ where
     }
 
     fn call(&mut self, mut call: Call) -> ReplyFuture {
-        let sent = Instant::now();
-        call.receipt.note(|facts| {
+        let at = Instant::now();
+        let waited_before = call.receipt.note(|facts| {
             facts.model = call.model.clone();
             facts.ending = Ending::Open;
             facts.estimate.get_or_insert_with(|| Estimate::of(&call));
+            facts.waited
         });
         let departure = Departure::default();
         call.departure = Some(departure.clone());
@@ -133,10 +145,12 @@ where
         let routes = is_routed.then(|| self.catalogue.clone());
         let reply = self.inner.call(call);
         Box::pin(async move {
-            let sent = Sent { call: &asked, at: sent, departure, is_noted: false };
+            let sent = Sent { call: &asked, at, waited_before, departure, is_noted: false };
             let reply = reply.await;
             let read = match reply {
                 Ok(reply) => read(reply, &asked, &memory, routes).await,
+                // Whether it had gone out, a layer of tower's cannot tell.
+                Err(Error::Elapsed { .. }) => Err(Error::Elapsed { was_sent: sent.departure.may_have_left() }),
                 Err(error) => Err(error),
             };
             sent.note(&read);
@@ -149,6 +163,8 @@ where
 struct Sent<'a> {
     call: &'a Call,
     at: Instant,
+    /// The call's waits so far: what it waits for below, such as a permit, is not upstream's time.
+    waited_before: Duration,
     departure: Departure,
     is_noted: bool,
 }
@@ -157,19 +173,20 @@ impl Sent<'_> {
     fn note(mut self, read: &Result<Reply, Error>) {
         self.is_noted = true;
         let may_have_cost = read.as_ref().is_err_and(|error| error.may_have_cost());
-        note_attempt(self.call, read.as_ref().ok(), self.at, may_have_cost);
+        note_attempt(&self, read.as_ref().ok(), may_have_cost);
     }
 }
 
 impl Drop for Sent<'_> {
     fn drop(&mut self) {
         if !self.is_noted {
-            note_attempt(self.call, None, self.at, self.departure.may_have_left());
+            note_attempt(self, None, self.departure.may_have_left());
         }
     }
 }
 
-fn note_attempt(call: &Call, reply: Option<&Reply>, sent: Instant, may_have_cost: bool) {
+fn note_attempt(sent: &Sent<'_>, reply: Option<&Reply>, may_have_cost: bool) {
+    let call = sent.call;
     let attempt = Attempt {
         model: call.model.id.clone(),
         status: reply.map(Reply::status),
@@ -181,7 +198,8 @@ fn note_attempt(call: &Call, reply: Option<&Reply>, sent: Instant, may_have_cost
     call.receipt.note(|facts| {
         facts.attempts.push(attempt);
         facts.vendor_id = vendor_id.or(facts.vendor_id.take());
-        facts.upstream += sent.elapsed();
+        let waited_below = facts.waited.saturating_sub(sent.waited_before);
+        facts.upstream += sent.at.elapsed().saturating_sub(waited_below);
     });
 }
 

@@ -96,6 +96,7 @@ use self::place::Place;
 use self::refusal::Refusal;
 use self::share::Said;
 pub use self::share::{Answered, Heard, OnStoreLoss, PARTS, Sharing, Word, horizon_ms};
+use super::inner::{Inner, access};
 use super::retry::retry_after;
 use super::{Reply, ReplyFuture};
 use crate::Error;
@@ -106,7 +107,6 @@ use crate::vendor_error::{Meaning, VendorError};
 
 /// How calls are held to their limits. The limits themselves are the catalogue's, unless changed here.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct Settings {
     /// How long a call may wait for its turn; zero refuses at once.
     pub max_wait: Duration,
@@ -122,12 +122,18 @@ pub struct Settings {
 
 /// What a model or a key may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Quota {
     /// Requests a time; `None` leaves the catalogue's limit.
     pub requests: Option<Limit>,
     /// Input and output tokens a time; `None` leaves them free.
     pub tokens: Option<Limit>,
+}
+
+impl From<Limit> for Quota {
+    /// Of requests.
+    fn from(requests: Limit) -> Self {
+        Self { requests: Some(requests), tokens: None }
+    }
 }
 
 /// Applies [`RateLimit`]. Clones share their state, on whatever runtime they are.
@@ -139,7 +145,7 @@ pub struct RateLimitLayer {
 /// Gives each call its permit first: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct RateLimit<S> {
-    inner: S,
+    inner: Inner<S>,
     limits: Shared,
 }
 
@@ -251,15 +257,18 @@ impl<S> Layer<S> for RateLimitLayer {
     type Service = RateLimit<S>;
 
     fn layer(&self, inner: S) -> RateLimit<S> {
-        RateLimit { inner, limits: self.limits.clone() }
+        RateLimit { inner: Inner(inner), limits: self.limits.clone() }
     }
 }
 
 // === impl RateLimit ===
 
+access!(RateLimit);
+
 impl<S> Service<Call> for RateLimit<S>
 where
-    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S: Service<Call, Response = Reply> + Clone + Send + 'static,
+    S::Error: Into<Error>,
     S::Future: Send + 'static,
 {
     type Response = Reply;

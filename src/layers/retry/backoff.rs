@@ -6,7 +6,6 @@ use crate::call::Backoff;
 
 /// A pause's first length, its growth and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Pause {
     /// The first pause, or its bound where pauses are random.
     pub delay: Duration,

@@ -74,6 +74,7 @@ use self::allocation::{Allocation, Pass};
 pub use self::backoff::Pause;
 use self::budget::Budget;
 use self::policy::{Failure, Verdict, verdict};
+use super::inner::{Inner, access};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::{Call, Deadline};
@@ -82,7 +83,6 @@ use crate::vendor_error::{Meaning, VendorError};
 
 /// How calls are tried again.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct Settings {
     /// Attempts a call, the first one among them; 1 is no retry.
     pub max_attempts: u32,
@@ -101,7 +101,7 @@ pub struct RetryLayer {
 /// Tries calls as often as it helps: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
-    inner: S,
+    inner: Inner<S>,
     shared: Arc<Shared>,
 }
 
@@ -147,15 +147,18 @@ impl<S> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
     fn layer(&self, inner: S) -> Retry<S> {
-        Retry { inner, shared: self.shared.clone() }
+        Retry { inner: Inner(inner), shared: self.shared.clone() }
     }
 }
 
 // === impl Retry ===
 
+access!(Retry);
+
 impl<S> Service<Call> for Retry<S>
 where
-    S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
+    S: Service<Call, Response = Reply> + Clone + Send + 'static,
+    S::Error: Into<Error>,
     S::Future: Send + 'static,
 {
     type Response = Reply;
@@ -204,7 +207,7 @@ impl Shared {
             let (Verdict::Retry(why), Some(pause)) = (verdict, pause) else {
                 return self.give_up(&call, reply, verdict);
             };
-            let is_lost = is_lost(&reply);
+            let is_lost = is_lost(&reply, &call);
             if is_lost && !may_pay(&call) || !self.budget(&call).take() {
                 return reply;
             }
@@ -258,9 +261,11 @@ fn failure(reply: &Result<Reply, Error>) -> Option<Failure<'_>> {
 }
 
 /// Nobody will know what the attempt cost: it was never heard of again, or its reply broke off before its end.
-fn is_lost(reply: &Result<Reply, Error>) -> bool {
+fn is_lost(reply: &Result<Reply, Error>, call: &Call) -> bool {
     match reply {
         Ok(reply) => reply.extensions().get::<VendorError>().is_some_and(|error| error.meaning == Meaning::CutOff),
+        // It was given up by a layer of tower's below: the meter has noted whether the request had gone out.
+        Err(Error::Elapsed { .. }) => may_have_cost(call),
         Err(error) => error.may_have_cost(),
     }
 }
@@ -284,7 +289,8 @@ fn is_retried_by_clients(reply: &Reply) -> bool {
 fn note_retry(call: &Call, why: &'static str, pause: Duration, is_lost: bool) {
     call.receipt.note(|facts| {
         facts.waited += pause;
-        if let Some(attempt) = facts.attempts.last_mut() {
+        // An attempt that ended in a queue stands on no line of its own.
+        if let Some(attempt) = facts.attempts.last_mut().filter(|attempt| attempt.retried.is_none()) {
             attempt.retried = Some(why);
             attempt.may_have_cost = is_lost;
         }

@@ -36,6 +36,7 @@ pub fn verdict(failure: Failure<'_>) -> Verdict {
         Failure::Vendor(error) => on_vendor(error),
         Failure::Gate(Error::Unreachable { .. }) => Verdict::Retry("unreachable"),
         Failure::Gate(Error::Timeout { after, .. }) if *after < LONG => Verdict::Retry("timeout"),
+        Failure::Gate(Error::Elapsed { .. }) => Verdict::Retry("timeout"),
         Failure::Gate(_) => Verdict::Never,
     }
 }

@@ -59,7 +59,6 @@ use crate::receipt::{Facts, Reader};
 
 /// Where records are kept, and how long.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Settings {
     /// The database.
     pub path: PathBuf,

@@ -36,7 +36,6 @@ pub struct Moment {
 
 /// Which records. `None` is any.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct Filter {
     /// The model that answered.
     pub model: Option<String>,

@@ -1,6 +1,6 @@
 //! `[[webhooks]]`: tells somebody's server what a person may want to know, when it happens.
 //!
-//! What has happened is an [`Event`]; [`Events`] counts it and puts it into a queue. A thread of its own takes it from there,
+//! What has happened is an `Event`; `Events` counts it and puts it into a queue. A thread of its own takes it from there,
 //! signs it and sends it to every webhook that wants it, and tries again where that fails. All queues are bounded: a server
 //! that hangs loses events, which are counted, and costs calls nothing.
 //!

@@ -1,0 +1,106 @@
+//! A call that came by no door.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+
+use super::NO_MODEL;
+use super::read::{malformed, read};
+use super::reading::Reading;
+use crate::Error;
+use crate::call::{Call, Credentials, Endpoint, Head};
+use crate::catalogue::Model;
+use crate::openai::Face;
+use crate::receipt::{Readers, Receipt};
+
+impl Call {
+    /// A call that came by no door: on the native route, with JSON as its body, for a stack without
+    /// [`Identify`](crate::layers::identify). Its fields say the rest: `stream`, `key`, `options`.
+    ///
+    /// On the endpoints of OpenAI's form the body names the model, which becomes this one. A body that is not the JSON object
+    /// that the endpoint takes is [`Error::Malformed`], one without that name [`Error::ModelMissing`].
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use http::Response;
+    /// use tollgate::body::Body;
+    /// use tollgate::call::{Call, Endpoint};
+    /// use tollgate::catalogue::{Catalogue, Task};
+    /// use tollgate::layers::meter::MeterLayer;
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let catalogue = Arc::new(Catalogue::default());
+    /// let model = catalogue.find("@cf/meta/llama-3.2-1b-instruct", Task::TextGeneration);
+    /// let call = Call::new("023e", model, Endpoint::Run, r#"{"prompt": "Hello"}"#).unwrap();
+    /// let receipt = call.receipt.clone();
+    /// let vendor = service_fn(|_: Call| async {
+    ///     let reply = r#"{"result": {"response": "Hi", "usage": {"prompt_tokens": 26, "completion_tokens": 18}}}"#;
+    ///     Ok::<_, tollgate::Error>(Response::new(Body::from(reply)))
+    /// });
+    /// MeterLayer::new(catalogue).layer(vendor).oneshot(call).await.unwrap();
+    /// assert_eq!(receipt.read(|facts| facts.cost.neurons.micro()), 26 * 2_457 + 18 * 18_252);
+    /// # });
+    /// ```
+    pub fn new(
+        account: impl Into<Arc<str>>,
+        model: Arc<Model>,
+        endpoint: Endpoint,
+        body: impl Into<Bytes>,
+    ) -> Result<Self, Error> {
+        let (account, body) = (account.into(), body.into());
+        let Reading { ask, stream, model: named, broken, .. } = read(&body, "application/json", endpoint);
+        if let Some(broken) = broken {
+            return Err(malformed(&broken, &body));
+        }
+        let named = named.filter(|_| endpoint != Endpoint::Run);
+        if named.is_none() && endpoint != Endpoint::Run {
+            return Err(Error::ModelMissing(NO_MODEL));
+        }
+        let receipt = opened(Arc::new([]), &model, &account, endpoint, stream);
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let head = Head { method: Method::POST, headers, ..Head::default() };
+        let is_other = named.as_ref().is_some_and(|(name, _)| **name != *model.id);
+        let call = Self {
+            account,
+            is_unlisted: false,
+            credentials: Credentials::Gate,
+            key: None,
+            models: None,
+            model,
+            endpoint,
+            face: Face::Vendor,
+            stream,
+            ask: Arc::new(ask),
+            options: Arc::default(),
+            head: Arc::new(head),
+            body,
+            decoded: None,
+            model_in_body: named.map(|(_, place)| place),
+            named_beside: None,
+            receipt,
+            assumed: None,
+            allowance: None,
+            departure: None,
+            elsewhere: None,
+            deadline: None,
+        };
+        Ok(if is_other { call.with_model(call.model.clone()) } else { call })
+    }
+
+    /// Has these read its receipt when it is sealed, instead of nobody.
+    #[must_use]
+    pub fn read_by(mut self, readers: Readers) -> Self {
+        self.receipt = opened(readers, &self.model, &self.account, self.endpoint, self.stream);
+        self
+    }
+}
+
+fn opened(readers: Readers, model: &Arc<Model>, account: &Arc<str>, endpoint: Endpoint, stream: bool) -> Receipt {
+    let receipt = Receipt::open(readers, model.clone());
+    receipt.identify(|facts| {
+        (facts.account, facts.endpoint, facts.stream) = (account.clone(), Some(endpoint), stream);
+    });
+    receipt
+}
