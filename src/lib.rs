@@ -70,6 +70,8 @@ pub mod call;
 pub mod catalogue;
 #[cfg(feature = "sidecar")]
 #[doc(hidden)]
+// What it says is a terminal's help.
+#[allow(rustdoc::bare_urls)]
 pub mod cli;
 pub mod client;
 pub mod departure;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::store::{Answer, Answering, Exchange, FORGET_MS, LEARN_MS, Store};
 use crate::layers::rate_limit::{Heard, PARTS, Word, horizon_ms};
 
-/// See the [module](self).
+/// A store that gates in one process share: the same steps as the scripts at a server, over a mutex.
 #[derive(Debug)]
 pub struct Local {
     memory: Mutex<Memory>,

@@ -94,7 +94,7 @@ async fn raise(
     headers: HeaderMap,
     Json(asked): Json<Raise>,
 ) -> Response {
-    let raised = asked.to.parse::<Amount>().map_err(ChangeError::refused).and_then(|Amount(to)| {
+    let raised = asked.to.parse::<Amount>().map_err(ChangeError::Refused).and_then(|Amount(to)| {
         let by = By { bucket: asked.bucket, who: asked.who, reason: asked.reason.unwrap_or_default() };
         let which = by.which(name, peer, &headers)?;
         Ok((which, to, asked.until.map(moment)))
@@ -118,7 +118,7 @@ async fn reset(
     Json(asked): Json<Reset>,
 ) -> Response {
     if asked.reason.trim().is_empty() {
-        return problem(&ChangeError::refused("give a `reason`: it goes into the log beside what is forgotten".into()));
+        return problem(&ChangeError::Refused("give a `reason`: it goes into the log beside what is forgotten".into()));
     }
     let by = By { bucket: asked.bucket, who: asked.who, reason: asked.reason };
     let which = match by.which(name, peer, &headers) {
@@ -141,7 +141,7 @@ async fn change<T: Send + 'static>(
 ) -> Result<T, ChangeError> {
     let budgets = admin.spending.budgets.clone();
     let changed = tokio::task::spawn_blocking(move || change(&budgets)).await;
-    changed.unwrap_or_else(|_| Err(ChangeError::refused("it failed; the log says why".into())))
+    changed.unwrap_or_else(|_| Err(ChangeError::Refused("it failed; the log says why".into())))
 }
 
 fn answer<T>(changed: Result<T, ChangeError>, show: impl FnOnce(T) -> Value) -> Response {
@@ -178,7 +178,7 @@ fn value(value: Value) -> Result<Metadatum, ChangeError> {
         Value::Number(number) => Ok(Metadatum::Number(number)),
         Value::Bool(is_so) => Ok(Metadatum::Bool(is_so)),
         Value::Null => Ok(Metadatum::Null),
-        other => Err(ChangeError::refused(format!(
+        other => Err(ChangeError::Refused(format!(
             "{other} is no value of a bucket: those are texts, numbers, true, false, null"
         ))),
     }

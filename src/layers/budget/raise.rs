@@ -93,15 +93,6 @@ impl Which {
     }
 }
 
-// === impl ChangeError ===
-
-impl ChangeError {
-    /// For this reason, with the mend.
-    pub(crate) fn refused(why: String) -> Self {
-        Self::Refused(why)
-    }
-}
-
 // === impl Budgets ===
 
 impl Budgets {
