@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::audio::Length;
+use crate::batches::Held;
 use crate::catalogue::{Model, Text};
 use crate::departure::Departure;
 pub use crate::endpoint::Endpoint;
@@ -98,6 +99,12 @@ pub trait Allowance: Send + Sync + std::fmt::Debug {
     /// An attempt went out and was never heard of again, so it may have cost all that was put aside for the call. True
     /// where as much is put aside again, and the call may be tried once more.
     fn again(&self) -> bool;
+
+    /// The call was only queued, and is to be paid when its answers come: what was put aside for it stays so until then. `None`
+    /// where nothing was.
+    fn hold(self: Arc<Self>) -> Option<Arc<dyn Held>> {
+        None
+    }
 }
 
 /// Whose authorisation a request leaves with.
@@ -370,6 +377,11 @@ impl Ask {
     pub fn add_sound(&mut self, length: Length) {
         self.audio_ms = self.audio_ms.saturating_add(length.likely_ms);
         self.audio_upper_ms = self.audio_upper_ms.saturating_add(length.upper_ms);
+    }
+
+    /// A batch that is to be queued, and would run once more if it were sent once more.
+    pub fn is_submit(&self) -> bool {
+        self.batch && self.poll_of.is_none()
     }
 
     /// The fetching of a batch's answers, which were counted when it was queued: the body asks for nothing but a

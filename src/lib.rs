@@ -65,6 +65,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod audio;
+pub mod batches;
 pub mod body;
 pub mod call;
 pub mod catalogue;

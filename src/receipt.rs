@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::batches::Note;
 use crate::catalogue::Model;
 use crate::endpoint::Endpoint;
 use crate::neurons::Neurons;
@@ -167,6 +168,8 @@ pub struct Facts {
     pub usage: Usage,
     /// What it cost.
     pub cost: Cost,
+    /// What became of a batch by it.
+    pub batch: Option<Note>,
 
     /// Time spent in queues: for a permit, a budget, or the pause before a retry.
     pub waited: Duration,
@@ -421,6 +424,7 @@ impl Facts {
             budget: None,
             usage: Usage::default(),
             cost: Cost::default(),
+            batch: None,
             waited: Duration::ZERO,
             upstream: Duration::ZERO,
             first_byte: None,

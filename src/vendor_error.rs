@@ -69,6 +69,14 @@ impl Meaning {
         )
     }
 
+    /// Nothing was begun, for certain: the vendor says why.
+    pub(crate) fn is_surely_refused(self) -> bool {
+        !matches!(
+            self,
+            Self::TimedOut | Self::Aborted | Self::Failing | Self::CutOff | Self::RanTooLong | Self::Incomplete
+        )
+    }
+
     /// What a status alone means. A success is told to fail only by its body, which says nothing more here.
     pub fn of_status(status: StatusCode) -> Self {
         match status.as_u16() {

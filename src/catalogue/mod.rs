@@ -9,7 +9,6 @@
 //! A model that is in no table is still served: see [`Catalogue::find`].
 
 mod aliases;
-mod batches;
 mod learned;
 mod live;
 mod model;
@@ -23,7 +22,6 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 pub use aliases::{AliasError, Aliases};
-pub use batches::Batches;
 pub use learned::Learned;
 pub use live::Change;
 pub use model::{Entry, ImageEntry, ImageLimits, Limit, Model, Slot, StepsField, Task};
@@ -140,8 +138,8 @@ impl Catalogue {
         self.warn_once(id);
         let entry = Entry { task: Some(guess), ..Entry::default() };
         let nameless = self.nameless(guess);
-        let (tokens, batches) = (nameless.tokens.clone(), nameless.batches.clone());
-        Arc::new(Model { tokens, batches, ..entry.model(id, Slot::OTHER) })
+        let tokens = nameless.tokens.clone();
+        Arc::new(Model { tokens, ..entry.model(id, Slot::OTHER) })
     }
 
     /// Whether the vendor tells `@CF/…` from `@cf/…` is not known, so it is priced as the model that it may be.

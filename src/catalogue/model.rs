@@ -9,7 +9,6 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::batches::Batches;
 use super::learned::Learned;
 use super::price::Prices;
 use super::tokens::TokenRatio;
@@ -57,8 +56,6 @@ pub struct Model {
     pub tokens: TokenRatio,
     /// What the vendor reports over what its prices come to, learned in the same way.
     pub learned: Learned,
-    /// Its batches that were paid.
-    pub batches: Batches,
 }
 
 /// A model's place in tables that keep something for each model: listed models have one each, all others share one.
@@ -260,8 +257,7 @@ impl Model {
     pub(super) fn revised(&self, entry: Entry) -> Self {
         let model = entry.model(&self.id, self.slot);
         let learned = if model.prices == self.prices { self.learned.clone() } else { Learned::default() };
-        let (tokens, batches) = (self.tokens.clone(), self.batches.clone());
-        Self { id: self.id.clone(), tokens, learned, batches, ..model }
+        Self { id: self.id.clone(), tokens: self.tokens.clone(), learned, ..model }
     }
 }
 
@@ -394,7 +390,6 @@ impl Entry {
             slot,
             tokens: TokenRatio::default(),
             learned: Learned::default(),
-            batches: Batches::default(),
         }
     }
 }

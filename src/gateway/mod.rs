@@ -157,7 +157,8 @@ pub fn stack<C: Clone>(client: C, target: Target, mut settings: Settings) -> Sta
     let catalogue = settings.identify.catalogue.clone();
     let mut compat = CompatLayer::new(settings.identify.openai);
     compat.memory = settings.identify.memory.clone();
-    let meter = MeterLayer { memory: settings.identify.memory.clone(), catalogue: catalogue.clone() };
+    let batches = settings.identify.batches.clone();
+    let meter = MeterLayer { memory: settings.identify.memory.clone(), catalogue: catalogue.clone(), batches };
     ServiceBuilder::new()
         .layer(IdentifyLayer::new(settings.identify, upstream.clone()))
         .layer(compat)

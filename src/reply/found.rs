@@ -22,6 +22,8 @@ pub(super) struct Found {
     /// Of the choices that are over.
     choice_error: Option<Box<[u8]>>,
     has_failed_choice: bool,
+    /// A batch's items.
+    pub(super) batch_items: u64,
     /// The sum of a batch's items.
     pub(super) items: Option<Counts>,
     /// Of a batch's item, while it comes.
@@ -151,6 +153,7 @@ impl Found {
                 self.has_failed_choice |= std::mem::take(&mut choice.has_finished_in_error);
             }
             Place::BatchItem => {
+                self.batch_items += 1;
                 if let Some(counts) = self.item_usage.take() {
                     match &mut self.items {
                         Some(sum) => sum.add(&counts),
@@ -217,6 +220,11 @@ impl Found {
         self.scopes().iter().any(|scope| scope.is_output_usable || scope.is_usable && !scope.is_response)
     }
 
+    /// The vendor says that the answer is still to come.
+    pub(super) fn is_pending(&self) -> bool {
+        self.root.status == Status::Pending || self.wrap.status == Status::Pending
+    }
+
     /// Whether it says more than that an answer has begun.
     pub(super) fn tells(&self, event: EventType) -> bool {
         if self.text_bytes > 0 || self.is_usable(event) {
@@ -233,7 +241,7 @@ impl Status {
     fn of(name: &[u8]) -> Self {
         match name {
             b"" => Self::None,
-            b"processing" | b"queued" | b"in_progress" | b"starting" => Self::Pending,
+            b"processing" | b"queued" | b"running" | b"in_progress" | b"starting" => Self::Pending,
             b"failed" => Self::Failed,
             b"incomplete" | b"cancelled" => Self::Incomplete,
             _ => Self::Other,

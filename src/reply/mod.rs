@@ -310,6 +310,8 @@ impl Reader {
         {
             self.tally.add(&metrics);
         }
+        self.tally.batch_items = self.tally.batch_items.max(found.batch_items);
+        self.tally.is_pending = found.is_pending();
         let (told, held) = found.audio_ms();
         self.tally.audio_ms = told.or(self.tally.audio_ms).or(held);
     }

@@ -129,7 +129,10 @@ impl Reading {
                 _ => Value::new(Place::WithinItem, scope),
             },
             Place::Batch => Value::new(Place::BatchItem.of_object(kind), scope),
-            Place::BatchItem if key == Key::Result => Value::new(Place::BatchResult.of_object(kind), scope),
+            // Some have one result within another.
+            Place::BatchItem | Place::BatchResult if key == Key::Result => {
+                Value::new(Place::BatchResult.of_object(kind), scope)
+            }
             Place::BatchItem | Place::BatchResult if key == Key::Usage => {
                 Value::new(Place::Aside, scope).kept(Kept::ItemUsage)
             }
@@ -188,7 +191,7 @@ impl Reading {
                 Value::new(Place::Output.of_list(kind), scope)
             }
             Key::Items if self.is_batch => {
-                found.items = None;
+                (found.items, found.batch_items) = (None, 0);
                 Value::new(Place::Batch.of_list(kind), scope)
             }
             Key::Speech if kind == Kind::Text => Value::new(Place::Answer, scope).kept(Kept::Speech),

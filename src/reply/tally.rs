@@ -14,6 +14,10 @@ pub(crate) struct Tally {
     pub(crate) is_opening: bool,
     /// The vendor's word on the cost, in neurons.
     pub(crate) neurons: Option<f64>,
+    /// Items of a batch that have an answer.
+    pub(crate) batch_items: u64,
+    /// The answer is still to come.
+    pub(crate) is_pending: bool,
     /// Milliseconds of sound, where the reply told or held it.
     pub(crate) audio_ms: Option<u64>,
     /// Bytes of generated text.

@@ -33,7 +33,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
 use parking_lot::Mutex;
@@ -53,6 +53,7 @@ use self::page::Page;
 use self::spending::Spending;
 use self::warm::Warm;
 use self::webhooks::{Events, Look, Sending};
+use crate::batches::Batches;
 use crate::catalogue::Catalogue;
 use crate::gateway;
 use crate::layers::budget::BudgetLayer;
@@ -305,6 +306,7 @@ impl Plan {
             readers: readers.into(),
             aliases: Arc::new(config.aliases.aliases()),
             openai: config.compat.settings(),
+            batches: spending.batches.clone(),
             ..identify::Settings::default()
         };
         let descriptors = Descriptors::of(machine::open_files());
@@ -337,6 +339,13 @@ impl Plan {
         let events = self.events.clone();
         metrics.watch_events(move || events.told())?;
         metrics.watch("tollgate_tasks", "Tasks on the threads that serve.", move || runtimes.tasks())?;
+        let batches = self.spending.batches.clone();
+        let help = "Batches that were queued and whose answers have not been fetched.";
+        metrics.watch("tollgate_batches_waiting", help, move || batches.counts().waiting)?;
+        let batches = self.spending.batches.clone();
+        let help =
+            "Batches since the start whose answers did not come in time, so that what was held for them is free again.";
+        metrics.watch("tollgate_batches_released", help, move || batches.counts().released)?;
         metrics
             .watch("tollgate_cache_flights", "Calls under way that others may join.", move || cache.flights() as u64)?;
         let help = "What large bodies take of max_body_memory.";
@@ -436,6 +445,16 @@ impl Runtimes {
     }
 }
 
+/// Looks now and then which batches have waited too long.
+async fn release_batches(batches: Batches) {
+    loop {
+        tokio::time::sleep(RELEASE_EVERY).await;
+        batches.release(SystemTime::now());
+    }
+}
+
+const RELEASE_EVERY: Duration = Duration::from_secs(1);
+
 async fn serve_admin(
     listener: std::net::TcpListener,
     admin: Admin,
@@ -445,6 +464,7 @@ async fn serve_admin(
     stop: CancellationToken,
 ) -> io::Result<()> {
     tokio::spawn(admin.page.clone().watch(background.earlier));
+    tokio::spawn(release_batches(admin.spending.batches.clone()));
     background.reading.start(&background.metrics);
     tokio::spawn(background.look.watch());
     listen::serve(listener, admin::router(admin, guard), serving, stop).await

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Config, ConfigError};
+use crate::batches::{Batches, RELEASE_AFTER};
 use crate::catalogue::{Catalogue, Limit};
 use crate::layers::budget::{self, Budgets, Plan};
 use crate::layers::identify::keys::Keys;
@@ -73,6 +74,9 @@ pub struct Reservations {
     /// What becomes of a call whose cost nothing bounds, where a budget that refuses counts it: `"refuse"`, `"allow"`, or what
     /// it reserves, such as `"50 neurons"`.
     pub unpriced: budget::Unpriced,
+    /// How long what a batch may cost stays reserved for one whose answers never come.
+    #[serde(with = "super::duration")]
+    pub release_batches: Duration,
     /// Replies tell what the budget that has least left has left, and for how long: `x-tollgate-budget-remaining`, `-reset`.
     pub headers: bool,
 }
@@ -106,6 +110,7 @@ pub struct Records {
 pub(super) struct Spending {
     pub(super) records: Option<Arc<Database>>,
     pub(super) budgets: Arc<Budgets>,
+    pub(super) batches: Batches,
     pub(super) keys: Keys,
 }
 
@@ -135,7 +140,16 @@ impl Default for Reservations {
             headers,
             ..
         } = budget::Settings::default();
-        Self { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced, headers }
+        Self {
+            max_wait,
+            max_waiting,
+            max_buckets,
+            clamp_max_tokens,
+            min_tokens,
+            unpriced,
+            headers,
+            release_batches: RELEASE_AFTER,
+        }
     }
 }
 
@@ -255,7 +269,7 @@ fn budgets(
     ledger: Option<Arc<dyn budget::Ledger>>,
     watch: Option<Arc<dyn budget::Watch>>,
 ) -> Result<Budgets, ConfigError> {
-    let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced, headers } =
+    let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced, headers, .. } =
         config.reservations.clone();
     let settings = budget::Settings {
         rules: std::iter::once(config.account.plan.rule()).chain(config.budgets.iter().cloned()).collect(),
@@ -296,7 +310,12 @@ impl Spending {
             config.records.open(!config.budgets.is_empty()).map_err(|error| wrong("[records] path", error))?;
         let ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);
         let budgets = budgets(config, catalogue, ledger, Some(watch))?;
-        Ok(Self { records, budgets: Arc::new(budgets), keys })
+        let batches = Batches::new(config.reservations.release_batches);
+        if let Some(records) = &records {
+            records.restore_batches(&batches, &budgets).map_err(|error| wrong("[records] path", error))?;
+        }
+        batches.release(SystemTime::now());
+        Ok(Self { records, budgets: Arc::new(budgets), batches, keys })
     }
 
     /// Writes what there is to be written, once no call runs any more.

@@ -124,7 +124,8 @@ impl State {
         }
         self.books.charge(&job.route.account, job.model, &sum(&items));
         if job.is_queued() {
-            json_reply(&self.batches.queue(items, &job.model.id, &job.call.id))
+            let telling = job.call.header("x-simulate-batch").and_then(|text| text.parse().ok()).unwrap_or_default();
+            json_reply(&self.batches.queue(items, &job.model.id, &job.call.id, telling))
         } else {
             json_reply(&envelope(batch::responses(items)))
         }

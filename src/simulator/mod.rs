@@ -13,7 +13,8 @@
 //!
 //! A request can ask for trouble with the header `x-simulate`, and so can a test with [`Running::fault`]: see [`Fault`].
 //! `x-simulate-usage: end|running|increments|none` chooses when a stream tells its usage, and
-//! `chat|responses|both|strings|in-choice|absurd` in which words; a comma stands between.
+//! `chat|responses|both|strings|in-choice|absurd` in which words; a comma stands between. `x-simulate-batch` chooses when and in which
+//! shape a batch is answered.
 //!
 //! # What it does not do
 //! It thinks nothing: its words are drawn from a list, its pictures are all the same. It keeps nothing across a restart.

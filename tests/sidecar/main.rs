@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod async_openai;
+mod batches;
 mod books;
 mod budgets;
 mod bytes;

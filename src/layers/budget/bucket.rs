@@ -16,6 +16,7 @@ use super::pace::Pace;
 use super::raise::{BucketStatus, Raised};
 use super::rule::{OnExceeded, Rule};
 use super::window::{Clock, Millis, Moment, Span};
+use crate::batches::Holding;
 use crate::neurons::Neurons;
 
 /// The spending of a budget, or of one value that it is split by.
@@ -190,6 +191,21 @@ impl Bucket {
         }
         let counts = state.slots.iter().any(|slot| slot.span.start == span.start);
         if counts { spent.saturating_sub(lease.spent) } else { Neurons::ZERO }
+    }
+
+    /// As a batch that is held here names it.
+    pub(super) fn holding(&self, start: Millis) -> Holding {
+        Holding { budget: self.rule.ledger_name.to_string(), bucket: self.name.to_string(), start_ms: start }
+    }
+
+    /// Reserves again what an earlier run held, which its books tell as spent.
+    pub(super) fn hold_again(self: &Arc<Self>, start: Millis, needed: Neurons, now: Moment) -> bool {
+        let mut state = self.lock(now);
+        let Some(slot) = state.slot(start) else { return false };
+        slot.spent = slot.spent.saturating_sub(needed);
+        slot.reserved += needed;
+        state.sum_up();
+        true
     }
 
     /// Moves a reservation to what was spent. Where its window is over it is no matter any more.

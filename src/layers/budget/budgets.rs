@@ -20,6 +20,7 @@ use super::table::{Sums, Table};
 use super::unbounded::{self, Unpriced};
 use super::window::{Clock, Millis, Moment, SystemClock};
 use crate::Error;
+use crate::batches::{Held, Holding};
 use crate::call::Call;
 use crate::catalogue::{Catalogue, Model, Task};
 use crate::neurons::Neurons;
@@ -183,6 +184,17 @@ impl Budgets {
     /// True where there is nothing to hold to.
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty()
+    }
+
+    /// Holds again what an earlier run held for a batch, in those of its buckets that still count.
+    pub fn hold_again(&self, holdings: &[Holding], needed: Neurons, model: Arc<str>) -> Arc<dyn Held> {
+        let now = Moment::of(&*self.settings.clock);
+        let find = |place: &Holding| {
+            let table = self.tables.iter().find(|table| *table.rule.ledger_name == *place.budget)?;
+            let bucket = table.restored(&place.bucket)?;
+            bucket.hold_again(place.start_ms, needed, now).then_some((bucket, place.start_ms))
+        };
+        Reservation::held(holdings.iter().filter_map(find).collect(), needed, model)
     }
 
     /// Before the ledger is closed: gives back the leases that nothing was spent of.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::bucket::{self, Bucket};
 use super::window::Millis;
+use crate::batches::{Held, Holding, Note};
 use crate::call::{Allowance, Call};
 use crate::neurons::Neurons;
 use crate::receipt::{Cost, Facts, Source};
@@ -22,6 +23,8 @@ pub struct Reservation {
     /// Attempts that were never heard of again and are charged already.
     charged: AtomicUsize,
     is_settled: AtomicBool,
+    /// It outlives its call: a batch that was queued.
+    is_held: AtomicBool,
 }
 
 // === impl Reservation ===
@@ -37,10 +40,24 @@ impl Reservation {
             attempts_before,
             charged: AtomicUsize::new(0),
             is_settled: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
         });
         let closing = reservation.clone();
         call.receipt.on_seal(move |facts| closing.settle(facts));
         reservation
+    }
+
+    /// What an earlier run held for a batch, in the buckets where it still counts.
+    pub(super) fn held(parts: Vec<(Arc<Bucket>, Millis)>, needed: Neurons, model: Arc<str>) -> Arc<Self> {
+        Arc::new(Self {
+            parts: Mutex::new(parts),
+            needed,
+            model,
+            attempts_before: 0,
+            charged: AtomicUsize::new(0),
+            is_settled: AtomicBool::new(false),
+            is_held: AtomicBool::new(true),
+        })
     }
 
     /// What is reserved.
@@ -50,10 +67,16 @@ impl Reservation {
 
     /// Charges what the call cost and frees the rest; once.
     pub(super) fn settle(&self, facts: &Facts) {
+        if !self.is_held.load(Ordering::Acquire) {
+            self.charge(self.cost(facts));
+        }
+    }
+
+    /// Charges this and frees the rest; once.
+    fn charge(&self, cost: Neurons) {
         if self.is_settled.swap(true, Ordering::AcqRel) {
             return;
         }
-        let cost = self.cost(facts);
         for (bucket, start) in &*self.parts.lock() {
             bucket.settle(*start, self.needed, cost);
             if !cost.is_zero() {
@@ -67,7 +90,9 @@ impl Reservation {
         let mine = facts.attempts.iter().skip(self.attempts_before).filter(|attempt| attempt.model == self.model);
         let lost = mine.filter(|attempt| attempt.may_have_cost).skip(self.charged.load(Ordering::Acquire));
         let lost: Neurons = lost.map(|_| self.needed).sum();
-        if facts.model.id != self.model || facts.cost.source == Source::None {
+        // The answers of a batch are charged where it was submitted.
+        let is_charged_there = matches!(facts.batch, Some(Note::Settled { is_charged: true, .. }));
+        if facts.model.id != self.model || facts.cost.source == Source::None || is_charged_there {
             return lost;
         }
         lost + self.bounded(&facts.cost)
@@ -98,6 +123,26 @@ impl Allowance for Reservation {
         }
         self.charged.fetch_add(1, Ordering::AcqRel);
         true
+    }
+
+    fn hold(self: Arc<Self>) -> Option<Arc<dyn Held>> {
+        self.is_held.store(true, Ordering::Release);
+        Some(self)
+    }
+}
+
+impl Held for Reservation {
+    fn neurons(&self) -> Neurons {
+        self.needed
+    }
+
+    fn settle(&self, cost: Neurons) {
+        self.charge(cost);
+    }
+
+    fn holdings(&self) -> Vec<Holding> {
+        let holding = |(bucket, start): &(Arc<Bucket>, Millis)| bucket.holding(*start);
+        self.parts.lock().iter().map(holding).collect()
     }
 }
 

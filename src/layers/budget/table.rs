@@ -84,6 +84,14 @@ impl Table {
         Arc::new(Bucket::new(self.rule.clone(), name))
     }
 
+    /// A bucket that the ledger knows by this name.
+    pub(super) fn restored(&self, name: &str) -> Option<Arc<Bucket>> {
+        if *name == *self.shared.name() {
+            return Some(self.shared.clone());
+        }
+        self.own.get(name).map(|bucket| bucket.clone())
+    }
+
     /// The bucket of a call. It may have retired by the time it is locked; then it is to be found again.
     pub(super) fn find(&self, call: &Call, now: Moment) -> Arc<Bucket> {
         if !self.rule.rule.is_split() {

@@ -125,7 +125,7 @@ where
     let mut reply = inner.call(asked.clone()).await;
     let mut step = 0;
     for id in asked.model.fallback.iter() {
-        if !another_may_serve(&reply) {
+        if !another_may_serve(&reply) || asked.ask.is_submit() && may_have_begun(&reply) {
             break;
         }
         if !asked.may_ask(id) {
@@ -152,6 +152,14 @@ where
         reply.headers_mut().insert("x-tollgate-replacement", value);
     }
     Ok(reply)
+}
+
+/// The model may be at it.
+fn may_have_begun(reply: &Result<Reply, Error>) -> bool {
+    match reply {
+        Err(error) => error.may_have_cost(),
+        Ok(reply) => reply.extensions().get::<VendorError>().is_some_and(|error| !error.meaning.is_surely_refused()),
+    }
 }
 
 /// This model cannot answer, and another may.

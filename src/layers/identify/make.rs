@@ -86,6 +86,9 @@ pub(super) fn make_call(
     drop(meant);
     let asked = asked.unwrap_or(name);
     ask.batch |= query.is_some_and(asks_for_queue);
+    if let Some(id) = ask.poll_of.as_ref().filter(|_| !ask.batch) {
+        ask.batch = settings.batches.knows(&payer.account, id);
+    }
     let stream = stream && !ask.batch;
     receipt.identify(|facts| {
         facts.account = payer.account.clone();

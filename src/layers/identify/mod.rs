@@ -95,6 +95,7 @@ use self::route::{Other, Route, Target};
 use super::Reply;
 use super::inner::Inner;
 use crate::Error;
+use crate::batches::Batches;
 use crate::body::{Body, BoxError};
 use crate::call::{Call, Credentials, Deadline, Elsewhere, Options};
 use crate::catalogue::{Aliases, Catalogue};
@@ -147,6 +148,8 @@ pub struct Settings {
     pub aliases: Arc<Aliases>,
     /// Which routes answer as OpenAI does, and how.
     pub openai: openai::Settings,
+    /// The batches that wait for their answers: one who asks for these need not say so in the query.
+    pub batches: Batches,
     /// What the log is told of headers.
     pub complaints: Arc<Complaints>,
 }
@@ -218,6 +221,7 @@ impl Default for Settings {
             readers: Arc::new([]),
             aliases: Arc::default(),
             openai: openai::Settings::default(),
+            batches: Batches::default(),
             complaints: Arc::default(),
         }
     }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::batch;
+use crate::batches::Batches;
 use crate::call::{Call, CustomCost};
 use crate::catalogue::{Catalogue, Model, Unit};
 use crate::estimate;
-use crate::json::Fields;
 use crate::neurons::Neurons;
 use crate::receipt::{Cost, Ending, Source};
 use crate::reply::{Reader, Tally};
@@ -20,6 +21,8 @@ pub(super) struct HeadWord {
     pub(super) cached: bool,
     /// Where no model that is listed was asked, the vendor may tell which one answered.
     pub(super) routed: Option<Routed>,
+    /// Where the answers of a batch are asked for: which batches there are, and what models cost.
+    pub(super) polled: Option<(Batches, Arc<Catalogue>)>,
 }
 
 /// A name that stands for more models than one, or for none that is known: `cloudflare/auto`, `dynamic/…`, `custom/…`.
@@ -40,6 +43,9 @@ const MOST_USD: f64 = 1e6;
 ///
 /// A call whose name was only a route is priced by the model that ran.
 pub(super) fn settle(call: &Call, reader: &Reader, head: &HeadWord) {
+    if let (Some((batches, catalogue)), Some(id)) = (&head.polled, &call.ask.poll_of) {
+        return batch::settle(call, id, reader, head, batches, catalogue);
+    }
     match head.routed.as_ref().and_then(|routed| routed.model(reader)) {
         None => settle_as_asked(call, reader, head),
         Some(model) => {
@@ -61,15 +67,11 @@ fn settle_as_asked(call: &Call, reader: &Reader, head: &HeadWord) {
         Ending::Failed(_) => is_known || reader.has_run(),
         _ => true,
     };
-    // Its answers are to come, or were paid when it was queued.
-    let is_paid_poll = call.ask.poll_of.as_ref().filter(|_| call.ask.is_poll());
-    let is_paid_poll = is_paid_poll.is_some_and(|batch| !(tally.has_tokens && call.model.batches.pay(batch)));
-    if is_paid_poll || !costs {
+    if !costs {
         call.receipt.note(|facts| (facts.ending, facts.told_absurdly) = (ending, tally.is_absurd));
         return;
     }
-    let (usage, guessed) = usage(call, tally);
-    let mut cost = cost(call, tally, head, &usage, guessed);
+    let (usage, mut cost) = charge(call, tally, head);
     cost.is_partial |= match ending {
         Ending::Answer | Ending::Empty => false,
         // The head tells the cost of the whole.
@@ -85,6 +87,13 @@ fn settle_as_asked(call: &Call, reader: &Reader, head: &HeadWord) {
     });
 }
 
+/// What was used, and what that costs.
+pub(super) fn charge(call: &Call, tally: &Tally, head: &HeadWord) -> (Usage, Cost) {
+    let (usage, guessed) = usage(call, tally);
+    let cost = cost(call, tally, head, &usage, guessed);
+    (usage, cost)
+}
+
 impl Routed {
     /// The model that answered, as far as the reply tells it and the catalogue knows it.
     fn model(&self, reader: &Reader) -> Option<Arc<Model>> {
@@ -96,17 +105,6 @@ impl Routed {
         let name = name.strip_prefix("workers-ai/").unwrap_or(name);
         // Some models answer under a longer name (`wire.md`).
         self.catalogue.get(name).or_else(|| self.catalogue.get(name.strip_suffix("-external")?))
-    }
-}
-
-/// A batch that was queued is paid: what fetches its answers costs nothing.
-pub(super) fn note_queued(call: &Call, reply: &[u8]) {
-    let inner = Fields::of(reply).and_then(|fields| {
-        let result = fields.last("result").and_then(|place| Fields::at(reply, place.start));
-        result.and_then(|result| result.last("request_id")).or(fields.last("request_id"))
-    });
-    if let Some(id) = inner.and_then(|place| serde_json::from_slice::<String>(&reply[place]).ok()) {
-        call.model.batches.pay(&id);
     }
 }
 

@@ -44,6 +44,7 @@
 //! # });
 //! ```
 
+mod batch;
 mod bill;
 mod body;
 mod opening;
@@ -65,6 +66,7 @@ use self::opening::{Opening, PATIENCE};
 use super::inner::{Inner, access};
 use super::{Reply, ReplyFuture};
 use crate::Error;
+use crate::batches::Batches;
 use crate::body::{Body, TooLong};
 use crate::call::Call;
 use crate::catalogue::{Catalogue, Slot};
@@ -87,6 +89,8 @@ pub struct MeterLayer {
     pub memory: Memory,
     /// What the models cost that a reply names where a route was asked, such as `cloudflare/auto`.
     pub catalogue: Arc<Catalogue>,
+    /// The batches that wait for their answers.
+    pub batches: Batches,
 }
 
 /// Reads the reply of each attempt: see the [module](self).
@@ -95,6 +99,7 @@ pub struct Meter<S> {
     inner: Inner<S>,
     memory: Memory,
     catalogue: Arc<Catalogue>,
+    batches: Batches,
 }
 
 impl MeterLayer {
@@ -108,7 +113,8 @@ impl<S> Layer<S> for MeterLayer {
     type Service = Meter<S>;
 
     fn layer(&self, inner: S) -> Meter<S> {
-        Meter { inner: Inner(inner), memory: self.memory.clone(), catalogue: self.catalogue.clone() }
+        let Self { memory, catalogue, batches } = self.clone();
+        Meter { inner: Inner(inner), memory, catalogue, batches }
     }
 }
 
@@ -143,12 +149,13 @@ where
         let (asked, memory) = (call.clone(), self.memory.clone());
         let is_routed = call.model.slot == Slot::OTHER;
         let routes = is_routed.then(|| self.catalogue.clone());
+        let batches = call.ask.batch.then(|| (self.batches.clone(), self.catalogue.clone()));
         let reply = self.inner.call(call);
         Box::pin(async move {
             let sent = Sent { call: &asked, at, waited_before, departure, is_noted: false };
             let reply = reply.await;
             let read = match reply {
-                Ok(reply) => read(reply, &asked, &memory, routes).await,
+                Ok(reply) => read(reply, &asked, &memory, routes, batches).await,
                 // Whether it had gone out, a layer of tower's cannot tell.
                 Err(Error::Elapsed { .. }) => Err(Error::Elapsed { was_sent: sent.departure.may_have_left() }),
                 Err(error) => Err(error),
@@ -208,13 +215,21 @@ fn vendor_id(headers: &HeaderMap) -> Option<String> {
     id.to_str().ok().map(|id| id.chars().take(128).collect())
 }
 
-async fn read(reply: Reply, call: &Call, memory: &Memory, routes: Option<Arc<Catalogue>>) -> Result<Reply, Error> {
+/// `batches`: where the call is one, or asks for the answers of one; with the prices of its model.
+async fn read(
+    reply: Reply,
+    call: &Call,
+    memory: &Memory,
+    routes: Option<Arc<Catalogue>>,
+    batches: Option<(Batches, Arc<Catalogue>)>,
+) -> Result<Reply, Error> {
     let (head, body) = reply.into_parts();
     if !head.status.is_success() {
         return read_error(head, body).await;
     }
     let form = Asked::by(call).form(&head.headers);
-    let word = head_word(&head.headers, routes);
+    let mut word = head_word(&head.headers, routes);
+    word.polled = batches.clone().filter(|_| call.ask.is_poll());
     let mut reader = Reader::new(form);
     if form.is_opaque() {
         return Ok(read_opaque(head, body, &reader, &word, call));
@@ -223,10 +238,12 @@ async fn read(reply: Reply, call: &Call, memory: &Memory, routes: Option<Arc<Cat
     let opening = Opening::of_answer(body, &mut reader, patience, memory).await.map_err(|why| broken(&why))?;
     let error = reader.error();
     let mut reply = if opening.is_whole && !reader.is_events() {
-        bill::settle(call, &reader, &word);
         let bytes = opening.into_bytes();
-        if call.ask.batch && !call.ask.is_poll() {
-            bill::note_queued(call, &bytes);
+        let is_submit =
+            call.ask.batch && !call.ask.is_poll() && reader.error().is_none() && reader.tally().batch_items == 0;
+        let queued = batches.filter(|_| is_submit).zip(batch::acknowledged(&bytes));
+        if !queued.is_some_and(|((batches, _), id)| batch::queue(call, &id, &batches)) {
+            bill::settle(call, &reader, &word);
         }
         let mut reply = Reply::from_parts(head, Body::from(bytes));
         write_cost(&mut reply, call);
@@ -264,7 +281,8 @@ fn head_word(headers: &HeaderMap, routes: Option<Arc<Catalogue>>) -> HeadWord {
         routed.by_head = told.and_then(|name| routed.listed(name.trim()));
         routed
     });
-    HeadWord { neurons: neurons.filter(|n| (0.0..=MOST_NEURONS).contains(n)).map(Neurons::from_f64), cached, routed }
+    let neurons = neurons.filter(|n| (0.0..=MOST_NEURONS).contains(n)).map(Neurons::from_f64);
+    HeadWord { neurons, cached, routed, polled: None }
 }
 
 async fn read_error(head: response::Parts, body: Body) -> Result<Reply, Error> {

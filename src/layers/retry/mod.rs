@@ -198,7 +198,8 @@ impl Shared {
                 self.allocation.works(&call.account);
                 return reply;
             };
-            let verdict = verdict(failure);
+            // A batch that may have been taken in would run twice.
+            let verdict = if is_unsure_submit(&call, &reply) { Verdict::Never } else { verdict(failure) };
             attempt += 1;
             let pause = match verdict {
                 Verdict::Retry(_) if attempt < max_attempts => self.pause(&call, &reply, attempt - 1, deadline),
@@ -279,6 +280,15 @@ fn may_have_cost(call: &Call) -> bool {
 /// What may have cost is paid for once more before it is tried once more.
 fn may_pay(call: &Call) -> bool {
     call.allowance.as_ref().is_none_or(|allowance| allowance.again())
+}
+
+/// A batch was sent, and whether it was taken in is not known.
+fn is_unsure_submit(call: &Call, reply: &Result<Reply, Error>) -> bool {
+    call.ask.is_submit()
+        && match reply {
+            Ok(reply) => reply.extensions().get::<VendorError>().is_none_or(|error| !error.meaning.is_surely_refused()),
+            Err(error) => error.may_have_cost(),
+        }
 }
 
 /// OpenAI's SDKs retry these by themselves unless told not to.

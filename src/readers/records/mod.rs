@@ -25,6 +25,7 @@
 //! assert_eq!(records.stats().lost, 0);
 //! ```
 
+mod batches;
 mod books;
 mod checkpoints;
 mod error;
@@ -54,7 +55,8 @@ pub use self::error::RecordsError;
 pub use self::query::{Archive, Filter, Moment, Record};
 use self::row::Row;
 pub use self::usage::{Group, Usage};
-use crate::layers::budget::{Bucket, Change, Lease, Ledger, LedgerError};
+use crate::batches::Batches;
+use crate::layers::budget::{Bucket, Budgets, Change, Lease, Ledger, LedgerError};
 use crate::receipt::{Facts, Reader};
 
 /// Where records are kept, and how long.
@@ -145,6 +147,13 @@ impl Records {
         let thread = joined.thread().clone();
         let joined = Mutex::new(Some(joined));
         Ok(Arc::new(Self { path, max_waiting_payload_bytes, sender, shared, thread, joined }))
+    }
+
+    /// Has these take up the batches that earlier runs knew, with what is held for them.
+    pub fn restore_batches(&self, batches: &Batches, budgets: &Budgets) -> Result<(), RecordsError> {
+        let connection = schema::open_to_read(&self.path)?;
+        batches::restore(&connection, batches, budgets)
+            .map_err(|why| RecordsError::Database { path: self.path.display().to_string(), why: why.into() })
     }
 
     /// How the writing goes.

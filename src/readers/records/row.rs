@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::batches;
 use crate::neurons::Neurons;
 use crate::payload::Payload;
 use crate::receipt::{Facts, Source};
@@ -135,6 +136,9 @@ pub(super) fn insert(connection: &mut Connection, rows: &[Row]) -> rusqlite::Res
                 &response.bytes[..],
                 response.length as i64,
             ])?;
+        }
+        if let Some(note) = &row.0.batch {
+            batches::write(&transaction, &row.0.account, note, row.received_ms())?;
         }
         let (facts, received) = (&row.0, row.received_ms());
         let key = facts.key.clone().unwrap_or_else(|| nobody.clone());

@@ -12,7 +12,8 @@ use super::lock::Lock;
 /// microseconds, moments are milliseconds since 1970, UTC. The longer indexes answer filters of several parts by themselves.
 /// `quarters` has the same figures summed up by quarters of an hour, so that a month's usage reads thousands of rows and not
 /// millions, and so that a day of any time zone is a whole number of rows; `ran` are the calls that a model ran for, which the
-/// vendor counts too. `payloads` has bodies where they are kept. `leases` is the budgets' own; each has a checksum, for a budget
+/// vendor counts too. `payloads` has bodies where they are kept, `batches` those that were queued
+/// and those that are paid. `leases` is the budgets' own; each has a checksum, for a budget
 /// is not to begin anew because of a bit. `budget_changes` are what people have changed of budgets, in order.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS records (
@@ -49,6 +50,11 @@ CREATE TABLE IF NOT EXISTS budget_changes (
   at_ms INTEGER NOT NULL, budget TEXT NOT NULL, bucket TEXT, raised_to INTEGER, until_ms INTEGER NOT NULL,
   who TEXT NOT NULL, reason TEXT NOT NULL, checksum INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS batches (
+  account TEXT NOT NULL, id TEXT NOT NULL, is_paid INTEGER NOT NULL, touched_ms INTEGER NOT NULL, model TEXT NOT NULL, key TEXT,
+  submitted_ms INTEGER NOT NULL, likely INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+  held INTEGER NOT NULL, holdings TEXT NOT NULL, PRIMARY KEY (account, id)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS payloads (
   id BLOB PRIMARY KEY, request_type TEXT NOT NULL, request BLOB NOT NULL, request_bytes INTEGER NOT NULL,
   response_type TEXT NOT NULL, response BLOB NOT NULL, response_bytes INTEGER NOT NULL

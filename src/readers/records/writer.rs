@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use super::error::RecordsError;
 use super::lock::Lock;
 use super::row::{self, DAY_MS, Row};
-use super::{Settings, Shared, books, checkpoints, schema};
+use super::{Settings, Shared, batches, books, checkpoints, schema};
 use crate::layers::budget::Bucket;
 
 pub(super) struct Writer {
@@ -263,6 +263,7 @@ impl Writer {
         books::forget(&self.connection, now.as_millis() as u64)?;
         let first_kept = (oldest << 80).to_be_bytes();
         let gone = self.connection.execute(DELETE_OLDEST, params![first_kept, SWEEP_ROWS])? as i64;
+        batches::forget(&self.connection, i64::try_from(oldest).unwrap_or(i64::MAX))?;
         let oldest_day = i64::try_from(oldest).unwrap_or(i64::MAX) - DAY_MS;
         // Sums are small; they are kept for a year at least, for the bills.
         let year = 366 * DAY_MS;
