@@ -376,9 +376,9 @@ async fn a_poll_costs_nothing_unless_it_brings_what_was_not_paid() {
         let reply = gate.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
         reply.into_body().collect().await.unwrap();
     }
-    // Another's batch is paid when its answers come, and once.
+    // Each is paid when its answers come, and once; another's, too.
     let paid: Vec<_> = costs.0.lock().unwrap().iter().map(|cost| !cost.is_zero()).collect();
-    assert_eq!(paid, [true, false, false, true, false]);
+    assert_eq!(paid, [false, false, true, true, false]);
 }
 
 #[tokio::test]

@@ -167,7 +167,7 @@ async fn poll_all(sidecar: &Sidecar, ids: &[String], team: usize) -> Vec<Value> 
     let mut replies = Vec::new();
     for some in ids.chunks(20) {
         let polls = some.iter().map(|id| async move {
-            send(sidecar, &path(team % 2 == 0), team, &json!({ "request_id": id }), "polls=0").await
+            send(sidecar, &path(team.is_multiple_of(2)), team, &json!({ "request_id": id }), "polls=0").await
         });
         replies.extend(futures_util::future::join_all(polls).await);
     }
