@@ -8,6 +8,7 @@ use super::settings::{Settings, variables};
 use super::{Failure, print};
 use crate::catalogue::Catalogue;
 use crate::replicas::Link;
+use crate::sidecar::config::ConfigError;
 use crate::sidecar::{books, exposure, spending, webhooks};
 
 #[derive(Args, Debug)]
@@ -27,7 +28,11 @@ impl Check {
         let catalogue = Arc::new(Catalogue::with(&config.models));
         spending::check(&config, &catalogue).map_err(|error| Failure::Usage(error.to_string()))?;
         books::check(&config, &variables).map_err(|error| Failure::Usage(error.to_string()))?;
-        webhooks::endpoints(&config.webhooks, &variables).map_err(|error| Failure::Usage(error.to_string()))?;
+        let wrong = |error: ConfigError| Failure::Usage(error.to_string());
+        let road = config.road(&variables).map_err(wrong)?;
+        let proxy = road.proxy_to(&target.base_url()).map(|proxy| format!("# through the proxy {proxy}\n"));
+        config.tls.acceptor("[tls]").and(config.admin_tls.acceptor("[admin_tls]")).map_err(wrong)?;
+        webhooks::endpoints(&config.webhooks, &variables, &road).map_err(|error| Failure::Usage(error.to_string()))?;
         let link = config.replicas.link().map_err(|error| Failure::Usage(error.to_string()))?;
         let store = match link.filter(|_| self.connect) {
             Some(link) => try_store(&link)?,
@@ -37,7 +42,10 @@ impl Check {
         let open: String = open.into_iter().map(|open| format!("# open: {open}\n")).collect();
         let account = config.account(&variables).unwrap_or("none: the short routes will answer 404");
         let shown = config.show().map_err(|error| Failure::Failed(error.to_string()))?;
-        print(&format!("# calls go to {target:?}\n# account of the short routes: {account}\n{store}{open}{shown}"))
+        print(&format!(
+            "# calls go to {target:?}\n{}# account of the short routes: {account}\n{store}{open}{shown}",
+            proxy.unwrap_or_default()
+        ))
     }
 }
 

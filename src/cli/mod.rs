@@ -6,8 +6,10 @@ mod check;
 mod demo;
 mod diff;
 mod estimate;
+mod health;
 mod keys;
 mod logs;
+mod manual;
 mod models;
 mod reconcile;
 mod report;
@@ -48,6 +50,12 @@ enum Command {
     Logs(logs::Logs),
     /// Hold the records against the vendor's own books; exit 1 where they differ
     Reconcile(reconcile::Reconcile),
+    /// Ask a running gate whether it is ready; exit 1 where it is not
+    Health(health::Health),
+    /// Print a shell's completions
+    Completions(manual::Completions),
+    /// Print the manual page
+    Man(manual::Man),
     /// Try the webhooks of the config
     Webhooks(webhooks::Webhooks),
     /// Try it all on this machine: a stand-in for Workers AI, the sidecar, and traffic
@@ -75,6 +83,9 @@ pub fn main() -> ExitCode {
         Command::Report(command) => command.run(),
         Command::Logs(command) => command.run(),
         Command::Reconcile(command) => command.run(),
+        Command::Health(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::Webhooks(command) => command.run(),
         Command::Demo(command) => command.run(),
     };

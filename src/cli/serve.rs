@@ -10,7 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::settings::{MODELS, Settings, variables};
 use super::{Failure, print};
 use crate::sidecar::config::{BaseUrl, Log, LogFormat};
-use crate::sidecar::{Sidecar, StartError, machine};
+use crate::sidecar::tls::Tls;
+use crate::sidecar::{Sidecar, StartError, machine, service};
 
 #[derive(Args, Debug)]
 pub(super) struct Serve {
@@ -54,11 +55,15 @@ impl Serve {
         start_log(&config.log)?;
         machine::raise_open_files();
         let mut signals = Signals::hear().map_err(|error| Failure::Failed(error.to_string()))?;
+        let scheme = |tls: &Tls| if tls.cert.is_some() { "https" } else { "http" };
+        let (clients, admins) = (scheme(&config.tls), scheme(&config.admin_tls));
         let sidecar = Sidecar::start(config, &variables, Vec::new()).map_err(failure)?;
         let (listen, admin) = (sidecar.listen(), sidecar.admin());
         tracing::info!(%listen, %admin, "serving");
-        print(&format!("listening on http://{listen}, admin on http://{admin}\n"))?;
+        print(&format!("listening on {clients}://{listen}, admin on {admins}://{admin}\n"))?;
+        service::ready();
         signals.wait_for_the_end();
+        service::stopping();
         tracing::info!("stopping: no new calls, running ones may end");
         sidecar.join().map_err(|error| Failure::Failed(error.to_string()))
     }

@@ -30,7 +30,8 @@ impl Webhooks {
         let Command::Test { settings, json } = self.command;
         let variables = variables();
         let config = settings.load(&variables)?;
-        let endpoints = webhooks::endpoints(&config.webhooks, &variables);
+        let road = config.road(&variables).map_err(|error| Failure::Usage(error.to_string()))?;
+        let endpoints = webhooks::endpoints(&config.webhooks, &variables, &road);
         let endpoints = endpoints.map_err(|error| Failure::Usage(error.to_string()))?;
         if endpoints.is_empty() {
             return Err(Failure::Usage("the config has no [[webhooks]]: add one with its `url`".into()));

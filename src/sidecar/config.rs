@@ -20,13 +20,14 @@ use super::limits::{Limits, Retry};
 use super::replicas::Replicas;
 use super::spending::{Account, Records, Reservations};
 use super::timeouts::Timeouts;
+use super::tls::{self, Tls};
 use super::webhooks::Webhook;
 use crate::catalogue::Entry;
 use crate::layers::budget::Rule;
 use crate::layers::cache;
 use crate::layers::identify::PassThrough;
 use crate::layers::identify::keys::Key;
-use crate::upstream::{self, Target};
+use crate::upstream::{self, Proxies, Road, Target};
 
 /// The whole config.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,6 +66,10 @@ pub struct Config {
     /// How long running calls may go on after SIGTERM.
     #[serde(with = "super::duration")]
     pub shutdown_timeout: Duration,
+    /// The certificates of the clients' port.
+    pub tls: Tls,
+    /// The certificates of the admin port.
+    pub admin_tls: Tls,
     /// Web pages that may call.
     pub cors: Cors,
     /// What is logged, and how.
@@ -151,6 +156,9 @@ pub struct Upstream {
     pub gateway: String,
     /// The variable that holds the token of an authenticated AI Gateway.
     pub gateway_token_env: String,
+    /// Authorities that are believed besides Mozilla's and the system's, in PEM: a company's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// How long until a connection stands.
     #[serde(with = "super::duration")]
     pub connect_timeout: Duration,
@@ -214,7 +222,9 @@ pub struct ConfigError {
     pub what: String,
 }
 
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 15] = [
+    "tls",
+    "admin_tls",
     "cors",
     "log",
     "timeouts",
@@ -248,6 +258,8 @@ impl Default for Config {
             max_connections_per_address: 0,
             timeouts: Timeouts::default(),
             shutdown_timeout: Duration::from_secs(30),
+            tls: Tls::default(),
+            admin_tls: Tls::default(),
             cors: Cors::default(),
             log: Log::default(),
             upstream: Upstream::default(),
@@ -312,6 +324,7 @@ impl Default for Upstream {
             api_token_env: "CLOUDFLARE_API_TOKEN".into(),
             gateway: String::new(),
             gateway_token_env: "CF_AIG_TOKEN".into(),
+            ca: None,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: upstream::FIRST_BYTE_TIMEOUT,
             idle_timeout: upstream::IDLE_TIMEOUT,
@@ -372,6 +385,27 @@ impl Config {
         target.idle_timeout = upstream.idle_timeout;
         target.body_timeout = upstream.body_timeout;
         Ok(target)
+    }
+
+    /// Which way calls take: whose certificates are believed, and through which proxy.
+    pub fn road(&self, variables: &Variables) -> Result<Road, ConfigError> {
+        // Nobody is believed on the way to an upstream without TLS.
+        let is_tls = self.upstream.base_url.as_ref().is_none_or(|url| url.0.starts_with("https:"));
+        let is_tls = is_tls || !self.webhooks.is_empty();
+        let mut authorities = if is_tls { upstream::system_authorities() } else { Vec::new() };
+        if let Some(path) = &self.upstream.ca {
+            let wrong = |what: String| ConfigError { place: "[upstream] ca".into(), what };
+            authorities.extend(tls::authorities(path).map_err(wrong)?);
+        }
+        let variable = |name: &str| {
+            let small = name.to_ascii_lowercase();
+            secret(variables, name).or_else(|| secret(variables, &small)).unwrap_or_default().to_owned()
+        };
+        let mut proxies = Proxies::default();
+        (proxies.https, proxies.all, proxies.no) =
+            (variable("HTTPS_PROXY"), variable("ALL_PROXY"), variable("NO_PROXY"));
+        Road::new(authorities, &proxies)
+            .map_err(|error| ConfigError { place: "environment".into(), what: error.to_string() })
     }
 
     /// The gate's own token for the vendor.

@@ -11,13 +11,13 @@ pub fn check(config: &Config, target: &Target) -> Result<Vec<String>, ConfigErro
     }
     let mut open = Vec::new();
     let spends = target.has_token() || target.has_gateway_token();
-    if !config.listen.ip().is_loopback() && spends && config.keys.is_empty() {
+    if !config.listen.ip().is_loopback() && spends && config.keys.is_empty() && !config.tls.knows_clients() {
         let what = "anybody who reaches this address can spend the account's money, for the gate has a token of its own and \
                     asks for no keys";
-        let mend = "add [[keys]] (`tollgate keys new NAME`) or listen on a loopback address";
+        let mend = "add [[keys]] (`tollgate keys new NAME`), set [tls] client_ca, or listen on a loopback address";
         open.push(("listen", config.listen, what, mend));
     }
-    if !config.admin.ip().is_loopback() && config.admin_token.is_none() {
+    if !config.admin.ip().is_loopback() && config.admin_token.is_none() && !config.admin_tls.knows_clients() {
         let what = "anybody who reaches this address can read the log and empty the cache";
         let mend = "set admin_token (TOLLGATE_ADMIN_TOKEN) or a loopback address";
         open.push(("admin", config.admin, what, mend));
@@ -35,6 +35,7 @@ pub fn check(config: &Config, target: &Target) -> Result<Vec<String>, ConfigErro
 mod tests {
     use super::*;
 
+    const TLS: &str = "cert = \"a\"\nkey = \"b\"\n";
     const KEY: &str = "[[keys]]\nname = \"a\"\nsha256 = \"\"\n";
 
     fn said(text: &str, has_token: bool) -> Result<usize, String> {
@@ -56,6 +57,9 @@ mod tests {
             ("admin = \"0.0.0.0:1\"", false, Err("admin".to_owned())),
             ("admin = \"0.0.0.0:1\"\nadmin_token = \"s\"", false, Ok(0)),
             ("admin = \"0.0.0.0:1\"\nlisten = \"0.0.0.0:2\"\nopen = true", true, Ok(2)),
+            (&*format!("listen = \"0.0.0.0:1\"\n[tls]\n{TLS}"), true, Err("listen".to_owned())),
+            (&*format!("listen = \"0.0.0.0:1\"\n[tls]\n{TLS}client_ca = \"c\""), true, Ok(0)),
+            (&*format!("admin = \"0.0.0.0:1\"\n[admin_tls]\n{TLS}client_ca = \"c\""), true, Ok(0)),
             ("admin_token = \"\"", false, Err("admin_token".to_owned())),
             ("admin_token = \"  \"\nopen = true", false, Err("admin_token".to_owned())),
         ] {

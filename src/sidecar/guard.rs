@@ -86,7 +86,8 @@ impl Guard {
         Self(Arc::new(Terms {
             token: config.admin_token.as_ref().map(|token| hash(token.0.as_bytes())),
             hosts: Hosts::new(&config.allowed_hosts),
-            is_open: config.open,
+            // Who has a certificate of the client_ca's is known.
+            is_open: config.open || config.admin_tls.knows_clients(),
             guesses: Guesses::new(GUESSES_A_MINUTE),
         }))
     }

@@ -22,8 +22,10 @@ mod logs;
 pub mod machine;
 pub(crate) mod page;
 pub mod replicas;
+pub mod service;
 pub mod spending;
 pub mod timeouts;
+pub mod tls;
 mod warm;
 pub mod webhooks;
 
@@ -68,8 +70,8 @@ use crate::readers::metrics::{Metrics, MetricsError};
 use crate::readers::recent::Recent;
 use crate::readers::records::Archive;
 use crate::receipt::Reader;
-use crate::upstream::Target;
 use crate::upstream::pool::Pool;
+use crate::upstream::{Road, Target};
 
 /// A sidecar that serves. Dropping it stops it.
 #[derive(Debug)]
@@ -117,11 +119,13 @@ pub enum StartError {
 struct Plan {
     config: Config,
     target: Target,
+    road: Road,
     stack: gateway::Settings,
     spending: Arc<Spending>,
     reading: Arc<Reading>,
     events: Arc<Events>,
     shared: Option<replicas::Shared>,
+    admin_tls: Option<tls::Acceptor>,
     serving: Serving,
     /// What is asked of whoever comes in, by all workers together.
     terms: Arc<Terms>,
@@ -142,6 +146,8 @@ struct Background {
     reading: Arc<Reading>,
     metrics: Arc<Metrics>,
     look: Look,
+    certificates: Vec<tls::Acceptor>,
+    runtimes: Runtimes,
 }
 
 impl Sidecar {
@@ -162,7 +168,7 @@ impl Sidecar {
         metrics.watch_limits(plan.stack.rate_limit.clone(), catalogue.clone())?;
         metrics.watch_books(plan.reading.known.clone(), catalogue.clone())?;
         plan.watch(&metrics)?;
-        let endpoints = webhooks::endpoints(&plan.config.webhooks, variables)?;
+        let endpoints = webhooks::endpoints(&plan.config.webhooks, variables, &plan.road)?;
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
         };
@@ -211,7 +217,9 @@ impl Sidecar {
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
             let (events, known) = (plan.events.clone(), plan.reading.known.clone());
             let look = Look { events, metrics: metrics.clone(), catalogue, known };
-            let background = Background { earlier, reading, metrics, look };
+            let certificates = plan.certificates();
+            let runtimes = plan.runtimes.clone();
+            let background = Background { earlier, reading, metrics, look, certificates, runtimes };
             let (serving, runtimes) = (plan.admin_serving(), plan.runtimes.clone());
             sidecar.admin_thread = Some(spawn("admin".into(), move || {
                 runtimes.start()?.block_on(serve_admin(listener, admin, guard, background, serving, stop))
@@ -279,6 +287,7 @@ impl Plan {
         workers: usize,
     ) -> Result<Self, ConfigError> {
         let target = config.target(variables)?;
+        let road = config.road(variables)?;
         for open in exposure::check(&config, &target)? {
             tracing::warn!("{open}");
         }
@@ -317,8 +326,10 @@ impl Plan {
             // Guesses of keys are told apart by their addresses, and so are callers who need no token.
             tells_peer: !config.keys.is_empty() || target.has_token() || config.limits.fair_by != FairBy::default(),
             shutdown_timeout: config.shutdown_timeout,
+            tls: config.tls.acceptor("[tls]")?,
         };
         let shared = config.replicas.shared()?;
+        let admin_tls = config.admin_tls.acceptor("[admin_tls]")?;
         let stack = gateway::Settings {
             identify: door,
             cache: CacheLayer::with_memory(config.cache.settings(), memory),
@@ -329,13 +340,28 @@ impl Plan {
         let terms = Arc::new(Terms::new(&config));
         let max_upstream = (descriptors.upstream / workers).max(1);
         let runtimes = Runtimes::default();
-        Ok(Self { config, target, stack, spending, reading, events, shared, serving, terms, max_upstream, runtimes })
+        Ok(Self {
+            config,
+            target,
+            road,
+            stack,
+            spending,
+            reading,
+            events,
+            shared,
+            admin_tls,
+            serving,
+            terms,
+            max_upstream,
+            runtimes,
+        })
     }
 
     /// Adds what grows where something is not given back.
     fn watch(&self, metrics: &Metrics) -> Result<(), MetricsError> {
         let (runtimes, cache, memory) =
             (self.runtimes.clone(), self.stack.cache.clone(), self.stack.identify.memory.clone());
+        self.watch_certificates(metrics)?;
         let events = self.events.clone();
         metrics.watch_events(move || events.told())?;
         metrics.watch("tollgate_tasks", "Tasks on the threads that serve.", move || runtimes.tasks())?;
@@ -352,6 +378,26 @@ impl Plan {
         metrics.watch("tollgate_body_memory_bytes", help, move || memory.taken_bytes())
     }
 
+    fn certificates(&self) -> Vec<tls::Acceptor> {
+        self.serving.tls.iter().chain(&self.admin_tls).cloned().collect()
+    }
+
+    /// Adds how the gate's own certificates stand, where it has any.
+    fn watch_certificates(&self, metrics: &Metrics) -> Result<(), MetricsError> {
+        let all = self.certificates();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let failing = all.clone();
+        let help = "When the first of the gate's own certificates ends.";
+        let ends = move || all.iter().map(tls::Acceptor::not_after).min().unwrap_or(0);
+        metrics.watch("tollgate_tls_not_after_timestamp_seconds", help, ends)?;
+        let help = "Certificates whose files cannot be used: those before stay in force.";
+        metrics.watch("tollgate_tls_reload_failed", help, move || {
+            failing.iter().filter(|one| one.has_failed()).count() as u64
+        })
+    }
+
     /// The admin port has places of its own, which no client can take.
     fn admin_serving(&self) -> Serving {
         let descriptors = Descriptors::of(machine::open_files());
@@ -360,13 +406,16 @@ impl Plan {
             addresses: Addresses::new(0),
             tells_peer: true,
             shutdown_timeout: Duration::ZERO,
+            tls: self.admin_tls.clone(),
             ..self.serving.clone()
         }
     }
 
     fn work(&self, listener: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {
         self.runtimes.start()?.block_on(async {
-            let pool = Pool::new(self.config.upstream.connect_timeout).with_max_connections(self.max_upstream);
+            let pool = Pool::new(self.config.upstream.connect_timeout)
+                .with_road(self.road.clone())
+                .with_max_connections(self.max_upstream);
             let stack = gateway::stack(pool, self.target.clone(), self.stack.clone());
             let entrance = Entrance::new(stack, self.terms.clone());
             if !self.config.compat.compress {
@@ -440,6 +489,15 @@ impl Runtimes {
         Ok(runtime)
     }
 
+    /// Until each of them has run a task, or is no more.
+    async fn answer(&self) {
+        let all: Vec<_> = self.0.lock().iter().map(|runtime| runtime.spawn(async {})).collect();
+        for answer in all {
+            // One that has ended drops its tasks.
+            let _ = answer.await;
+        }
+    }
+
     fn tasks(&self) -> u64 {
         self.0.lock().iter().map(|runtime| runtime.metrics().num_alive_tasks() as u64).sum()
     }
@@ -467,5 +525,9 @@ async fn serve_admin(
     tokio::spawn(release_batches(admin.spending.batches.clone()));
     background.reading.start(&background.metrics);
     tokio::spawn(background.look.watch());
+    tokio::spawn(service::watchdog(background.runtimes));
+    for certificates in background.certificates {
+        tokio::spawn(certificates.watch());
+    }
     listen::serve(listener, admin::router(admin, guard), serving, stop).await
 }

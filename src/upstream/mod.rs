@@ -16,6 +16,8 @@ pub mod client;
 mod idle;
 #[cfg(feature = "sidecar")]
 pub mod pool;
+#[cfg(feature = "sidecar")]
+mod road;
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,7 +42,11 @@ use crate::layers::{Reply, ReplyFuture};
 pub use around::Around;
 pub use client::Client;
 #[cfg(feature = "sidecar")]
-pub(crate) use client::{causes, tls};
+pub(crate) use client::{causes, tls_unverified};
+#[cfg(feature = "sidecar")]
+pub(crate) use road::system_authorities;
+#[cfg(feature = "sidecar")]
+pub use road::{Proxies, ProxyError, Road};
 
 /// Where calls go.
 #[derive(Clone)]
@@ -113,6 +119,13 @@ impl Default for Target {
 }
 
 impl Target {
+    /// Its scheme and host.
+    #[cfg(feature = "sidecar")]
+    pub(crate) fn base_url(&self) -> http::Uri {
+        let parts = http::Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone());
+        parts.path_and_query("/").build().unwrap_or_default()
+    }
+
     /// The vendor's API or a stand-in: scheme, host, and perhaps a path.
     pub fn new(base_url: &str) -> Result<Self, TargetError> {
         let wrong = || TargetError::Url(base_url.to_owned());

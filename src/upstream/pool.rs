@@ -18,22 +18,21 @@ use http::{Request, Response, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Service, ServiceExt};
 
 use super::client::causes;
+use super::road::{Proxied, Road};
 use crate::Error;
-use crate::body::Body;
+use crate::body::{Body, BoxError};
 use crate::departure::Departure;
 use crate::layers::{Reply, ReplyFuture};
 
 /// Connections to one upstream. Cloning shares them.
 #[derive(Clone)]
 pub struct Pool {
-    connector: HttpsConnector<HttpConnector>,
+    road: Road,
     connect_timeout: Duration,
     idle: Arc<Mutex<VecDeque<Idle>>>,
     /// Connections that may still be made.
@@ -60,13 +59,14 @@ const MAX_IDLE: usize = 256;
 impl Pool {
     /// No connection is made before it is needed.
     pub fn new(connect_timeout: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        let connector =
-            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(tcp);
         let room = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { connector, connect_timeout, idle: Arc::default(), room }
+        Self { road: Road::default(), connect_timeout, idle: Arc::default(), room }
+    }
+
+    /// By this way.
+    pub fn with_road(mut self, road: Road) -> Self {
+        self.road = road;
+        self
     }
 
     /// So many connections at once. A call that needs one more waits for it as long as for a connection.
@@ -99,10 +99,25 @@ impl Pool {
     }
 
     async fn connect(&self, uri: &Uri) -> Result<SendRequest<Body>, Error> {
-        let unreachable = |why: String| Error::Unreachable { host: host(uri), why, was_sent: false };
         let place = tokio::time::timeout(self.connect_timeout, self.room.clone().acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(full(self.connect_timeout)) };
-        let connecting = self.connector.clone().oneshot(uri.clone());
+        match self.road.proxied(uri) {
+            None => self.open(uri, self.road.straight().oneshot(uri.clone()), place).await,
+            Some(Proxied::Tunnel(tunnel)) => self.open(uri, tunnel.oneshot(uri.clone()), place).await,
+            Some(Proxied::Socks(socks)) => self.open(uri, socks.oneshot(uri.clone()), place).await,
+        }
+    }
+
+    async fn open<T>(
+        &self,
+        uri: &Uri,
+        connecting: impl Future<Output = Result<T, BoxError>>,
+        place: OwnedSemaphorePermit,
+    ) -> Result<SendRequest<Body>, Error>
+    where
+        T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let unreachable = |why: String| Error::Unreachable { host: host(uri), why, was_sent: false };
         let stream = match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(unreachable(causes(&*error))),

@@ -41,6 +41,7 @@ mod stalls;
 mod storm;
 mod streams;
 mod support;
+mod tls;
 mod universal;
 mod usage;
 mod webhooks;

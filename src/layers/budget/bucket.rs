@@ -2,20 +2,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::calendar::Windows;
-use super::ledger::{Lease, Ledger};
-use super::notice::{Notice, Told, Watch};
-use super::pace::Pace;
+use super::active::Active;
+use super::ledger::Lease;
+use super::notice::{Notice, Told};
 use super::raise::{BucketStatus, Raised};
-use super::rule::{OnExceeded, Rule};
-use super::window::{Clock, Millis, Moment, Span};
+use super::window::{Millis, Moment, Span};
 use crate::batches::Holding;
 use crate::neurons::Neurons;
 
@@ -26,23 +24,6 @@ pub struct Bucket {
     state: Mutex<State>,
     /// The ledger has it on its list.
     is_listed: AtomicBool,
-}
-
-/// A rule at work.
-pub(super) struct Active {
-    pub(super) rule: Arc<Rule>,
-    pub(super) windows: Windows,
-    /// More than the rule's limit, for a while.
-    pub(super) raised: Raised,
-    pub(super) watch: Option<Arc<dyn Watch>>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) ledger: Option<Arc<dyn Ledger>>,
-    /// The rule's name there.
-    pub(super) ledger_name: Arc<str>,
-    pub(super) rejected: AtomicU64,
-    pub(super) pace: Mutex<Pace>,
-    /// The start of the window that was last told to lie in the future.
-    pub(super) told_future: AtomicU64,
 }
 
 /// What a bucket's lock guards.
@@ -114,44 +95,6 @@ const JITTER: Millis = 500;
 const GRACE: Millis = 60_000;
 /// More windows than a wall clock that is set forth and back comes to in one of them.
 const MAX_ASIDE: usize = 128;
-
-// === impl Active ===
-
-impl Active {
-    pub(super) fn now(&self) -> Moment {
-        Moment::of(&*self.clock)
-    }
-
-    /// Tells once of each window that begins in the future.
-    fn tell_future(&self, span: Span, now: Moment) {
-        if self.told_future.swap(span.start, Ordering::Relaxed) != span.start {
-            tracing::warn!(
-                budget = self.rule.name,
-                ahead_seconds = (span.start - now.wall) / 1000,
-                "calls were counted in a window that begins in the future: the clock was ahead, or is behind now; the \
-                 budget counts the window that the clock tells now, and what it has of others where they come"
-            );
-        }
-    }
-
-    fn tell(&self, notice: Option<Notice>) {
-        if let Some(notice) = notice {
-            notice.log();
-            if let Some(watch) = &self.watch {
-                watch.notice(&notice);
-            }
-        }
-    }
-
-    /// What is paid for anyway is no news.
-    fn is_told_nothing(&self) -> bool {
-        self.only_counts() && self.rule.name == super::FREE
-    }
-
-    pub(super) fn only_counts(&self) -> bool {
-        self.rule.on_exceeded == OnExceeded::Allow
-    }
-}
 
 // === impl Bucket ===
 
@@ -306,7 +249,7 @@ impl Bucket {
         }
     }
 
-    /// For the [`Ledger`], from one thread at a time: what to write now. When the process `is_closing`, that is what was
+    /// For the [`Ledger`](super::Ledger), from one thread at a time: what to write now. When the process `is_closing`, that is what was
     /// spent, and no lead.
     pub fn leases(&self, is_closing: bool) -> Vec<Lease> {
         self.is_listed.store(false, Ordering::Release);
@@ -336,7 +279,7 @@ impl Bucket {
         leases
     }
 
-    /// For the [`Ledger`]: these are on the books.
+    /// For the [`Ledger`](super::Ledger): these are on the books.
     pub fn written<'a>(self: &Arc<Self>, leases: impl IntoIterator<Item = &'a Lease>) {
         let mut state = self.state.lock();
         state.unwritten_since = None;
@@ -349,7 +292,7 @@ impl Bucket {
         self.list(&state);
     }
 
-    /// For the [`Ledger`]: the books cannot be written. They have at least what the last lease covers, and no more is spent
+    /// For the [`Ledger`](super::Ledger): the books cannot be written. They have at least what the last lease covers, and no more is spent
     /// until they can.
     pub fn unwritten(&self) {
         let mut state = self.state.lock();

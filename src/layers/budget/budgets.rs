@@ -8,7 +8,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::bucket::{Active, Bucket, LEDGER_WAIT, State, Verdict};
+use super::active::Active;
+use super::bucket::{Bucket, LEDGER_WAIT, State, Verdict};
 use super::calendar::Windows;
 use super::ledger::Ledger;
 use super::notice::Watch;
@@ -148,6 +149,7 @@ impl Budgets {
                 rejected: AtomicU64::new(0),
                 pace: Mutex::new(Pace::new(now.steady)),
                 told_future: AtomicU64::new(0),
+                logged: Mutex::default(),
                 windows: Windows::of(&rule),
                 raised: Raised::default(),
                 watch: settings.watch.clone(),

@@ -67,6 +67,7 @@
 //! ```
 
 mod account;
+mod active;
 mod bucket;
 mod budgets;
 mod calendar;

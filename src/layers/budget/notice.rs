@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::bucket::Active;
+use super::active::Active;
 use super::rule::MAX_WARNINGS;
 use super::window::Millis;
 use crate::neurons::Neurons;

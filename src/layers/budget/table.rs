@@ -5,7 +5,8 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use super::bucket::{Active, Bucket};
+use super::active::Active;
+use super::bucket::Bucket;
 use super::ledger::LedgerError;
 use super::raise::BucketStatus;
 use super::window::{Millis, Moment};

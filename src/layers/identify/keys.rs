@@ -2,7 +2,7 @@
 //!
 //! A key is kept as its SHA-256, is found by that, and is compared in constant time. It comes as `Authorization: Bearer` or
 //! `cf-aig-authorization: Bearer`, as Anthropic's clients send it (`x-api-key`) or as Azure's do (`api-key`), and goes no further
-//! than the door.
+//! than the door. A client whose certificate a server has verified ([`Certified`]) is the key of that name.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::headers::{API_KEY, CF_AIG_AUTHORIZATION, X_API_KEY};
+use crate::peer::Certified;
 
 /// A client's key, as the config has it. `[[keys]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,8 +145,12 @@ impl Keys {
         self.0.is_empty()
     }
 
-    /// Who sent these headers; `None` where no key is asked for. The key is taken out of them.
-    pub(super) fn admit(&self, headers: &mut HeaderMap) -> Result<Option<Client<'_>>, Error> {
+    /// Who sent these headers, or has shown a certificate; `None` where no key is asked for. The key is taken out of them.
+    pub(super) fn admit(
+        &self,
+        headers: &mut HeaderMap,
+        certified: Option<&Certified>,
+    ) -> Result<Option<Client<'_>>, Error> {
         if self.is_empty() {
             return Ok(None);
         }
@@ -167,6 +172,8 @@ impl Keys {
                 headers.remove(&name);
             }
         }
+        // A known key says who it is, or else the certificate does: many clients send some token whatever they have.
+        let client = client.or_else(|| certified.and_then(|Certified(name)| self.named(name)));
         client.map(Some).ok_or_else(|| {
             let what = if was_sent { "this key is not known here" } else { "no key" };
             Error::Unauthorized(format!(
@@ -174,6 +181,10 @@ impl Keys {
                  `x-api-key: KEY`"
             ))
         })
+    }
+
+    fn named(&self, name: &str) -> Option<Client<'_>> {
+        self.0.iter().find(|known| *known.name == *name).map(Client)
     }
 
     /// What is looked up is the SHA-256 of what was sent, by its first bytes: how long that takes may tell of a hash, of which
@@ -264,22 +275,23 @@ mod tests {
     fn a_key_is_known_by_each_header_and_goes_no_further() {
         let keys = keys();
         let mut plain = headers(&[(header::AUTHORIZATION, "bearer tg_team")]);
-        assert_eq!(&*keys.admit(&mut plain).unwrap().unwrap().name(), "team");
+        assert_eq!(&*keys.admit(&mut plain, None).unwrap().unwrap().name(), "team");
         assert!(plain.is_empty());
         let mut both = headers(&[(CF_AIG_AUTHORIZATION, "Bearer tg_other"), (header::AUTHORIZATION, "Bearer vendor")]);
-        assert_eq!(&*keys.admit(&mut both).unwrap().unwrap().name(), "other");
+        assert_eq!(&*keys.admit(&mut both, None).unwrap().unwrap().name(), "other");
         assert_eq!(both.keys().collect::<Vec<_>>(), [header::AUTHORIZATION]);
         let mut bare = headers(&[(CF_AIG_AUTHORIZATION, "tg_other"), (header::AUTHORIZATION, "Bearer tg_team")]);
-        assert_eq!(&*keys.admit(&mut bare).unwrap().unwrap().name(), "team");
+        assert_eq!(&*keys.admit(&mut bare, None).unwrap().unwrap().name(), "team");
         assert!(bare.is_empty(), "{bare:?}");
         let mut twice = headers(&[(header::AUTHORIZATION, "Bearer vendor"), (header::AUTHORIZATION, "Bearer tg_team")]);
-        assert_eq!(&*keys.admit(&mut twice).unwrap().unwrap().name(), "team");
+        assert_eq!(&*keys.admit(&mut twice, None).unwrap().unwrap().name(), "team");
         assert!(twice.is_empty(), "{twice:?}");
         for name in [X_API_KEY, API_KEY] {
             let mut bare = headers(&[(name.clone(), " tg_team"), (header::AUTHORIZATION, "Bearer vendor")]);
-            assert_eq!(&*keys.admit(&mut bare).unwrap().unwrap().name(), "team");
+            assert_eq!(&*keys.admit(&mut bare, None).unwrap().unwrap().name(), "team");
             assert_eq!(bare.keys().collect::<Vec<_>>(), [header::AUTHORIZATION]);
-            let foreign = keys.admit(&mut headers(&[(name, "sk-ant-x"), (header::AUTHORIZATION, "Bearer tg_team")]));
+            let foreign =
+                keys.admit(&mut headers(&[(name, "sk-ant-x"), (header::AUTHORIZATION, "Bearer tg_team")]), None);
             assert_eq!(&*foreign.unwrap().unwrap().name(), "team");
         }
     }
@@ -287,18 +299,18 @@ mod tests {
     #[test]
     fn a_wrong_key_is_refused_without_being_repeated() {
         for value in ["Bearer tg_wrong", "Bearer ", "Basic tg_team", "tg_team", "B"] {
-            let error = keys().admit(&mut headers(&[(header::AUTHORIZATION, value)])).err().unwrap();
+            let error = keys().admit(&mut headers(&[(header::AUTHORIZATION, value)]), None).err().unwrap();
             assert_eq!(error.status(), 401);
             assert!(!error.to_string().contains("tg_"), "{error}");
         }
-        assert!(Keys::default().admit(&mut HeaderMap::new()).unwrap().is_none());
+        assert!(Keys::default().admit(&mut HeaderMap::new(), None).unwrap().is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_key_holds_for_its_models_and_its_pace() {
         let keys = keys();
         let mut headers = headers(&[(header::AUTHORIZATION, "Bearer tg_team")]);
-        let client = keys.admit(&mut headers).unwrap().unwrap();
+        let client = keys.admit(&mut headers, None).unwrap().unwrap();
         client.may_ask("@cf/a/b").unwrap();
         assert_eq!(client.may_ask("@cf/a/c").unwrap_err().status(), 403);
         client.take_turn().unwrap();

@@ -105,7 +105,7 @@ use crate::memory::Memory;
 use crate::openai::{self, Face};
 use crate::pace::Pace;
 use crate::payload::{Copying, Payload, Payloads};
-use crate::peer::Peer;
+use crate::peer::{Certified, Peer};
 use crate::receipt::{CallId, Outcome, ReadBy, Readers, Receipt};
 
 /// What the door needs to know.
@@ -183,6 +183,7 @@ struct Arrived<'a> {
     query: Option<&'a str>,
     headers: HeaderMap,
     peer: Option<Peer>,
+    certified: Option<Certified>,
     reader: Option<ReadBy>,
     /// A step of the universal endpoint, whose body is here.
     body: Option<Bytes>,
@@ -322,7 +323,7 @@ where
             Err(error) => return refuse(error, ErrorForm::of_path(uri.path())),
         };
         if let Some(wanted) = openai::models::Wanted::of(path.decoded()) {
-            let answer = short::models(&self.settings, wanted, &head.method, &mut head.headers);
+            let answer = short::models(&self.settings, wanted, head);
             return answer.unwrap_or_else(|error| refuse(error, ErrorForm::OpenAi));
         }
         let short = openai::Route::of(path.decoded());
@@ -339,6 +340,7 @@ where
                     query: uri.query(),
                     headers: mem::take(&mut head.headers),
                     peer: head.extensions.get().copied(),
+                    certified: head.extensions.remove(),
                     reader: head.extensions.remove(),
                     body: None,
                 };
@@ -373,7 +375,7 @@ fn admitted(
     path: &CanonicalPath<'_>,
     other: &Other<'_>,
 ) -> Result<request::Parts, Error> {
-    if let Some(client) = settings.keys.admit(&mut head.headers)? {
+    if let Some(client) = settings.keys.admit(&mut head.headers, head.extensions.get())? {
         client.take_turn()?;
     }
     let credentials = pass::credentials(settings, &head.method, path, other, &head.headers)?;
@@ -481,7 +483,7 @@ where
     B: HttpBody,
     B::Error: Into<BoxError>,
 {
-    let client = settings.keys.admit(&mut arrived.headers)?;
+    let client = settings.keys.admit(&mut arrived.headers, arrived.certified.as_ref())?;
     if let Some(client) = client {
         receipt.note(|facts| facts.key = Some(client.name()));
         client.take_turn()?;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Response};
+use http::{Method, Response, request};
 
 use super::encoding::Content;
 use super::keys::Client;
@@ -31,10 +31,10 @@ pub(super) struct Told {
 pub(super) fn models(
     settings: &Settings,
     wanted: Wanted,
-    method: &Method,
-    headers: &mut HeaderMap,
+    head: &mut request::Parts,
 ) -> Result<Response<ReplyBody>, Error> {
-    let client = settings.keys.admit(headers)?;
+    let client = settings.keys.admit(&mut head.headers, head.extensions.get())?;
+    let method = &head.method;
     client.map_or(Ok(()), Client::take_turn)?;
     if *method != Method::GET && *method != Method::HEAD {
         return Err(Error::Method { asked: method.clone(), takes: "GET" });

@@ -33,6 +33,7 @@ use crate::endpoint::ErrorForm;
 use crate::headers::strip_hop_by_hop;
 use crate::json::BYTE_ORDER_MARK;
 use crate::layers::Reply;
+use crate::peer::{Certified, Peer};
 use crate::receipt::ReadBy;
 use crate::vendor_error::VendorError;
 
@@ -114,8 +115,8 @@ impl Universal<'_> {
                 Ok(uri) => {
                     let headers = step.headers(&head.headers);
                     let query = body.slice_ref(step.query.get().as_bytes());
-                    let peer = head.extensions.get().copied();
-                    self.ask(settings, inner, &uri, headers, query, (peer, reader.clone())).await
+                    let sender = (head.extensions.get().copied(), head.extensions.get().cloned(), reader.clone());
+                    self.ask(settings, inner, &uri, headers, query, sender).await
                 }
             };
             if number == last || is_answer(&reply) {
@@ -135,7 +136,7 @@ impl Universal<'_> {
         B::Error: Into<BoxError>,
     {
         // Each step shows the key once more.
-        settings.keys.admit(&mut head.headers.clone())?;
+        settings.keys.admit(&mut head.headers.clone(), head.extensions.get())?;
         if head.method != Method::POST {
             return Err(Error::Method { asked: mem::take(&mut head.method), takes: "POST" });
         }
@@ -170,7 +171,7 @@ impl Universal<'_> {
         uri: &Uri,
         headers: HeaderMap,
         query: Bytes,
-        (peer, reader): (Option<crate::peer::Peer>, Option<ReadBy>),
+        (peer, certified, reader): (Option<Peer>, Option<Certified>, Option<ReadBy>),
     ) -> Response<ReplyBody>
     where
         S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
@@ -198,6 +199,7 @@ impl Universal<'_> {
             query: uri.query(),
             headers,
             peer,
+            certified,
             reader,
             body: Some(query),
         };

@@ -134,7 +134,7 @@ pub(crate) fn books(config: &Config, variables: &Variables, setting: &str) -> Re
     let token = config.token(variables).ok_or_else(|| {
         wrong(format!("needs the gate's own API token: set the variable {}", config.upstream.api_token_env))
     })?;
-    let client = Client::new().map_err(|error| wrong(error.to_string()))?;
+    let client = Client::with_tls(config.road(variables)?.tls()).map_err(|error| wrong(error.to_string()))?;
     Books::new(client, config.books_url(), account, token).map_err(|error| wrong(error.to_string()))
 }
 

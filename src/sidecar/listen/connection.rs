@@ -23,8 +23,10 @@ use tower::Service;
 use super::activity::{Activity, Limits, Phase, Version};
 use super::socket::Socket;
 use super::stream::{Served, Streams};
+use super::transport::Transport;
 use super::upload::Upload;
-use crate::peer::Peer;
+use crate::peer::{Certified, Peer};
+use crate::sidecar::tls::{Acceptor, name_of};
 
 /// How connections are served.
 #[derive(Clone)]
@@ -32,6 +34,7 @@ pub(super) struct Protocols {
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
     limits: Limits,
+    tls: Option<Acceptor>,
 }
 
 pin_project! {
@@ -69,7 +72,7 @@ const LEAVING: Duration = Duration::from_secs(5);
 // === impl Protocols ===
 
 impl Protocols {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, tls: Option<Acceptor>) -> Self {
         let mut http1 = http1::Builder::new();
         // Heads are timed by `Limited`, together with all else.
         http1.header_read_timeout(None).max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD_BYTES);
@@ -82,7 +85,7 @@ impl Protocols {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .keep_alive_interval(Some(PING_EVERY));
-        Self { http1, http2, limits }
+        Self { http1, http2, limits, tls }
     }
 
     /// Serves a connection to its end. Each request is told its `peer`, where there is one to tell.
@@ -99,11 +102,14 @@ impl Protocols {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Some((socket, version)) = self.open(stream, &activity).await else { return };
+        let Some((socket, version, certified)) = self.open(stream, &activity).await else { return };
         let (called, linger) = (activity.clone(), self.limits.linger);
         let service = service_fn(move |mut request: Request<Incoming>| {
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
+            }
+            if let Some(certified) = &certified {
+                request.extensions_mut().insert(certified.clone());
             }
             let (head, body) = request.into_parts();
             let body = Upload::new(body, &head.headers, linger);
@@ -118,9 +124,16 @@ impl Protocols {
         }
     }
 
-    /// Tells the versions apart, within the limit for that.
-    async fn open(&self, stream: TcpStream, activity: &Arc<Activity>) -> Option<(Socket, Version)> {
-        let opening = Socket::open(stream, activity.clone(), self.limits.send);
+    /// The TLS handshake, where there is one, and as much of the connection as tells its version; within the limit for that.
+    async fn open(&self, stream: TcpStream, activity: &Arc<Activity>) -> Option<(Socket, Version, Option<Certified>)> {
+        let opening = async {
+            let (transport, certified) = match &self.tls {
+                None => (Transport::Plain { stream }, None),
+                Some(tls) => secure(tls, stream).await?,
+            };
+            let opened = Socket::open(transport, activity.clone(), self.limits.send).await?;
+            std::io::Result::Ok(opened.map(|(socket, version)| (socket, version, certified)))
+        };
         let opening = tokio::time::timeout_at(activity.deadline(&self.limits).1, opening);
         let evicted = std::future::poll_fn(|cx| activity.poll_evicted(cx));
         tokio::select! {
@@ -143,6 +156,13 @@ impl Protocols {
             leaves_at: None,
         }
     }
+}
+
+async fn secure(tls: &Acceptor, stream: TcpStream) -> std::io::Result<(Transport, Option<Certified>)> {
+    let stream =
+        Box::pin(tls.accept(stream)).await.inspect_err(|error| tracing::debug!(%error, "a TLS handshake failed"))?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| name_of(chain.first()?));
+    Ok((Transport::Tls { stream: Box::new(stream) }, shown.map(Certified)))
 }
 
 // === impl Driven ===

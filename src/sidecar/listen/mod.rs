@@ -15,6 +15,7 @@ mod connection;
 mod room;
 mod socket;
 mod stream;
+mod transport;
 mod upload;
 
 use std::convert::Infallible;
@@ -41,6 +42,7 @@ use self::connection::Protocols;
 pub(super) use self::room::Addresses;
 use self::room::Room;
 pub(super) use self::upload::Upload;
+use super::tls::Acceptor;
 use crate::peer::Peer;
 
 /// How a worker serves its connections.
@@ -56,6 +58,8 @@ pub(super) struct Serving {
     pub(super) tells_peer: bool,
     /// For what still runs when it stops.
     pub(super) shutdown_timeout: Duration,
+    /// Connections are TLS.
+    pub(super) tls: Option<Acceptor>,
 }
 
 /// How often the log is told that connections cannot be accepted, or are turned away.
@@ -85,7 +89,7 @@ where
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let room = Room::new(serving.max_connections, serving.addresses);
     let lingering = Arc::new(Semaphore::new(MAX_LINGERING));
-    let protocols = Arc::new(Protocols::new(serving.limits));
+    let protocols = Arc::new(Protocols::new(serving.limits, serving.tls.clone()));
     let connections = TaskTracker::new();
     let complaints = RateLimiter::direct(COMPLAINTS);
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -107,7 +111,10 @@ where
                 if complaints.check().is_ok() {
                     tracing::warn!(?why, %address, "connections are turned away (max_connections, max_connections_per_address)");
                 }
-                turn_away(stream, &lingering);
+                // A client that expects TLS could not read why.
+                if serving.tls.is_none() {
+                    turn_away(stream, &lingering);
+                }
                 continue;
             }
         };

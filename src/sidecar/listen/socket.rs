@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::activity::{Activity, Version};
+use super::transport::Transport;
 use crate::pace::{Pace, Progress};
 
 /// A connection to a client.
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Transport,
     /// What was read to tell the version, until it has been read again.
     begun: [u8; HTTP2_HANDSHAKE],
     unread: std::ops::Range<usize>,
@@ -34,7 +34,7 @@ const PREFACE: &[u8; 4] = b"PRI ";
 impl Socket {
     /// Reads as much of a connection as tells its version. `None` where it ends before that.
     pub(super) async fn open(
-        mut stream: TcpStream,
+        mut stream: Transport,
         activity: Arc<Activity>,
         pace: Pace,
     ) -> io::Result<Option<(Self, Version)>> {
@@ -79,7 +79,7 @@ impl Socket {
         }
         std::task::ready!(timer.as_mut().poll(cx));
         // What the kernel still holds for it is let go of too.
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(self.stream.tcp()).set_linger(Some(std::time::Duration::ZERO));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "the client takes nothing of its reply ([timeouts] send)",
@@ -122,10 +122,15 @@ impl AsyncWrite for Socket {
         self.stream.is_write_vectored()
     }
 
-    /// hyper flushes when it has written all that it had: the client has caught up.
+    /// hyper flushes when it has written all that it had: when that has left, the client has caught up. TLS may still hold some.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.backlog = None;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Pending => self.wait_for_reader(cx).map_ok(|_| ()),
+            flushed => {
+                self.backlog = None;
+                flushed
+            }
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

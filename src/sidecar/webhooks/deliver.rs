@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::{Event, Kind};
 use super::sign::Key;
 use crate::sidecar::config::ConfigError;
-use crate::upstream::causes;
+use crate::upstream::{Road, causes};
 
 /// A server that is told. Cloning shares it.
 #[derive(Clone)]
@@ -38,9 +38,15 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSES: [u64; 5] = [1, 5, 30, 120, 600];
 
 impl Endpoint {
-    pub(super) fn new(name: &str, url: Uri, events: Vec<Kind>, key: Option<Key>) -> Result<Self, ConfigError> {
+    pub(super) fn new(
+        name: &str,
+        url: Uri,
+        events: Vec<Kind>,
+        key: Option<Key>,
+        road: &Road,
+    ) -> Result<Self, ConfigError> {
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(crate::upstream::tls())
+            .tls_backend_preconfigured(road.tls())
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(1)

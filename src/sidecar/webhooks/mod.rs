@@ -28,6 +28,7 @@ use self::sign::Key;
 pub(super) use self::watch::Look;
 use super::config::{ConfigError, Variables};
 use super::guard::Secret;
+use crate::upstream::Road;
 
 /// A server that is told. `[[webhooks]]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,7 +107,11 @@ impl fmt::Debug for WebhookUrl {
 }
 
 /// The webhooks that the config has, ready to send. Opens nothing.
-pub(crate) fn endpoints(webhooks: &[Webhook], variables: &Variables) -> Result<Vec<Endpoint>, ConfigError> {
+pub(crate) fn endpoints(
+    webhooks: &[Webhook],
+    variables: &Variables,
+    road: &Road,
+) -> Result<Vec<Endpoint>, ConfigError> {
     let mut endpoints: Vec<Endpoint> = Vec::with_capacity(webhooks.len());
     for webhook in webhooks {
         let name = webhook.name.as_deref().unwrap_or_else(|| webhook.url.host());
@@ -128,7 +133,7 @@ pub(crate) fn endpoints(webhooks: &[Webhook], variables: &Variables) -> Result<V
             (None, None) => None,
         };
         let key = secret.map(|secret| Key::read(&secret)).transpose().map_err(wrong)?;
-        endpoints.push(Endpoint::new(name, webhook.url.0.clone(), webhook.events.clone(), key)?);
+        endpoints.push(Endpoint::new(name, webhook.url.0.clone(), webhook.events.clone(), key, road)?);
     }
     Ok(endpoints)
 }
