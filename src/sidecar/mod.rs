@@ -382,20 +382,18 @@ impl Plan {
         self.serving.tls.iter().chain(&self.admin_tls).cloned().collect()
     }
 
-    /// Adds how the gate's own certificates stand, where it has any.
+    /// Adds how the gate's own certificates stand.
     fn watch_certificates(&self, metrics: &Metrics) -> Result<(), MetricsError> {
-        let all = self.certificates();
+        let (all, failing) = (self.certificates(), self.certificates());
+        let help = "Certificates whose files cannot be used: those before stay in force.";
+        let failed = move || failing.iter().filter(|one| one.has_failed()).count() as u64;
+        metrics.watch("tollgate_tls_reload_failed", help, failed)?;
         if all.is_empty() {
             return Ok(());
         }
-        let failing = all.clone();
         let help = "When the first of the gate's own certificates ends.";
         let ends = move || all.iter().map(tls::Acceptor::not_after).min().unwrap_or(0);
-        metrics.watch("tollgate_tls_not_after_timestamp_seconds", help, ends)?;
-        let help = "Certificates whose files cannot be used: those before stay in force.";
-        metrics.watch("tollgate_tls_reload_failed", help, move || {
-            failing.iter().filter(|one| one.has_failed()).count() as u64
-        })
+        metrics.watch("tollgate_tls_not_after_timestamp_seconds", help, ends)
     }
 
     /// The admin port has places of its own, which no client can take.

@@ -193,7 +193,7 @@ fn gate(records: &Path) -> Gate {
     (config.account.analytics_every, config.account.analytics_lag) = (Duration::from_secs(1), Duration::from_secs(2));
     config.catalogue.refresh = Duration::from_secs(3600);
     let own = Config::parse(CONFIG, "test").unwrap();
-    (config.retry, config.budgets) = (own.retry, own.budgets);
+    (config.retry, config.budgets, config.webhooks) = (own.retry, own.budgets, own.webhooks);
     config.limits.max_wait = own.limits.max_wait;
     config.limits.models.extend(own.limits.models);
     config.records.path = Some(records.to_owned());
@@ -217,6 +217,8 @@ const CONFIG: &str = "
     name = 'tight'
     limit = '20 neurons'
     models = ['@cf/qwen/qwen3-30b-a3b-fp8']
+    [[webhooks]]
+    url = 'http://127.0.0.1:9/nobody-is-there'
 ";
 
 /// The demo's clients, until they are told to stop.
@@ -315,6 +317,8 @@ async fn every_panel_and_alert_has_data_and_the_costs_are_those_of_the_records()
     })
     .await;
     let mut queries = panels();
+    // This gate has no certificate: `rules_test.yml` alone tries that rule.
+    let rules: Vec<_> = rules.into_iter().filter(|rule| rule["name"] != "TollgateCertificateEnds").collect();
     for rule in &rules {
         let query = rule["query"].as_str().unwrap();
         // A rule that records has no threshold.
