@@ -21,7 +21,7 @@ pub use crate::endpoint::Endpoint;
 use crate::neurons::Neurons;
 use crate::openai::Face;
 use crate::peer::Peer;
-use crate::receipt::Receipt;
+use crate::receipt::{Facts, Receipt};
 use crate::usage::Size;
 
 /// One call, as often as it is tried.
@@ -364,9 +364,13 @@ impl Deadline {
         Some(Self { at: Instant::now().checked_add(after)?, after })
     }
 
-    /// What is told where it has passed. `was_sent`: an attempt had gone out.
-    pub fn passed(self, was_sent: bool) -> Error {
-        Error::Timeout { after: self.after, setting: "cf-aig-request-timeout", was_sent }
+    /// What is told where it has passed, by what is on the call's receipt. `was_sent`: an attempt had gone out.
+    pub fn passed(self, facts: &Facts, was_sent: bool) -> Error {
+        let (after, setting) = (self.after, "cf-aig-request-timeout");
+        match facts.is_queued && facts.attempts.is_empty() {
+            true => Error::QueueTimeout { after, setting },
+            false => Error::Timeout { after, setting, was_sent },
+        }
     }
 }
 

@@ -142,6 +142,18 @@ pub enum Error {
         /// layer stands above it, the call's receipt tells.
         was_sent: bool,
     },
+    /// The client's own deadline passed while the call waited for its turn: nothing went upstream.
+    #[error(
+        "the call waited in the gate's queue for all of its {:.1} s ({setting}), and upstream was not asked; raise that, or send \
+         fewer calls at once",
+        .after.as_secs_f64()
+    )]
+    QueueTimeout {
+        /// How long the client wanted to wait.
+        after: Duration,
+        /// What sets that.
+        setting: &'static str,
+    },
     /// The gate has no room for the call now.
     #[error("{what}; retry after {:.1} s", .retry_after.as_secs_f64())]
     Overloaded {
@@ -214,7 +226,7 @@ impl Error {
             | Self::CostUnbounded { .. }
             | Self::FreeNeuronsUsedUp { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable { .. } => StatusCode::BAD_GATEWAY,
-            Self::Timeout { .. } | Self::Elapsed { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Timeout { .. } | Self::Elapsed { .. } | Self::QueueTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded { .. } | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -248,12 +260,14 @@ impl Error {
             Self::FreeNeuronsUsedUp { .. } => "free_neurons_used_up",
             Self::Unreachable { .. } => "upstream_unreachable",
             Self::Timeout { .. } | Self::Elapsed { .. } => "upstream_timeout",
+            Self::QueueTimeout { .. } => "queue_timeout",
             Self::Overloaded { .. } => "overloaded",
             Self::Unavailable(_) => "unavailable",
         }
     }
 
-    /// The vendor's number for the same thing, for clients that look at that (errors page, 2026-09-17).
+    /// The vendor's number for the same thing, for clients that look at that (errors page, 2026-09-17). What the vendor has no
+    /// number for, because it was not asked, has its status: none of the vendor's numbers is as short.
     fn vendor_code(&self) -> u32 {
         match self {
             Self::Malformed(_) | Self::Header { .. } | Self::BodyIncomplete(_) | Self::Encoding(_) => 5004,
@@ -264,7 +278,9 @@ impl Error {
             Self::Forbidden(_) => 5018,
             Self::RateLimited { .. } | Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } => 3021,
             Self::FreeNeuronsUsedUp { .. } => 3036,
-            Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) => 3040,
+            Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) | Self::QueueTimeout { .. } => {
+                self.status().as_u16().into()
+            }
             Self::Timeout { .. } | Self::Elapsed { .. } => 3007,
         }
     }
@@ -292,7 +308,7 @@ impl Error {
     /// How a call ends that is refused so.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::RateLimited { .. } => Outcome::RateLimited,
+            Self::RateLimited { .. } | Self::QueueTimeout { .. } => Outcome::RateLimited,
             Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => {
                 Outcome::BudgetExceeded
             }

@@ -14,6 +14,8 @@ pub(crate) const CF_RAY: HeaderName = HeaderName::from_static("cf-ray");
 pub(crate) const CF_AIG_CACHE_STATUS: HeaderName = HeaderName::from_static("cf-aig-cache-status");
 /// The model that the vendor's router chose.
 pub(crate) const CF_AIG_ROUTED_MODEL: HeaderName = HeaderName::from_static("cf-aig-routed-model");
+/// Which model of a chain answered; 0 is the one asked for.
+pub(crate) const CF_AIG_STEP: HeaderName = HeaderName::from_static("cf-aig-step");
 /// The receipt's name.
 pub(crate) const CF_AIG_LOG_ID: HeaderName = HeaderName::from_static("cf-aig-log-id");
 /// Names an AI Gateway of the client's, which the request's other `cf-aig-*` headers are then meant for.

@@ -8,6 +8,7 @@
 //! # What it does not do
 //! It decides nothing. A layer that wants to know what another did is in the wrong place in the stack.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -108,6 +109,12 @@ struct Open {
 
 type Closing = Box<dyn FnOnce(&Facts) + Send>;
 
+/// A call's stay in one of the gate's queues. Its time is noted however it ends: by a turn, or because the client's patience did.
+pub struct Queued {
+    receipt: Receipt,
+    began: Instant,
+}
+
 /// What is written on a receipt.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -132,6 +139,8 @@ pub struct Facts {
     pub stream: bool,
     /// The client's key, by its name.
     pub key: Option<Arc<str>>,
+    /// The key's labels, where it has any.
+    pub labels: Option<Arc<BTreeMap<String, String>>>,
     /// `cf-aig-metadata`.
     pub metadata: Arc<[(String, Metadatum)]>,
     /// `cf-aig-event-id`.
@@ -173,6 +182,8 @@ pub struct Facts {
 
     /// Time spent in queues: for a permit, a budget, or the pause before a retry.
     pub waited: Duration,
+    /// It waits in one of those queues, or ended there.
+    pub is_queued: bool,
     /// Time from each attempt's sending to its reply's head, all attempts together.
     pub upstream: Duration,
     /// From [`opened_at`](Self::opened_at) until the reply's head was handed to the client.
@@ -361,6 +372,12 @@ impl Receipt {
         }
     }
 
+    /// The call begins to wait for a turn.
+    pub fn queue(&self) -> Queued {
+        self.note(|facts| facts.is_queued = true);
+        Queued { receipt: self.clone(), began: Instant::now() }
+    }
+
     /// Writes on it, and may read what was there.
     pub fn note<T>(&self, write: impl FnOnce(&mut Facts) -> T) -> T {
         write(&mut self.0.facts.lock())
@@ -369,6 +386,32 @@ impl Receipt {
     /// Reads from it.
     pub fn read<T>(&self, read: impl FnOnce(&Facts) -> T) -> T {
         read(&self.0.facts.lock())
+    }
+}
+
+// === impl Queued ===
+
+impl Queued {
+    /// So long.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// The call has its turn, or was refused one.
+    pub fn leave(self) {
+        self.receipt.note(|facts| facts.is_queued = false);
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.receipt.note(|facts| facts.waited += self.began.elapsed());
+    }
+}
+
+impl std::fmt::Debug for Queued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Queued(for {:?})", self.began.elapsed())
     }
 }
 
@@ -407,6 +450,7 @@ impl Facts {
             endpoint: None,
             stream: false,
             key: None,
+            labels: None,
             metadata: Arc::default(),
             event_id: None,
             collect: Collect::default(),
@@ -426,6 +470,7 @@ impl Facts {
             cost: Cost::default(),
             batch: None,
             waited: Duration::ZERO,
+            is_queued: false,
             upstream: Duration::ZERO,
             first_byte: None,
             duration: Duration::ZERO,

@@ -32,10 +32,8 @@ pub use tokens::{Text, TokenRatio};
 #[derive(Debug)]
 pub struct Catalogue {
     listed: ArcSwap<Listed>,
-    /// The config's entries, which beat all others.
-    own: BTreeMap<String, Entry>,
-    /// Held while a new listing is made of the last one.
-    updating: Mutex<()>,
+    /// The config's entries, which beat all others. Held while a new listing is made of the last one.
+    own: Mutex<BTreeMap<String, Entry>>,
     /// Stand-ins for models in no table, one a task: they share what is learned about tokens.
     unlisted: Vec<Arc<Model>>,
     warned: Mutex<Vec<Box<str>>>,
@@ -51,6 +49,8 @@ struct Listed {
     short_names: HashMap<Box<str>, Option<Arc<str>>>,
     /// Models that the vendor lists no more.
     vanished: BTreeSet<String>,
+    /// The place of every model that was ever listed: one that leaves and comes back has its own again, and no other gets it.
+    slots: HashMap<Arc<str>, Slot>,
 }
 
 /// No more than have a place of their own: what the vendor listed once stays, so a list of ever other names would fill the memory.
@@ -74,8 +74,7 @@ impl Catalogue {
         let listed = Listed::default().followed_by(built_in(), entries, BTreeSet::new());
         Self {
             listed: ArcSwap::from_pointee(listed),
-            own: entries.clone(),
-            updating: Mutex::default(),
+            own: Mutex::new(entries.clone()),
             unlisted: unlisted(),
             warned: Mutex::default(),
         }
@@ -85,7 +84,7 @@ impl Catalogue {
     /// The config's entries stay above it. Models that are not in `live` stay, for a list may be short; each is told once. There
     /// are at most 1,023: further ones are served as models in no table.
     pub fn update(&self, live: &BTreeMap<String, Entry>) -> Vec<Change> {
-        let _alone = self.updating.lock();
+        let own = self.own.lock();
         let before = self.listed.load_full();
         let mut entries = before.entries.clone();
         let mut changes = Vec::new();
@@ -99,15 +98,26 @@ impl Catalogue {
             entries.insert(id.clone(), merged);
         }
         // What the config says is in force whatever the vendor says, so it is no news.
-        changes.retain(|change| !self.own.get(change.model()).is_some_and(|own| change.is_overridden(own)));
+        changes.retain(|change| !own.get(change.model()).is_some_and(|own| change.is_overridden(own)));
         let is_missed = |(id, entry): &(&String, &Entry)| {
-            !live.contains_key(*id) && entry.deprecated.is_none() && !self.own.contains_key(*id)
+            !live.contains_key(*id) && entry.deprecated.is_none() && !own.contains_key(*id)
         };
         let vanished: BTreeSet<_> = entries.iter().filter(is_missed).map(|(id, _)| id.clone()).collect();
         let news = vanished.difference(&before.vanished);
         changes.extend(news.map(|id| Change::Vanished { model: id.as_str().into() }));
-        self.listed.store(Arc::new(before.followed_by(entries, &self.own, vanished)));
+        self.listed.store(Arc::new(before.followed_by(entries, &own, vanished)));
         changes
+    }
+
+    /// Other entries of the config's, in the place of those before.
+    pub fn override_with(&self, entries: &BTreeMap<String, Entry>) {
+        let mut own = self.own.lock();
+        if *own == *entries {
+            return;
+        }
+        let before = self.listed.load_full();
+        self.listed.store(Arc::new(before.followed_by(before.entries.clone(), entries, before.vanished.clone())));
+        *own = entries.clone();
     }
 
     /// Models that the vendor listed no more when it was last asked, by name.
@@ -183,13 +193,18 @@ impl Listed {
             let merged = entries.get(id).map_or_else(|| entry.clone(), |listed| entry.clone().or(listed));
             all.insert(id.clone(), merged);
         }
-        let taken = self.models.values().map(|model| model.slot.number()).max().unwrap_or(0);
+        let mut slots = self.slots.clone();
+        let taken = slots.values().map(|slot| slot.number()).max().unwrap_or(0);
         let mut free = (taken + 1..Slot::COUNT as u16).map(Slot);
         let models = all.into_iter().map(|(id, entry)| {
             let model = match self.models.get(&*id) {
                 Some(before) => before.revised(entry),
-                None => entry.model(&id, free.next().unwrap_or(Slot::OTHER)),
+                None => {
+                    let slot = slots.get(&*id).copied().or_else(|| free.next()).unwrap_or(Slot::OTHER);
+                    entry.model(&id, slot)
+                }
             };
+            slots.insert(model.id.clone(), model.slot);
             (model.id.clone(), Arc::new(model))
         });
         let models: HashMap<Arc<str>, Arc<Model>> = models.collect();
@@ -198,7 +213,7 @@ impl Listed {
             let short = id.rsplit('/').next().unwrap_or(id);
             short_names.entry(short.into()).and_modify(|taken| *taken = None).or_insert_with(|| Some(id.clone()));
         }
-        Self { models, short_names, entries, vanished }
+        Self { models, short_names, entries, vanished, slots }
     }
 }
 

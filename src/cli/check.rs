@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use clap::Args;
+use serde_json::json;
 
-use super::settings::{Settings, variables};
+use super::settings::{KEYS, Settings, variables};
 use super::{Failure, print};
 use crate::catalogue::Catalogue;
 use crate::replicas::Link;
@@ -18,12 +19,19 @@ pub(super) struct Check {
     /// Also ask the store of [replicas] who it is
     #[arg(long)]
     connect: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
         let variables = variables();
-        let config = self.settings.load(&variables)?;
+        let mut config = self.settings.load(&variables)?;
+        // As `serve` has it, but where nothing was kept nothing is made.
+        if config.keys_path.is_none() && std::path::Path::new(KEYS).exists() {
+            config.keys_path = Some(KEYS.into());
+        }
         let target = config.target(&variables).map_err(|error| Failure::Usage(error.to_string()))?;
         let catalogue = Arc::new(Catalogue::with(&config.models));
         spending::check(&config, &catalogue).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -39,11 +47,28 @@ impl Check {
             None => String::new(),
         };
         let open = exposure::check(&config, &target).map_err(|error| Failure::Usage(error.to_string()))?;
+        let config_account = config.account(&variables).map(str::to_owned);
+        let doubts = spending::doubts(&config, &catalogue);
+        for doubt in &doubts {
+            eprintln!("tollgate: warning: {doubt}");
+        }
+        if self.json {
+            let config = serde_json::to_value(&config).map_err(|error| Failure::Failed(error.to_string()))?;
+            let body = json!({
+                "upstream": format!("{target:?}"),
+                "account": config_account,
+                "open": open,
+                "warnings": doubts,
+                "config": config,
+            });
+            return print(&format!("{body:#}\n"));
+        }
         let open: String = open.into_iter().map(|open| format!("# open: {open}\n")).collect();
         let account = config.account(&variables).unwrap_or("none: the short routes will answer 404");
         let shown = config.show().map_err(|error| Failure::Failed(error.to_string()))?;
+        let doubts: String = doubts.into_iter().map(|doubt| format!("# warning: {doubt}\n")).collect();
         print(&format!(
-            "# calls go to {target:?}\n{}# account of the short routes: {account}\n{store}{open}{shown}",
+            "# calls go to {target:?}\n{}# account of the short routes: {account}\n{store}{open}{doubts}{shown}",
             proxy.unwrap_or_default()
         ))
     }

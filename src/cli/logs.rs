@@ -1,11 +1,14 @@
 //! `tollgate logs`
 
+use std::time::{Duration, SystemTime};
+
 use clap::Args;
 
 use super::settings::{Settings, variables};
 use super::usage::{failed, open};
 use super::{Failure, print};
 use crate::readers::records::{Filter, Record};
+use crate::receipt::{CallId, Outcome};
 
 #[derive(Args, Debug)]
 pub(super) struct Logs {
@@ -26,6 +29,18 @@ pub(super) struct Logs {
     /// Only with this status
     #[arg(long)]
     status: Option<u16>,
+    /// Only this call, by the cf-aig-log-id of its reply
+    #[arg(long)]
+    id: Option<String>,
+    /// Only with this cf-aig-event-id
+    #[arg(long)]
+    event_id: Option<String>,
+    /// Only with this name of the vendor's: cf-ai-req-id or cf-ray
+    #[arg(long)]
+    vendor_id: Option<String>,
+    /// Only since then: a time ago such as 2h or 30m, or a moment such as 2026-11-24T08:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<SystemTime>,
     /// As JSON, a line each
     #[arg(long)]
     json: bool,
@@ -34,15 +49,42 @@ pub(super) struct Logs {
 impl Logs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let archive = open(&self.settings.load(&variables())?)?;
-        let Self { limit, model, key, outcome, status, json, .. } = self;
-        let filter = Filter { model, key, outcome, status, ..Filter::default() };
-        let records = archive.list(&filter, limit).map_err(failed)?;
+        let Self { limit, model, key, outcome, status, id, event_id, vendor_id, since, json, .. } = self;
+        let outcomes = Outcome::ALL.map(Outcome::label);
+        if outcome.as_deref().is_some_and(|outcome| !outcomes.contains(&outcome)) {
+            return Err(Failure::Usage(format!("--outcome is one of {}", outcomes.join(", "))));
+        }
+        let records = match id {
+            Some(id) => {
+                let known = CallId::parse(&id).ok_or_else(|| {
+                    Failure::Usage(format!("--id {id:?} is no call's id: those have 32 hexadecimal digits"))
+                })?;
+                let found = archive.get(known).map_err(failed)?;
+                vec![found.ok_or_else(|| Failure::Failed(format!("there is no record of the call {id}")))?]
+            }
+            None => {
+                let since_ms = since
+                    .map(|at| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64));
+                let filter = Filter { model, key, outcome, status, event_id, vendor_id, since_ms, ..Filter::default() };
+                archive.list(&filter, limit).map_err(failed)?
+            }
+        };
         let line = |record: &Record| {
             if json { serde_json::to_string(record).map_err(failed) } else { Ok(in_words(record)) }
         };
         let lines = records.iter().map(line).collect::<Result<Vec<_>, _>>()?;
         print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
     }
+}
+
+/// A time ago, or a moment.
+fn since(text: &str) -> Result<SystemTime, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return SystemTime::now().checked_sub(ago).ok_or_else(|| format!("{text} ago is before all clocks"));
+    }
+    let wrong = |_| "write it like 2h, or 2026-11-24T08:00:00Z".to_owned();
+    let millis = text.parse::<jiff::Timestamp>().map_err(wrong)?.as_millisecond();
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
 }
 
 fn in_words(record: &Record) -> String {

@@ -1,7 +1,8 @@
 //! The `tollgate` command: one file a subcommand.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage or config.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 asked and answered: the two sides differ.
 
+mod admin;
 mod check;
 mod demo;
 mod diff;
@@ -12,10 +13,12 @@ mod logs;
 mod manual;
 mod models;
 mod reconcile;
+mod reload;
 mod report;
 mod serve;
 mod settings;
 mod usage;
+mod watch;
 mod webhooks;
 
 use std::process::ExitCode;
@@ -40,6 +43,8 @@ enum Command {
     Models(models::Models),
     /// Tell what a call would cost, from its body
     Estimate(estimate::Estimate),
+    /// Have the running sidecar read its config again; exit 2 where that is wrong, and the one before stays in force
+    Reload(reload::Reload),
     /// Make keys for clients
     Keys(keys::Keys),
     /// Sum up what was used, from the records
@@ -48,7 +53,7 @@ enum Command {
     Report(report::Report),
     /// Show the latest calls, from the records
     Logs(logs::Logs),
-    /// Hold the records against the vendor's own books; exit 1 where they differ
+    /// Hold the records against the vendor's own books; exit 3 where they differ, 1 where they cannot be read
     Reconcile(reconcile::Reconcile),
     /// Ask a running gate whether it is ready; exit 1 where it is not
     Health(health::Health),
@@ -69,6 +74,8 @@ enum Failure {
     Failed(String),
     /// 2: what was asked for cannot be.
     Usage(String),
+    /// 3: what was compared differs.
+    Differs(String),
 }
 
 /// Runs the command line.
@@ -78,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Estimate(command) => command.run(),
+        Command::Reload(command) => command.run(),
         Command::Keys(command) => command.run(),
         Command::Usage(command) => command.run(),
         Command::Report(command) => command.run(),
@@ -93,6 +101,7 @@ pub fn main() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Failed(message)) => (message, 1),
         Err(Failure::Usage(message)) => (message, 2),
+        Err(Failure::Differs(message)) => (message, 3),
     };
     eprintln!("tollgate: {message}");
     ExitCode::from(code)

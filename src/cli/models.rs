@@ -39,12 +39,12 @@ impl Models {
         let models: Vec<_> = catalogue.models().into_iter().filter(|model| model.id.contains(&part)).collect();
         if self.json {
             let rows: Vec<_> = models.iter().map(|model| to_json(model)).collect();
-            return print(&format!("{:#}\n", serde_json::Value::from(rows)));
+            print(&format!("{:#}\n", serde_json::Value::from(rows)))?;
         }
         if models.is_empty() {
             return Err(Failure::Failed(format!("no model's name holds {part:?}; `tollgate models` lists all")));
         }
-        print(&table(&models))
+        if self.json { Ok(()) } else { print(&table(&models)) }
     }
 }
 

@@ -59,7 +59,7 @@ impl Reconcile {
         })?;
         match report.agrees() {
             true => Ok(()),
-            false => Err(Failure::Failed("the books differ".into())),
+            false => Err(Failure::Differs("the books differ".into())),
         }
     }
 
@@ -195,7 +195,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_602_600);
         match reconcile.span(now) {
             Ok((from, until)) => Ok((moment(from), moment(until))),
-            Err(Failure::Usage(why) | Failure::Failed(why)) => Err(why),
+            Err(Failure::Usage(why) | Failure::Failed(why) | Failure::Differs(why)) => Err(why),
         }
     }
 

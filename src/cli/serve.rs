@@ -6,10 +6,14 @@ use std::net::SocketAddr;
 use clap::Args;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use super::settings::{MODELS, Settings, variables};
+use super::settings::{KEYS, MODELS, Settings, variables};
+use super::watch::Watch;
 use super::{Failure, print};
-use crate::sidecar::config::{BaseUrl, Log, LogFormat};
+use crate::sidecar::config::{BaseUrl, Config, ConfigError, Log, LogFormat, Variables};
 use crate::sidecar::tls::Tls;
 use crate::sidecar::{Sidecar, StartError, machine, service};
 
@@ -43,29 +47,42 @@ pub(super) const RECORDS: &str = "tollgate.db";
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         let variables = variables();
-        let mut config = self.settings.load(&variables)?;
+        let file = self.settings.file();
+        let as_read = file.as_ref().and_then(|file| std::fs::read(file).ok());
+        let config = self.read(&variables).map_err(|error| Failure::Usage(error.to_string()))?;
+        let log = start_log(&config.log)?;
+        machine::raise_open_files();
+        let mut signals = Signals::hear().map_err(|error| Failure::Failed(error.to_string()))?;
+        let watches = config.watch_config;
+        let scheme = |tls: &Tls| if tls.cert.is_some() { "https" } else { "http" };
+        let (clients, admins) = (scheme(&config.tls), scheme(&config.admin_tls));
+        let sidecar = Sidecar::start(config, &variables, Vec::new()).map_err(failure)?;
+        sidecar.read_again_by(move || self.read(&variables), move |config| log.hold_to(&config.log.level));
+        let _watch = if watches { file.and_then(|file| Watch::start(&file, as_read, &sidecar)) } else { None };
+        let (listen, admin) = (sidecar.listen(), sidecar.admin());
+        tracing::info!(%listen, %admin, "serving");
+        print(&format!("listening on {clients}://{listen}, admin on {admins}://{admin}\n"))?;
+        service::ready();
+        // What came of it stands in the log.
+        signals.wait_for_the_end(|| drop(sidecar.reload()));
+        service::stopping();
+        tracing::info!("stopping: no new calls, running ones may end");
+        sidecar.join().map_err(|error| Failure::Failed(error.to_string()))
+    }
+
+    /// The config with the flags over it.
+    fn read(&self, variables: &Variables) -> Result<Config, ConfigError> {
+        let mut config = self.settings.read(variables)?;
         config.listen = self.listen.unwrap_or(config.listen);
         config.admin = self.admin.unwrap_or(config.admin);
-        config.upstream.base_url = self.upstream.or(config.upstream.base_url);
+        config.upstream.base_url = self.upstream.clone().or(config.upstream.base_url);
         if config.records.path.is_none() {
             config.records.path = Some(RECORDS.into());
             config.records.may_be_missing = true;
         }
         config.catalogue.path.get_or_insert_with(|| MODELS.into());
-        start_log(&config.log)?;
-        machine::raise_open_files();
-        let mut signals = Signals::hear().map_err(|error| Failure::Failed(error.to_string()))?;
-        let scheme = |tls: &Tls| if tls.cert.is_some() { "https" } else { "http" };
-        let (clients, admins) = (scheme(&config.tls), scheme(&config.admin_tls));
-        let sidecar = Sidecar::start(config, &variables, Vec::new()).map_err(failure)?;
-        let (listen, admin) = (sidecar.listen(), sidecar.admin());
-        tracing::info!(%listen, %admin, "serving");
-        print(&format!("listening on {clients}://{listen}, admin on {admins}://{admin}\n"))?;
-        service::ready();
-        signals.wait_for_the_end();
-        service::stopping();
-        tracing::info!("stopping: no new calls, running ones may end");
-        sidecar.join().map_err(|error| Failure::Failed(error.to_string()))
+        config.keys_path.get_or_insert_with(|| KEYS.into());
+        Ok(config)
     }
 }
 
@@ -76,18 +93,35 @@ pub(super) fn failure(error: StartError) -> Failure {
     }
 }
 
-pub(super) fn start_log(log: &Log) -> Result<(), Failure> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.level)
-        .map_err(|error| Failure::Usage(format!("[log] level: {error}; write it like info or info,tollgate=debug")))?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+/// The log's level, which may change.
+pub(super) struct LogLevel(reload::Handle<EnvFilter, Registry>);
+
+pub(super) fn start_log(log: &Log) -> Result<LogLevel, Failure> {
+    let (filter, handle) = reload::Layer::new(filter(&log.level)?);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry().with(filter);
     let started = match log.format {
-        LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => registry.with(lines).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
-    started.map_err(|error| Failure::Failed(error.to_string()))
+    started.map(|()| LogLevel(handle)).map_err(|error| Failure::Failed(error.to_string()))
+}
+
+fn filter(level: &str) -> Result<EnvFilter, Failure> {
+    EnvFilter::try_new(level)
+        .map_err(|error| Failure::Usage(format!("[log] level: {error}; write it like info or info,tollgate=debug")))
+}
+
+impl LogLevel {
+    /// A level that cannot be was found when the config was read.
+    fn hold_to(&self, level: &str) {
+        if let Ok(filter) = filter(level)
+            && let Err(error) = self.0.reload(filter)
+        {
+            tracing::error!(%error, "the log's level stays as it was");
+        }
+    }
 }
 
 impl Signals {
@@ -100,17 +134,15 @@ impl Signals {
         Ok(Self { runtime, hangup, terminate, interrupt })
     }
 
-    /// Until SIGTERM or Ctrl-C. A terminal that closes, or a `kill -HUP` that is meant to reload, does not end the gate.
-    fn wait_for_the_end(&mut self) {
+    /// Until SIGTERM or Ctrl-C. SIGHUP has the config read again.
+    fn wait_for_the_end(&mut self, reload: impl Fn()) {
         let Self { runtime, hangup, terminate, interrupt } = self;
         runtime.block_on(async {
             loop {
                 tokio::select! {
                     _ = terminate.recv() => return,
                     _ = interrupt.recv() => return,
-                    _ = hangup.recv() => {
-                        tracing::warn!("SIGHUP is ignored: the config is read at start alone; restart the gate to change it");
-                    }
+                    _ = hangup.recv() => reload(),
                 }
             }
         });

@@ -7,7 +7,7 @@ use clap::Args;
 use super::Failure;
 use crate::catalogue::Catalogue;
 use crate::sidecar::books::Learned;
-use crate::sidecar::config::{self, Config, Variables};
+use crate::sidecar::config::{self, Config, ConfigError, Variables};
 
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct Settings {
@@ -19,6 +19,9 @@ pub(super) struct Settings {
 /// What a sidecar learns of models, where its config does not say.
 pub(super) const MODELS: &str = "tollgate.models.json";
 
+/// The keys of a sidecar whose config names no file for them.
+pub(super) const KEYS: &str = "tollgate.keys.db";
+
 /// Every variable of the environment that is text.
 pub(super) fn variables() -> Variables {
     std::env::vars_os()
@@ -28,8 +31,16 @@ pub(super) fn variables() -> Variables {
 
 impl Settings {
     pub(super) fn load(&self, variables: &Variables) -> Result<Config, Failure> {
-        let file = self.config.clone().or_else(config::default_file);
-        Config::load(file.as_deref(), variables).map_err(|error| Failure::Usage(error.to_string()))
+        self.read(variables).map_err(|error| Failure::Usage(error.to_string()))
+    }
+
+    pub(super) fn read(&self, variables: &Variables) -> Result<Config, ConfigError> {
+        Config::load(self.file().as_deref(), variables)
+    }
+
+    /// Where the config is, if it is in a file.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(config::default_file)
     }
 
     /// The models as the sidecar of this config has them in force: with what it has read and learned, as far as it kept that.

@@ -120,7 +120,7 @@ fn by_the_gate(error: &Error) -> Kind {
         }
         Error::CostUnbounded { budget, .. } => Kind::BudgetExceeded { budget: budget.clone(), retry_after: None },
         Error::FreeNeuronsUsedUp { retry_after } => Kind::FreeNeuronsUsedUp { retry_after: Some(*retry_after) },
-        Error::Timeout { after, .. } => Kind::Timeout { after: Some(*after) },
+        Error::Timeout { after, .. } | Error::QueueTimeout { after, .. } => Kind::Timeout { after: Some(*after) },
         Error::Elapsed { .. } => Kind::Timeout { after: None },
         Error::Overloaded { retry_after, .. } => Kind::Overloaded { retry_after: *retry_after },
         Error::Unreachable { .. } | Error::Unavailable(_) => Kind::Unreachable,

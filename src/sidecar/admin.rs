@@ -7,7 +7,7 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::guard::{self, Guard};
 use super::page::Page;
+use super::reload::{ReloadError, Reloads};
 use super::spending::Spending;
 use crate::catalogue::Catalogue;
 use crate::layers::cache::CacheLayer;
@@ -33,6 +34,7 @@ pub(super) struct Admin {
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) records_path: Option<std::path::PathBuf>,
     pub(super) store: Option<super::replicas::Standing>,
+    pub(super) reloads: Arc<Reloads>,
     pub(super) stop: CancellationToken,
 }
 
@@ -42,6 +44,8 @@ pub(super) fn router(admin: Admin, guard: Guard) -> Router {
         .route("/budgets", get(budgets))
         .route("/books", get(books))
         .merge(super::budget_changes::router())
+        .route("/reload", post(reload))
+        .merge(super::key_api::router())
         .merge(super::logs::router())
         .merge(super::page::router())
         .layer(from_fn_with_state(guard.clone(), guard::check_token));
@@ -61,6 +65,22 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     }
 }
 
+/// Reads the config again: 200 where it is in force, 422 where it is wrong and the one before stays.
+async fn reload(State(admin): State<Admin>) -> Response {
+    let reloads = admin.reloads.clone();
+    match tokio::task::spawn_blocking(move || reloads.reload()).await {
+        Ok(Ok(reloaded)) => Json(reloaded).into_response(),
+        Ok(Err(ReloadError::Config(error))) => {
+            let body = json!({"error": error.to_string(), "place": error.place, "what": error.what});
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response()
+        }
+        Ok(Err(error @ ReloadError::NoSource)) => {
+            (StatusCode::CONFLICT, Json(json!({"error": error.to_string()}))).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
 /// How each budget stands, the free allocation first.
 async fn budgets(State(admin): State<Admin>) -> Response {
     let row = |status: crate::layers::budget::Status| {
@@ -75,12 +95,13 @@ async fn budgets(State(admin): State<Admin>) -> Response {
             "left_neurons": status.left.as_f64(),
             "buckets": status.buckets,
             "rejected": status.rejected,
+            "diverted": status.diverted,
             "neurons_per_second": status.pace_per_second,
             "lasts_seconds": status.lasts.map(seconds),
             "resets_at": resets,
         })
     };
-    let rows: Vec<_> = admin.spending.budgets.status().into_iter().map(row).collect();
+    let rows: Vec<_> = admin.spending.budgets.get().status().into_iter().map(row).collect();
     Json(json!({"budgets": rows})).into_response()
 }
 

@@ -72,7 +72,7 @@ const MAX_WORDS: usize = 500;
 /// How the buckets of a budget stand, those first that have spent most.
 async fn buckets(State(admin): State<Admin>, Path(name): Path<String>, Query(page): Query<Page>) -> Response {
     let most = page.limit.unwrap_or(SHOWN).min(MOST_SHOWN);
-    let Some(all) = admin.spending.budgets.buckets_of(&name, most) else {
+    let Some(all) = admin.spending.budgets.get().buckets_of(&name, most) else {
         return problem(&ChangeError::NotFound(format!("there is no budget {name:?}")));
     };
     let row = |status: crate::layers::budget::BucketStatus| {
@@ -139,7 +139,7 @@ async fn change<T: Send + 'static>(
     admin: &Admin,
     change: impl FnOnce(&Budgets) -> Result<T, ChangeError> + Send + 'static,
 ) -> Result<T, ChangeError> {
-    let budgets = admin.spending.budgets.clone();
+    let budgets = admin.spending.budgets.get();
     let changed = tokio::task::spawn_blocking(move || change(&budgets)).await;
     changed.unwrap_or_else(|_| Err(ChangeError::Refused("it failed; the log says why".into())))
 }

@@ -70,6 +70,8 @@ pub struct Config {
     pub tls: Tls,
     /// The certificates of the admin port.
     pub admin_tls: Tls,
+    /// Read the file again when it changes, besides SIGHUP, `tollgate reload` and `POST /reload` on the admin port.
+    pub watch_config: bool,
     /// Web pages that may call.
     pub cors: Cors,
     /// What is logged, and how.
@@ -95,6 +97,10 @@ pub struct Config {
     /// Clients' own keys; without any, no key is asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<Key>,
+    /// A file for keys that are made while the gate runs, by `tollgate keys` and `/keys` on the admin port; an empty one is none.
+    /// `tollgate serve` keeps `tollgate.keys.db` where none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys_path: Option<PathBuf>,
     /// What may be spent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Rule>,
@@ -118,6 +124,7 @@ pub struct Log {
     /// `text` or `json`, on standard error.
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug` (a line a call) or `trace`, also by module: `info,tollgate::layers=debug`.
+    #[serde(deserialize_with = "log_level")]
     pub level: String,
 }
 
@@ -260,6 +267,7 @@ impl Default for Config {
             shutdown_timeout: Duration::from_secs(30),
             tls: Tls::default(),
             admin_tls: Tls::default(),
+            watch_config: false,
             cors: Cors::default(),
             log: Log::default(),
             upstream: Upstream::default(),
@@ -272,6 +280,7 @@ impl Default for Config {
             records: Records::default(),
             replicas: Replicas::default(),
             keys: Vec::new(),
+            keys_path: None,
             budgets: Vec::new(),
             webhooks: Vec::new(),
             catalogue: CatalogueSettings::default(),
@@ -284,6 +293,23 @@ impl Default for Config {
 impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+/// A word that is no level would be taken for a module's name, of which everything is logged and of all others nothing.
+fn log_level<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let level = String::deserialize(deserializer)?;
+    let is_level = |word: &str| {
+        let levels = ["off", "error", "warn", "info", "debug", "trace"];
+        levels.iter().any(|level| level.eq_ignore_ascii_case(word.trim()))
+    };
+    let is_part = |part: &str| part.rsplit_once('=').map_or_else(|| is_level(part), |(_, level)| is_level(level));
+    match level.split(',').all(is_part) {
+        true => Ok(level),
+        false => Err(serde::de::Error::custom(format!(
+            "{level:?} is no level: error, warn, info, debug, trace or off, and after a comma others by module, such as \
+             info,tollgate::layers=debug"
+        ))),
     }
 }
 
@@ -423,6 +449,11 @@ impl Config {
     pub fn account<'a>(&'a self, variables: &'a Variables) -> Option<&'a str> {
         let ours = self.upstream.account_id.as_deref();
         ours.or_else(|| secret(variables, "CLOUDFLARE_ACCOUNT_ID")).filter(|id| !id.is_empty())
+    }
+
+    /// Where keys are kept that are made while the gate runs, if they are.
+    pub fn keys_path(&self) -> Option<&Path> {
+        self.keys_path.as_deref().filter(|path| !path.as_os_str().is_empty())
     }
 
     /// As it is in force, without secrets.

@@ -34,10 +34,10 @@ pub(super) struct Terms {
     /// `None` where clients may call by any name.
     hosts: Option<Hosts>,
     /// Where there are keys to be guessed.
-    guesses: Option<Guesses>,
+    guesses: Option<Arc<Guesses>>,
     /// For pages that are invited.
     cors: CorsLayer,
-    complaints: DefaultDirectRateLimiter,
+    complaints: Arc<DefaultDirectRateLimiter>,
 }
 
 /// The clients' way in to a service.
@@ -88,7 +88,8 @@ const EXPOSED: [&str; 14] = [
 // === impl Terms ===
 
 impl Terms {
-    pub(super) fn new(config: &Config) -> Self {
+    /// Where keys are asked for, guesses are slowed: those who were held back `before` still are.
+    pub(super) fn new(config: &Config, asks_for_keys: bool, before: Option<&Self>) -> Self {
         let hosts = Hosts::new(&config.allowed_hosts);
         let origins: Vec<_> = config.cors.origins.iter().filter_map(|origin| origin.header()).collect();
         let asks_for_hosts = config.listen.ip().is_loopback() || !hosts.is_empty();
@@ -96,8 +97,12 @@ impl Terms {
             cors: cors(&origins),
             origins,
             hosts: asks_for_hosts.then_some(hosts),
-            guesses: (!config.keys.is_empty()).then(|| Guesses::new(GUESSES_A_MINUTE)),
-            complaints: RateLimiter::direct(COMPLAINTS),
+            guesses: asks_for_keys.then(|| {
+                let known = before.and_then(|before| before.guesses.clone());
+                known.unwrap_or_else(|| Arc::new(Guesses::new(GUESSES_A_MINUTE)))
+            }),
+            complaints: before
+                .map_or_else(|| Arc::new(RateLimiter::direct(COMPLAINTS)), |before| before.complaints.clone()),
         }
     }
 
@@ -251,7 +256,7 @@ mod tests {
     use super::*;
 
     fn terms(text: &str) -> Terms {
-        Terms::new(&Config::parse(text, "t").unwrap())
+        Terms::new(&Config::parse(text, "t").unwrap(), false, None)
     }
 
     fn admitted(terms: &Terms, pairs: &[(&str, &str)]) -> Option<bool> {

@@ -11,7 +11,7 @@ pub fn check(config: &Config, target: &Target) -> Result<Vec<String>, ConfigErro
     }
     let mut open = Vec::new();
     let spends = target.has_token() || target.has_gateway_token();
-    if !config.listen.ip().is_loopback() && spends && config.keys.is_empty() && !config.tls.knows_clients() {
+    if !config.listen.ip().is_loopback() && spends && !asks_for_keys(config)? && !config.tls.knows_clients() {
         let what = "anybody who reaches this address can spend the account's money, for the gate has a token of its own and \
                     asks for no keys";
         let mend = "add [[keys]] (`tollgate keys new NAME`), set [tls] client_ca, or listen on a loopback address";
@@ -29,6 +29,12 @@ pub fn check(config: &Config, target: &Target) -> Result<Vec<String>, ConfigErro
         }),
         _ => Ok(open.iter().map(|(place, address, what, mend)| format!("{place} {address}: {what}; {mend}")).collect()),
     }
+}
+
+/// The config has keys, or one was made while a gate of it ran.
+fn asks_for_keys(config: &Config) -> Result<bool, ConfigError> {
+    let made = super::key_store::peek(config).map_err(super::spending::wrong_store)?;
+    Ok(!config.keys.is_empty() || made.0)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
@@ -34,14 +35,14 @@ pub struct Secret(String);
 
 /// What a request to the admin port has to show.
 #[derive(Clone)]
-pub(super) struct Guard(Arc<Terms>);
+pub(super) struct Guard(Arc<ArcSwap<Terms>>);
 
 struct Terms {
     token: Option<[u8; 32]>,
     hosts: Hosts,
     /// Without a token, anybody may look.
     is_open: bool,
-    guesses: Guesses,
+    guesses: Arc<Guesses>,
 }
 
 /// Wrong tokens that are looked at, a minute and address.
@@ -50,8 +51,8 @@ const GUESSES_A_MINUTE: NonZeroU32 = NonZeroU32::new(10).unwrap();
 // === impl Secret ===
 
 impl Secret {
-    /// For whoever has to use it.
-    pub(super) fn reveal(&self) -> &str {
+    /// For who has to show it.
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
@@ -83,17 +84,26 @@ impl std::fmt::Debug for Secret {
 
 impl Guard {
     pub(super) fn new(config: &Config) -> Self {
-        Self(Arc::new(Terms {
-            token: config.admin_token.as_ref().map(|token| hash(token.0.as_bytes())),
-            hosts: Hosts::new(&config.allowed_hosts),
-            // Who has a certificate of the client_ca's is known.
-            is_open: config.open || config.admin_tls.knows_clients(),
-            guesses: Guesses::new(GUESSES_A_MINUTE),
-        }))
+        Self(Arc::new(ArcSwap::from_pointee(Terms::new(config, Arc::new(Guesses::new(GUESSES_A_MINUTE))))))
+    }
+
+    /// Asks as this config has it from here on. Who was held back for guesses still is.
+    pub(super) fn hold_to(&self, config: &Config) {
+        self.0.store(Arc::new(Terms::new(config, self.0.load().guesses.clone())));
     }
 }
 
 impl Terms {
+    fn new(config: &Config, guesses: Arc<Guesses>) -> Self {
+        Self {
+            token: config.admin_token.as_ref().map(|token| hash(token.0.as_bytes())),
+            hosts: Hosts::new(&config.allowed_hosts),
+            // Who has a certificate of the client_ca's is known.
+            is_open: config.open || config.admin_tls.knows_clients(),
+            guesses,
+        }
+    }
+
     /// Why nothing at all is shown.
     fn road_refusal(&self, from: IpAddr, request: &Request) -> Option<Response> {
         if from.is_loopback()
@@ -157,7 +167,7 @@ fn secret(authorization: &str) -> Option<Vec<u8>> {
 
 /// For the whole admin port.
 pub(super) async fn check_road(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.0.road_refusal(peer(&request), &request) {
+    match guard.0.load().road_refusal(peer(&request), &request) {
         Some(refusal) => refusal,
         None => next.run(request).await,
     }
@@ -165,7 +175,7 @@ pub(super) async fn check_road(State(guard): State<Guard>, request: Request, nex
 
 /// For what tells of single calls.
 pub(super) async fn check_token(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.0.token_refusal(peer(&request), request.headers()) {
+    match guard.0.load().token_refusal(peer(&request), request.headers()) {
         Some(refusal) => refusal,
         None => next.run(request).await,
     }
@@ -183,7 +193,7 @@ mod tests {
     use super::*;
 
     fn guard(text: &str) -> Arc<Terms> {
-        Guard::new(&Config::parse(text, "t").unwrap()).0
+        Guard::new(&Config::parse(text, "t").unwrap()).0.load_full()
     }
 
     const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -8,19 +8,25 @@ pub mod aliases;
 pub mod books;
 pub mod browsers;
 mod budget_changes;
+mod changes;
 pub mod compat;
 mod compress;
 pub mod config;
+mod door;
 mod duration;
 mod entrance;
 pub mod exposure;
+mod generation;
 pub mod guard;
 mod guesses;
+mod key_api;
+pub mod key_store;
 pub mod limits;
 mod listen;
 mod logs;
 pub mod machine;
 pub(crate) mod page;
+mod reload;
 pub mod replicas;
 pub mod service;
 pub mod spending;
@@ -29,14 +35,15 @@ pub mod tls;
 mod warm;
 pub mod webhooks;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
@@ -46,23 +53,23 @@ use tower_http::compression::CompressionBody;
 
 use self::admin::Admin;
 use self::books::Reading;
+use self::changes::{Changes, Health, Seen};
 use self::config::{Config, ConfigError, Variables};
-use self::entrance::{Entrance, Terms};
+use self::generation::{Generation, Lasting, Parts};
 use self::guard::Guard;
 use self::listen::{Addresses, Limits, Serving, Upload};
 use self::machine::Descriptors;
 use self::page::Page;
+pub use self::reload::{ReloadError, Reloaded};
+use self::reload::{Reloads, Source};
 use self::spending::Spending;
 use self::warm::Warm;
 use self::webhooks::{Events, Look, Sending};
 use crate::batches::Batches;
 use crate::catalogue::Catalogue;
-use crate::gateway;
-use crate::layers::budget::BudgetLayer;
 use crate::layers::cache::CacheLayer;
-use crate::layers::identify::{self, ReplyBody};
-use crate::layers::rate_limit::{self, FairBy};
-use crate::layers::retry::RetryLayer;
+use crate::layers::identify::ReplyBody;
+use crate::layers::rate_limit::{self, RateLimitLayer};
 use crate::memory::Memory;
 use crate::pace::Pace;
 use crate::readers::log::CallLog;
@@ -70,8 +77,8 @@ use crate::readers::metrics::{Metrics, MetricsError};
 use crate::readers::recent::Recent;
 use crate::readers::records::Archive;
 use crate::receipt::Reader;
+use crate::upstream::Road;
 use crate::upstream::pool::Pool;
-use crate::upstream::{Road, Target};
 
 /// A sidecar that serves. Dropping it stops it.
 #[derive(Debug)]
@@ -88,6 +95,7 @@ pub struct Sidecar {
     reading: Arc<Reading>,
     webhooks: Sending,
     speaking: Option<replicas::Speaking>,
+    reloads: Arc<Reloads>,
 }
 
 /// Why a sidecar did not start.
@@ -115,20 +123,18 @@ pub enum StartError {
     Metrics(#[from] MetricsError),
 }
 
-/// What every worker's stack is made from.
+/// What every worker is made from.
 struct Plan {
     config: Config,
-    target: Target,
     road: Road,
-    stack: gateway::Settings,
-    spending: Arc<Spending>,
+    lasting: Arc<Lasting>,
+    cache: CacheLayer,
+    rate_limit: RateLimitLayer,
     reading: Arc<Reading>,
     events: Arc<Events>,
     shared: Option<replicas::Shared>,
     admin_tls: Option<tls::Acceptor>,
     serving: Serving,
-    /// What is asked of whoever comes in, by all workers together.
-    terms: Arc<Terms>,
     /// Upstream connections at once, on one worker.
     max_upstream: usize,
     runtimes: Runtimes,
@@ -148,32 +154,42 @@ struct Background {
     look: Look,
     certificates: Vec<tls::Acceptor>,
     runtimes: Runtimes,
+    health: Arc<Health>,
+    limits: RateLimitLayer,
 }
 
 impl Sidecar {
     /// Starts it, and returns when both ports are open. `readers` see each receipt besides its own metrics and log.
     pub fn start(config: Config, variables: &Variables, readers: Vec<Arc<dyn Reader>>) -> Result<Self, StartError> {
         let workers = workers(&config);
-        let metrics = Arc::new(Metrics::new()?);
-        let recent = Arc::new(Recent::default());
-        let own = [metrics.clone() as Arc<dyn Reader>, Arc::new(CallLog), recent.clone()];
-        let readers = own.into_iter().chain(readers).collect();
-        let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
-        metrics.watch_budgets(plan.spending.budgets.clone())?;
-        if let Some(records) = &plan.spending.records {
-            metrics.watch_records(records.clone())?;
-        }
-        metrics.begin_at_zero(&plan.stack.identify.catalogue);
-        let catalogue = plan.stack.identify.catalogue.clone();
-        metrics.watch_limits(plan.stack.rate_limit.clone(), catalogue.clone())?;
-        metrics.watch_books(plan.reading.known.clone(), catalogue.clone())?;
-        plan.watch(&metrics)?;
-        let endpoints = webhooks::endpoints(&plan.config.webhooks, variables, &plan.road)?;
+        check(&config, variables)?;
+        // Before anything is written: who finds the address taken leaves no file behind.
         let bind = |setting, address, count| {
             listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
         };
-        let listeners = bind("listen", plan.config.listen, workers)?;
-        let mut admin_listeners = bind("admin", plan.config.admin, 1)?;
+        let listeners = bind("listen", config.listen, workers)?;
+        let admin_listeners = bind("admin", config.admin, 1)?;
+        let metrics = Arc::new(Metrics::new()?);
+        let recent = Arc::new(Recent::default());
+        let health = Arc::new(Health::default());
+        let own = [metrics.clone() as Arc<dyn Reader>, Arc::new(CallLog), recent.clone(), health.clone()];
+        let readers = own.into_iter().chain(readers).collect();
+        let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
+        let spending = plan.lasting.parts.spending.clone();
+        metrics.watch_budgets(spending.budgets.clone())?;
+        if let Some(records) = &spending.records {
+            metrics.watch_records(records.clone())?;
+        }
+        let catalogue = plan.lasting.parts.catalogue.clone();
+        metrics.begin_at_zero(&catalogue);
+        metrics.watch_limits(plan.rate_limit.clone(), catalogue.clone())?;
+        metrics.watch_books(plan.reading.known.clone(), catalogue.clone())?;
+        plan.watch(&metrics)?;
+        let endpoints = webhooks::endpoints(&plan.config.webhooks, variables, &plan.road)?;
+        let reloads = Arc::new(Reloads::new(plan.lasting.clone(), plan.config.clone(), variables.clone()));
+        let looked_at = reloads.clone();
+        metrics.watch_reloads(move || looked_at.counts())?;
+        let (listeners, mut admin_listeners) = (listeners.listen()?, admin_listeners.listen()?);
         let stop = CancellationToken::new();
         let mut sidecar = Self {
             listen: listeners[0].local_addr()?,
@@ -182,14 +198,15 @@ impl Sidecar {
             workers: Vec::with_capacity(workers),
             admin_stop: CancellationToken::new(),
             admin_thread: None,
-            warm: plan.config.cache.path.clone().map(|path| Warm::start(plan.stack.cache.clone(), path)).transpose()?,
-            spending: plan.spending.clone(),
+            warm: plan.config.cache.path.clone().map(|path| Warm::start(plan.cache.clone(), path)).transpose()?,
+            spending: spending.clone(),
             reading: plan.reading.clone(),
             webhooks: Sending::start(&plan.events, endpoints)?,
             speaking: None,
+            reloads: reloads.clone(),
         };
         if let Some(shared) = &plan.shared {
-            let speaking = shared.speak(plan.stack.rate_limit.clone(), sidecar.listen, plan.runtimes.start()?)?;
+            let speaking = shared.speak(plan.rate_limit.clone(), sidecar.listen, plan.runtimes.start()?)?;
             metrics.watch_store(speaking.standing.seen.clone(), speaking.standing.sharing.clone())?;
             sidecar.speaking = Some(speaking);
         }
@@ -206,20 +223,21 @@ impl Sidecar {
                 page: Page::new(metrics.clone(), recent),
                 metrics: metrics.clone(),
                 records_path,
-                spending: plan.spending.clone(),
+                spending,
                 known: plan.reading.known.clone(),
                 catalogue: catalogue.clone(),
-                cache: plan.stack.cache.clone(),
+                cache: plan.cache.clone(),
+                reloads,
                 store: sidecar.speaking.as_ref().map(|speaking| speaking.standing.clone()),
                 stop,
             };
-            let guard = Guard::new(&plan.config);
+            let guard = plan.lasting.guard.clone();
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
             let (events, known) = (plan.events.clone(), plan.reading.known.clone());
             let look = Look { events, metrics: metrics.clone(), catalogue, known };
-            let certificates = plan.certificates();
+            let (certificates, limits) = (plan.certificates(), plan.rate_limit.clone());
             let runtimes = plan.runtimes.clone();
-            let background = Background { earlier, reading, metrics, look, certificates, runtimes };
+            let background = Background { earlier, reading, metrics, look, certificates, runtimes, health, limits };
             let (serving, runtimes) = (plan.admin_serving(), plan.runtimes.clone());
             sidecar.admin_thread = Some(spawn("admin".into(), move || {
                 runtimes.start()?.block_on(serve_admin(listener, admin, guard, background, serving, stop))
@@ -236,6 +254,43 @@ impl Sidecar {
     /// Where the admin port is.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Puts a config in force while calls go on: see [`Reloaded`] for what cannot be changed so. Where it is wrong, the one before
+    /// stays in force. Blocks.
+    pub fn put(&self, config: Config) -> Result<Reloaded, ConfigError> {
+        self.reloads.put(config)
+    }
+
+    /// Says how the config is read again, by [`reload`](Self::reload) and by `POST /reload`; `applied` is told of each that has
+    /// come into force. Only the first one counts.
+    pub fn read_again_by(
+        &self,
+        read: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
+        applied: impl Fn(&Config) + Send + Sync + 'static,
+    ) {
+        self.reloads.read_by(Source { read: Box::new(read), applied: Box::new(applied) });
+    }
+
+    /// Reads the config again and puts it in force. Blocks.
+    pub fn reload(&self) -> Result<Reloaded, ReloadError> {
+        self.reloads.reload()
+    }
+
+    /// Reads the config again each time it is called, as long as the sidecar is there.
+    pub fn reloading(&self) -> impl Fn() + Send + 'static {
+        let reloads = Arc::downgrade(&self.reloads);
+        move || {
+            if let Some(reloads) = reloads.upgrade() {
+                // What came of it stands in the log.
+                let _ = reloads.reload();
+            }
+        }
+    }
+
+    /// The config in force.
+    pub fn config(&self) -> Config {
+        self.reloads.config()
     }
 
     /// Accepts nothing new from here on; what runs goes on, for at most `shutdown_timeout`.
@@ -268,6 +323,18 @@ impl Drop for Sidecar {
     }
 }
 
+/// Whether a sidecar can be of this config, as far as can be told without opening anything: what is wrong with it, or what of
+/// it lets in anybody who comes by and says that it is meant to.
+pub fn check(config: &Config, variables: &Variables) -> Result<Vec<String>, ConfigError> {
+    let target = config.target(variables)?;
+    let open = exposure::check(config, &target)?;
+    let catalogue = Arc::new(Catalogue::with(&config.models));
+    let keys = spending::check(config, &catalogue)?;
+    spending::check_token(&keys, target.has_token())?;
+    books::check(config, variables)?;
+    Ok(open)
+}
+
 fn spawn(
     name: String,
     work: impl FnOnce() -> io::Result<()> + Send + 'static,
@@ -292,66 +359,51 @@ impl Plan {
             tracing::warn!("{open}");
         }
         let memory = body_memory(&config);
-        let entries: BTreeMap<_, _> = config.models.clone();
-        let catalogue = Arc::new(Catalogue::with(&entries));
+        let catalogue = Arc::new(Catalogue::with(&config.models));
         let events = Arc::new(Events::default());
         let spending = Arc::new(Spending::open(&config, &catalogue, target.has_token(), events.clone())?);
         let reading = Arc::new(Reading::new(&config, variables, &catalogue, &spending.budgets)?);
         readers.extend(reading.reader());
         readers.extend(spending.records.clone().map(|records| records as Arc<dyn Reader>));
-        let door = identify::Settings {
-            catalogue: catalogue.clone(),
-            account: config.account(variables).map(Into::into),
-            accounts: config.upstream.accounts.iter().map(|account| account.as_str().into()).collect(),
-            pass_through: config.upstream.pass_through.clone(),
-            max_body: config.max_body.as_u64(),
-            body_pace: Pace::new(config.timeouts.body, config.timeouts.body_min_rate.as_u64()),
-            memory: memory.clone(),
-            body_queue: config.timeouts.body_queue,
-            keepalive: Some(config.compat.keepalive).filter(|every| !every.is_zero()),
-            has_token: target.has_token(),
-            keys: spending.keys.clone(),
-            payloads: config.records.payloads(),
-            readers: readers.into(),
-            aliases: Arc::new(config.aliases.aliases()),
-            openai: config.compat.settings(),
-            batches: spending.batches.clone(),
-            ..identify::Settings::default()
+        let shared = config.replicas.shared()?;
+        let budgets = spending.budgets.get();
+        let parts = Parts { catalogue, memory, spending, readers: readers.into(), complaints: Arc::default() };
+        let generation = {
+            let rate_limit = replicas::limits(rate_limits(&config, &parts.catalogue), shared.as_ref());
+            Generation::first(&config, variables, &parts, budgets, rate_limit)?
         };
         let descriptors = Descriptors::of(machine::open_files());
+        let tells_peer = Arc::new(AtomicBool::new(generation::tells_peer(&config, &generation.keys, &target)));
         let serving = Serving {
             max_connections: max_connections(&config, descriptors).div_ceil(workers).max(1),
             addresses: Addresses::new(config.max_connections_per_address),
             limits: limits(&config),
-            // Guesses of keys are told apart by their addresses, and so are callers who need no token.
-            tells_peer: !config.keys.is_empty() || target.has_token() || config.limits.fair_by != FairBy::default(),
+            tells_peer: tells_peer.clone(),
             shutdown_timeout: config.shutdown_timeout,
             tls: config.tls.acceptor("[tls]")?,
         };
-        let shared = config.replicas.shared()?;
+        let (cache, rate_limit) = (generation.stack.cache.clone(), generation.stack.rate_limit.clone());
+        let lasting = Arc::new(Lasting {
+            parts,
+            guard: Guard::new(&config),
+            tells_peer,
+            now: ArcSwap::from_pointee(generation),
+            doors: Mutex::default(),
+        });
         let admin_tls = config.admin_tls.acceptor("[admin_tls]")?;
-        let stack = gateway::Settings {
-            identify: door,
-            cache: CacheLayer::with_memory(config.cache.settings(), memory),
-            budget: BudgetLayer::new(spending.budgets.clone()),
-            retry: RetryLayer::new(config.retry.settings()),
-            rate_limit: replicas::limits(rate_limits(&config, &catalogue), shared.as_ref()),
-        };
-        let terms = Arc::new(Terms::new(&config));
         let max_upstream = (descriptors.upstream / workers).max(1);
         let runtimes = Runtimes::default();
         Ok(Self {
             config,
-            target,
             road,
-            stack,
-            spending,
+            lasting,
+            cache,
+            rate_limit,
             reading,
             events,
             shared,
             admin_tls,
             serving,
-            terms,
             max_upstream,
             runtimes,
         })
@@ -359,16 +411,15 @@ impl Plan {
 
     /// Adds what grows where something is not given back.
     fn watch(&self, metrics: &Metrics) -> Result<(), MetricsError> {
-        let (runtimes, cache, memory) =
-            (self.runtimes.clone(), self.stack.cache.clone(), self.stack.identify.memory.clone());
+        let (runtimes, cache, memory) = (self.runtimes.clone(), self.cache.clone(), self.lasting.parts.memory.clone());
         self.watch_certificates(metrics)?;
         let events = self.events.clone();
         metrics.watch_events(move || events.told())?;
         metrics.watch("tollgate_tasks", "Tasks on the threads that serve.", move || runtimes.tasks())?;
-        let batches = self.spending.batches.clone();
+        let batches = self.lasting.parts.spending.batches.clone();
         let help = "Batches that were queued and whose answers have not been fetched.";
         metrics.watch("tollgate_batches_waiting", help, move || batches.counts().waiting)?;
-        let batches = self.spending.batches.clone();
+        let batches = self.lasting.parts.spending.batches.clone();
         let help =
             "Batches since the start whose answers did not come in time, so that what was held for them is free again.";
         metrics.watch("tollgate_batches_released", help, move || batches.counts().released)?;
@@ -402,7 +453,7 @@ impl Plan {
         Serving {
             max_connections: descriptors.admin,
             addresses: Addresses::new(0),
-            tells_peer: true,
+            tells_peer: Arc::new(AtomicBool::new(true)),
             shutdown_timeout: Duration::ZERO,
             tls: self.admin_tls.clone(),
             ..self.serving.clone()
@@ -414,13 +465,12 @@ impl Plan {
             let pool = Pool::new(self.config.upstream.connect_timeout)
                 .with_road(self.road.clone())
                 .with_max_connections(self.max_upstream);
-            let stack = gateway::stack(pool, self.target.clone(), self.stack.clone());
-            let entrance = Entrance::new(stack, self.terms.clone());
+            let door = self.lasting.door(pool);
             if !self.config.compat.compress {
-                return listen::serve(listener, entrance, self.serving.clone(), stop).await;
+                return listen::serve(listener, door, self.serving.clone(), stop).await;
             }
             let boxed = |reply: Response<CompressionBody<ReplyBody>>| reply.map(Box::pin);
-            let encoded = ServiceExt::<Request<Upload>>::map_response(compress::layer().layer(entrance), boxed);
+            let encoded = ServiceExt::<Request<Upload>>::map_response(compress::layer().layer(door), boxed);
             listen::serve(listener, encoded, self.serving.clone(), stop).await
         })
     }
@@ -527,5 +577,60 @@ async fn serve_admin(
     for certificates in background.certificates {
         tokio::spawn(certificates.watch());
     }
+    tokio::spawn(follow_keys(admin.clone()));
+    tokio::spawn(tell_changes(admin.clone(), background.health, background.limits));
     listen::serve(listener, admin::router(admin, guard), serving, stop).await
+}
+
+/// Looks at how all stands, again and again, and tells the log what has changed.
+async fn tell_changes(admin: Admin, health: Arc<Health>, limits: RateLimitLayer) {
+    let mut changes = Changes::default();
+    let mut ticks = tokio::time::interval(changes::LOOK_EVERY);
+    loop {
+        ticks.tick().await;
+        let (budgets, models) = (admin.spending.budgets.get().status(), limits.snapshot());
+        let records = admin.spending.records.as_ref().map(|records| records.stats());
+        let seen = Seen { budgets: &budgets, models: &models, failures: health.failures(), records };
+        let name = |slot| {
+            let models = admin.catalogue.models();
+            let found = models.iter().find(|model| model.is_listed() && model.slot == slot);
+            found.map_or_else(|| "other".into(), |model| model.id.clone())
+        };
+        changes.look(&seen).iter().for_each(|change| change.log(name));
+    }
+}
+
+/// How often it is looked whether another process has written the keys: what it has made or revoked is in force within a second.
+const LOOK_AT_KEYS: Duration = Duration::from_millis(300);
+
+/// Puts in force what `tollgate keys` has written.
+async fn follow_keys(admin: Admin) {
+    let Some(store) = admin.spending.keys.clone() else { return };
+    let mut last = store.version().ok();
+    let mut ticks = tokio::time::interval(LOOK_AT_KEYS);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let version = match store.version() {
+            Ok(version) => Some(version),
+            Err(error) => {
+                tracing::warn!(%error, "the keys' file cannot be read: the keys stay as they were");
+                continue;
+            }
+        };
+        if version == last {
+            continue;
+        }
+        let reloads = admin.reloads.clone();
+        match tokio::task::spawn_blocking(move || reloads.renew()).await {
+            Ok(Ok(())) => {
+                last = version;
+                tracing::info!("the keys were changed, and are in force");
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the keys were changed, and cannot be read: they stay as they were")
+            }
+            Err(_) => {}
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What the sidecar keeps of money: the records, the budgets, the clients' keys, and how they are set.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,10 +9,11 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Config, ConfigError};
+use super::key_store::{self, KeyStore, KeyStoreError, Stored};
 use crate::batches::{Batches, RELEASE_AFTER};
 use crate::catalogue::{Catalogue, Limit};
-use crate::layers::budget::{self, Budgets, Plan};
-use crate::layers::identify::keys::Keys;
+use crate::layers::budget::{self, Budgets, CurrentBudgets, Plan, RuleError};
+use crate::layers::identify::keys::{KeyError, Keys};
 use crate::payload::{Keep, Payloads};
 use crate::readers::records::{self, Records as Database, RecordsError};
 
@@ -109,9 +111,10 @@ pub struct Records {
 /// What is open while the sidecar runs.
 pub(super) struct Spending {
     pub(super) records: Option<Arc<Database>>,
-    pub(super) budgets: Arc<Budgets>,
+    pub(super) budgets: CurrentBudgets,
     pub(super) batches: Batches,
-    pub(super) keys: Keys,
+    /// The clients' keys that are made while the gate runs.
+    pub(super) keys: Option<Arc<KeyStore>>,
 }
 
 // === impl Account, Reservations, Records ===
@@ -208,13 +211,18 @@ fn wrong(place: &str, what: impl ToString) -> ConfigError {
     ConfigError { place: place.into(), what: what.to_string() }
 }
 
-/// Whether keys, budgets and the keys' limits can be together; opens nothing.
+/// Whether keys, budgets and the keys' limits can be together; opens nothing but the keys' file, where there is one. The keys that
+/// are asked for.
 pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, ConfigError> {
-    let keys = Keys::new(&config.keys).map_err(|error| wrong("[[keys]]", error))?;
+    let keys = Keys::new(&config.keys).map_err(wrong_keys)?;
     budgets(config, catalogue, None, None)?;
     check_books(config)?;
-    let is_known = |name: &&String| config.keys.iter().any(|key| key.name == **name);
-    let unknown = |name: &String| format!("names the key {name:?}, and no [[keys]] has that name");
+    let (asks, stored) = key_store::peek(config).map_err(|error| wrong("keys_path", error))?;
+    let names: HashSet<_> = stored.iter().map(|key| &key.name).chain(config.keys.iter().map(|key| &key.name)).collect();
+    let is_known = |name: &&String| names.contains(*name);
+    let unknown = |name: &String| {
+        format!("names the key {name:?}, and neither [[keys]] nor the keys made by `tollgate keys new` have that name")
+    };
     for rule in &config.budgets {
         if let Some(name) = rule.keys.iter().find(|name| !is_known(name)) {
             return Err(wrong("[[budgets]]", format!("the budget {:?} {}", rule.name, unknown(name))));
@@ -222,17 +230,47 @@ pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, Config
     }
     match config.limits.keys.keys().find(|name| !is_known(name)) {
         Some(name) => Err(wrong("[limits.keys]", unknown(name))),
+        None if asks => with_stored(keys, &stored),
         None => Ok(keys),
     }
 }
 
-/// A budget for a model that nobody knows may be for one to come, or a slip of the pen.
-fn warn_of_unknown_models(config: &Config, catalogue: &Catalogue) {
+/// The config's keys, and those of the file that hold. Where both have a name, the config's is meant.
+pub(super) fn with_stored(keys: Keys, stored: &[Stored]) -> Result<Keys, ConfigError> {
+    let hold = stored.iter().filter(|key| !keys.has_name(&key.name)).flat_map(Stored::keys);
+    let hold: Vec<_> = hold.collect();
+    keys.and(hold).map_err(|error| wrong("keys_path", error))
+}
+
+/// A key stands for the gate's own token.
+pub(super) fn check_token(keys: &Keys, has_token: bool) -> Result<(), ConfigError> {
+    let what = "clients with the gate's keys have no token for the vendor: set the variable that [upstream] api_token_env names";
+    if keys.is_empty() || has_token { Ok(()) } else { Err(wrong("[[keys]]", what)) }
+}
+
+/// What may be meant, and is more likely a slip of the pen: a model that nobody knows may be one to come.
+pub fn doubts(config: &Config, catalogue: &Catalogue) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let mut doubt = |place: String, model: &str| {
+        if catalogue.get(model).is_none() {
+            doubts.push(format!("{place} names {model:?}, a model in no table: is it spelled right?"));
+        }
+    };
     for rule in &config.budgets {
-        for model in rule.models.iter().filter(|model| catalogue.get(model).is_none()) {
-            tracing::warn!(budget = rule.name, model, "the budget is for a model in no table: is it spelled right?");
+        rule.models.iter().for_each(|model| doubt(format!("[[budgets]] {:?} models", rule.name), model));
+        if let budget::OnExceeded::Model(model) = &rule.on_exceeded {
+            doubt(format!("[[budgets]] {:?} on_exceeded", rule.name), model);
         }
     }
+    for key in &config.keys {
+        key.models.iter().for_each(|model| doubt(format!("[[keys]] {:?} models", key.name), model));
+    }
+    config.limits.models.keys().for_each(|model| doubt("[limits.models]".into(), model));
+    config.cache.models.keys().for_each(|model| doubt("[cache.models]".into(), model));
+    for (model, entry) in &config.models {
+        entry.fallback.iter().flatten().for_each(|next| doubt(format!("[models.{model:?}] fallback"), next));
+    }
+    doubts
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -263,15 +301,33 @@ fn check_books(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+pub(super) fn wrong_keys(error: KeyError) -> ConfigError {
+    wrong("[[keys]]", error)
+}
+
+pub(super) fn wrong_store(error: KeyStoreError) -> ConfigError {
+    wrong("keys_path", error)
+}
+
+pub(super) fn wrong_budgets(error: RuleError) -> ConfigError {
+    wrong("[[budgets]]", error)
+}
+
 fn budgets(
     config: &Config,
     catalogue: &Arc<Catalogue>,
     ledger: Option<Arc<dyn budget::Ledger>>,
     watch: Option<Arc<dyn budget::Watch>>,
 ) -> Result<Budgets, ConfigError> {
+    let settings = budget::Settings { ledger, watch, ..budget_settings(config) };
+    Budgets::new(settings, catalogue.clone()).map_err(wrong_budgets)
+}
+
+/// The budgets as the config has them, the free allocation first.
+pub(super) fn budget_settings(config: &Config) -> budget::Settings {
     let Reservations { max_wait, max_waiting, max_buckets, clamp_max_tokens, min_tokens, unpriced, headers, .. } =
         config.reservations.clone();
-    let settings = budget::Settings {
+    budget::Settings {
         rules: std::iter::once(config.account.plan.rule()).chain(config.budgets.iter().cloned()).collect(),
         max_wait,
         max_waiting,
@@ -280,11 +336,8 @@ fn budgets(
         min_tokens,
         unpriced,
         headers,
-        watch,
-        ledger,
         ..budget::Settings::default()
-    };
-    Budgets::new(settings, catalogue.clone()).map_err(|error| wrong("[[budgets]]", error))
+    }
 }
 
 // === impl Spending ===
@@ -298,29 +351,27 @@ impl Spending {
         watch: Arc<dyn budget::Watch>,
     ) -> Result<Self, ConfigError> {
         let keys = check(config, catalogue)?;
-        if !keys.is_empty() && !has_token {
-            return Err(wrong(
-                "[[keys]]",
-                "clients with the gate's keys have no token for the vendor: set the variable that [upstream] \
-                 api_token_env names",
-            ));
+        check_token(&keys, has_token)?;
+        for doubt in doubts(config, catalogue) {
+            tracing::warn!("{doubt}");
         }
-        warn_of_unknown_models(config, catalogue);
         let records =
             config.records.open(!config.budgets.is_empty()).map_err(|error| wrong("[records] path", error))?;
         let ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);
-        let budgets = budgets(config, catalogue, ledger, Some(watch))?;
+        let budgets = Arc::new(budgets(config, catalogue, ledger, Some(watch))?);
         let batches = Batches::new(config.reservations.release_batches);
         if let Some(records) = &records {
             records.restore_batches(&batches, &budgets).map_err(|error| wrong("[records] path", error))?;
         }
         batches.release(SystemTime::now());
-        Ok(Self { records, budgets: Arc::new(budgets), batches, keys })
+        let keys = config.keys_path().map(KeyStore::open).transpose();
+        let keys = keys.map_err(|error| wrong("keys_path", error))?.map(Arc::new);
+        Ok(Self { records, budgets: budgets.into(), batches, keys })
     }
 
     /// Writes what there is to be written, once no call runs any more.
     pub(super) fn close(&self) {
-        self.budgets.release();
+        self.budgets.get().release();
         if let Some(records) = &self.records {
             records.close();
         }
@@ -335,7 +386,7 @@ impl Drop for Spending {
 
 impl std::fmt::Debug for Spending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Spending").field("budgets", &self.budgets).field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("Spending").field("budgets", &self.budgets).finish_non_exhaustive()
     }
 }
 

@@ -98,8 +98,8 @@ await until("both books are held side by side", async () => {
 // A call's receipt is one click away.
 await until("the newest call's receipt", async () => {
   const href = await page.locator("#calls a").first().getAttribute("href");
-  const { result } = await (await fetch(`${admin}${href}`)).json();
-  return href === `/logs/${result?.id}` && result.model.startsWith("@cf/") || JSON.stringify(result);
+  const { result } = await (await fetch(new URL(href, `${admin}/`))).json();
+  return href === `logs/${result?.id}` && result.model.startsWith("@cf/") || JSON.stringify(result);
 });
 
 // By keyboard: from minute to minute, with the table's own words.

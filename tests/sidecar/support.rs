@@ -156,7 +156,8 @@ fn command_under(starter: &[&str]) -> Command {
         .env("PATH", "/usr/bin:/bin")
         .current_dir(std::env::temp_dir())
         .env("TOLLGATE_RECORDS_PATH", "")
-        .env("TOLLGATE_CATALOGUE_PATH", "");
+        .env("TOLLGATE_CATALOGUE_PATH", "")
+        .env("TOLLGATE_KEYS_PATH", "");
     command
 }
 

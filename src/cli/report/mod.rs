@@ -34,6 +34,9 @@ pub(super) struct Report {
     /// The lines alone, for spreadsheets: a line for each of --by, day and model
     #[arg(long, conflicts_with = "books")]
     csv: bool,
+    /// The same lines as JSON
+    #[arg(long, conflicts_with_all = ["books", "csv"])]
+    json: bool,
     /// Where it is written; standard output where nothing is said
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -48,7 +51,11 @@ impl Report {
         let config = self.settings.load(&variables)?;
         let span = self.span.resolve(jiff::Timestamp::now())?;
         let archive = open(&config)?;
-        let text = if self.csv { self.csv(&archive, &span)? } else { self.page(&archive, &span, &config, &variables)? };
+        let text = match (self.csv, self.json) {
+            (true, _) => self.lines(&archive, &span, Format::Csv)?,
+            (_, true) => self.lines(&archive, &span, Format::Json)?,
+            _ => self.page(&archive, &span, &config, &variables)?,
+        };
         match &self.output {
             None => print(&text),
             Some(path) => std::fs::write(path, text)
@@ -56,13 +63,13 @@ impl Report {
         }
     }
 
-    fn csv(&self, archive: &Archive, span: &Span) -> Result<String, Failure> {
+    fn lines(&self, archive: &Archive, span: &Span, format: Format) -> Result<String, Failure> {
         let mut by = vec![self.by, By::Day, By::Model];
         by.dedup();
         let groups: Vec<_> = by.iter().map(|by| by.group()).collect();
         let names: Vec<_> = by.iter().map(|by| by.name()).collect();
         let lines = archive.usage(span.from_ms, span.until_ms, &groups, &span.zone).map_err(failed)?;
-        Format::Csv.write(&names, &lines, span)
+        format.write(&names, &lines, span)
     }
 
     fn page(&self, archive: &Archive, span: &Span, config: &Config, variables: &Variables) -> Result<String, Failure> {

@@ -1,6 +1,7 @@
 //! What an account has spent here, and what the vendor's books say of it.
 
 use super::Budgets;
+use super::budgets::Counted;
 use super::window::Moment;
 use crate::neurons::Neurons;
 
@@ -22,8 +23,7 @@ impl Budgets {
     /// How an account stands with each budget of [`Scope::Account`](super::Scope::Account).
     pub fn of_account(&self, account: &str) -> Vec<Standing> {
         let now = Moment::of(&*self.settings.clock);
-        let standing = |table: &super::table::Table| {
-            let rule = &table.rule.rule;
+        let standing = |Counted { rule, table }: &Counted| {
             let bucket = table.named(rule.bucket_of_account(account)?, now);
             Some(Standing {
                 budget: rule.name.clone(),
@@ -50,8 +50,10 @@ impl Budgets {
 
     fn take_up(&self, account: &str, then: &Standing, booked: Neurons, only_more: bool) {
         let now = Moment::of(&*self.settings.clock);
-        let Some(table) = self.tables.iter().find(|table| table.rule.rule.name == then.budget) else { return };
-        let Some(name) = table.rule.rule.bucket_of_account(account) else { return };
+        let Some(Counted { rule, table }) = self.tables.iter().find(|counted| counted.rule.name == then.budget) else {
+            return;
+        };
+        let Some(name) = rule.bucket_of_account(account) else { return };
         let more = table.named(name, now).book(then.start_ms, booked, then.spent, only_more);
         if !more.is_zero() {
             table.rule.pace.lock().note(now.steady, more);

@@ -1,7 +1,7 @@
 //! A rule at work: its windows, what it is raised to, and who is told of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -12,10 +12,15 @@ use super::pace::Pace;
 use super::raise::Raised;
 use super::rule::{OnExceeded, Rule};
 use super::window::{Clock, Millis, Moment, Span};
+use crate::neurons::Neurons;
 
-/// A rule at work.
+/// A rule at work. What makes it count differently, its window and its splits, stays as it is; what else a reload may change is
+/// beside it.
 pub(super) struct Active {
     pub(super) rule: Arc<Rule>,
+    /// In micro-neurons.
+    limit: AtomicU64,
+    only_counts: AtomicBool,
     pub(super) windows: Windows,
     /// More than the rule's limit, for a while.
     pub(super) raised: Raised,
@@ -25,6 +30,7 @@ pub(super) struct Active {
     /// The rule's name there.
     pub(super) ledger_name: Arc<str>,
     pub(super) rejected: AtomicU64,
+    pub(super) diverted: AtomicU64,
     pub(super) pace: Mutex<Pace>,
     /// What the log was told of buckets of late.
     pub(super) logged: Mutex<Logged>,
@@ -46,6 +52,41 @@ const FIRST_TOO_MANY: u32 = LINES_A_MINUTE + 1;
 // === impl Active ===
 
 impl Active {
+    pub(super) fn new(
+        rule: Arc<Rule>,
+        clock: Arc<dyn Clock>,
+        ledger: Option<Arc<dyn Ledger>>,
+        watch: Option<Arc<dyn Watch>>,
+        now: Moment,
+    ) -> Self {
+        Self {
+            windows: Windows::of(&rule),
+            raised: Raised::default(),
+            watch,
+            limit: AtomicU64::new(rule.limit.micro()),
+            only_counts: AtomicBool::new(rule.on_exceeded == OnExceeded::Allow),
+            clock,
+            ledger,
+            ledger_name: rule.ledger_name().into(),
+            rejected: AtomicU64::new(0),
+            diverted: AtomicU64::new(0),
+            pace: Mutex::new(Pace::new(now.steady)),
+            logged: Mutex::default(),
+            told_future: AtomicU64::new(0),
+            rule,
+        }
+    }
+
+    /// Holds to this rule from here on, which is the same but for what may change.
+    pub(super) fn hold_to(&self, rule: &Rule) {
+        self.limit.store(rule.limit.micro(), Ordering::Relaxed);
+        self.only_counts.store(rule.on_exceeded == OnExceeded::Allow, Ordering::Relaxed);
+    }
+
+    pub(super) fn limit(&self) -> Neurons {
+        Neurons::from_micro(self.limit.load(Ordering::Relaxed))
+    }
+
     pub(super) fn now(&self) -> Moment {
         Moment::of(&*self.clock)
     }
@@ -97,6 +138,6 @@ impl Active {
     }
 
     pub(super) fn only_counts(&self) -> bool {
-        self.rule.on_exceeded == OnExceeded::Allow
+        self.only_counts.load(Ordering::Relaxed)
     }
 }

@@ -207,9 +207,10 @@ impl Bucket {
         self.list(&state);
     }
 
-    /// Its rule's limit may be another.
+    /// Its limit may be another: those who wait look again, and so does the ledger.
     pub(super) fn look_again(self: &Arc<Self>, now: Moment) {
-        let state = self.lock(now);
+        let mut state = self.lock(now);
+        state.is_released = false;
         state.wake_next();
         self.list(&state);
     }
@@ -368,7 +369,7 @@ impl std::fmt::Debug for Bucket {
 impl State {
     /// Counts what counts at this moment.
     fn roll(&mut self, rule: &Active, now: Moment) {
-        self.limit = self.raised.at_least(rule.raised.at_least(rule.rule.limit, now.wall), now.wall);
+        self.limit = self.raised.at_least(rule.raised.at_least(rule.limit(), now.wall), now.wall);
         let is_current = |slot: &&mut Slot| slot.span.start <= now.wall + JITTER && now.wall < slot.span.end;
         match self.slots.back_mut().filter(is_current) {
             Some(slot) => slot.is_now(now),

@@ -1,20 +1,19 @@
 //! All budgets: reserving in all that count a call, or in none.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::active::Active;
 use super::bucket::{Bucket, LEDGER_WAIT, State, Verdict};
-use super::calendar::Windows;
 use super::ledger::Ledger;
 use super::notice::Watch;
-use super::pace::Pace;
-use super::raise::Raised;
 use super::reservation::Reservation;
 use super::rule::{self, OnExceeded, Rule, RuleError};
 use super::table::{Sums, Table};
@@ -56,12 +55,29 @@ pub struct Settings {
 
 /// The budgets and what has been spent of them. Every stack that shares it shares the budgets.
 pub struct Budgets {
-    pub(super) tables: Vec<Table>,
+    pub(super) tables: Vec<Counted>,
     /// Knows the models that calls are sent to instead.
     catalogue: Arc<Catalogue>,
     pub(super) settings: Settings,
+    all: Arc<All>,
+}
+
+/// A rule as these budgets have it, and what it counts, which may be older.
+pub(super) struct Counted {
+    pub(super) rule: Arc<Rule>,
+    pub(super) table: Arc<Table>,
+}
+
+/// What all budgets share that follow each other.
+struct All {
+    /// By their names in the ledger.
+    tables: Mutex<HashMap<Arc<str>, Arc<Table>>>,
     tickets: AtomicU64,
 }
+
+/// The budgets that hold now, for who looks at them again and again while they may be followed by others.
+#[derive(Clone)]
+pub struct CurrentBudgets(Arc<ArcSwap<Budgets>>);
 
 /// Why nothing was reserved.
 #[derive(Debug)]
@@ -91,6 +107,8 @@ pub struct Status {
     pub buckets: usize,
     /// Calls refused.
     pub rejected: u64,
+    /// Calls sent to a cheaper model instead.
+    pub diverted: u64,
     /// Neurons a second, all buckets together, over the last minutes.
     pub pace_per_second: f64,
     /// When `left` will be gone at this pace; `None` where nothing is being spent.
@@ -98,6 +116,9 @@ pub struct Status {
     /// When the window ends, or its oldest part.
     pub resets_at: SystemTime,
 }
+
+/// What rules counted that are in no config any more.
+const MAX_UNUSED: usize = 256;
 
 /// One try to reserve.
 enum Tried {
@@ -138,49 +159,62 @@ impl Default for Settings {
 impl Budgets {
     /// Starts with what the ledger has. The catalogue knows the models that calls are sent to instead.
     pub fn new(settings: Settings, catalogue: impl Into<Arc<Catalogue>>) -> Result<Self, RuleError> {
+        let all = Arc::new(All { tables: Mutex::default(), tickets: AtomicU64::new(0) });
+        Self::over(settings, catalogue.into(), all)
+    }
+
+    /// Other settings over what these have spent and reserved: a rule that counts as one of these did, or of those before them,
+    /// goes on from there. They hold from [`come_into_force`](Self::come_into_force) on. Clock and ledger stay as they were.
+    pub fn followed_by(&self, settings: Settings) -> Result<Self, RuleError> {
+        let Settings { clock, ledger, watch, .. } = self.settings.clone();
+        Self::over(Settings { clock, ledger, watch, ..settings }, self.catalogue.clone(), self.all.clone())
+    }
+
+    fn over(settings: Settings, catalogue: Arc<Catalogue>, all: Arc<All>) -> Result<Self, RuleError> {
         let rules: Vec<_> = settings.rules.iter().cloned().map(Arc::new).collect();
         rule::check(&rules)?;
         let now = Moment::of(&*settings.clock);
-        let keep = |rule: Arc<Rule>| {
-            let active = Active {
-                clock: settings.clock.clone(),
-                ledger: settings.ledger.clone(),
-                ledger_name: rule.ledger_name().into(),
-                rejected: AtomicU64::new(0),
-                pace: Mutex::new(Pace::new(now.steady)),
-                told_future: AtomicU64::new(0),
-                logged: Mutex::default(),
-                windows: Windows::of(&rule),
-                raised: Raised::default(),
-                watch: settings.watch.clone(),
-                rule,
+        let counted = |rule: Arc<Rule>| {
+            let ledger_name: Arc<str> = rule.ledger_name().into();
+            let known = all.tables.lock().get(&ledger_name).cloned();
+            let table = match known {
+                Some(table) => table,
+                None => {
+                    let (clock, ledger) = (settings.clock.clone(), settings.ledger.clone());
+                    let active = Active::new(rule.clone(), clock, ledger, settings.watch.clone(), now);
+                    restored(Table::new(Arc::new(active), settings.max_buckets), now)?
+                }
             };
-            Table::new(Arc::new(active), settings.max_buckets)
+            Ok(Counted { rule, table })
         };
-        let tables: Vec<_> = rules.into_iter().map(keep).collect();
-        for table in &tables {
-            let unsettled = table.restore(now).map_err(|why| RuleError {
-                name: table.rule.rule.name.clone(),
-                why: format!(
-                    "cannot go on from what was spent before ({why}): restore the file from a copy, or move it away to begin anew"
-                ),
-            })?;
-            if !unsettled.is_zero() {
-                tracing::warn!(
-                    budget = table.rule.rule.name,
-                    %unsettled,
-                    "the last run ended without settling these neurons; they count as spent until the window ends"
-                );
+        let tables = rules.into_iter().map(counted).collect::<Result<Vec<_>, RuleError>>()?;
+        let budgets = Self { tables, catalogue, settings, all };
+        let is_new = |table: &Table| !budgets.all.tables.lock().contains_key(&table.rule.ledger_name);
+        budgets.take_up_changes(is_new, now);
+        if budgets.all.tables.lock().is_empty() {
+            budgets.all.keep(&budgets.tables);
+        }
+        Ok(budgets)
+    }
+
+    /// From here on these hold, also for those who wait: limits count as they are now. What no rule counts any more is kept for
+    /// one that counts it again.
+    pub fn come_into_force(&self) {
+        let now = Moment::of(&*self.settings.clock);
+        for Counted { rule, table } in &self.tables {
+            table.hold_to(rule, now);
+        }
+        self.all.keep(&self.tables);
+        for table in self.all.tables.lock().values() {
+            if !self.tables.iter().any(|counted| Arc::ptr_eq(&counted.table, table)) {
+                table.release();
             }
         }
-        let budgets = Self { tables, catalogue: catalogue.into(), settings, tickets: AtomicU64::new(0) };
-        budgets.take_up_changes(now);
-        Ok(budgets)
     }
 
     /// See [`BudgetLayer::can_refuse`](super::BudgetLayer::can_refuse).
     pub(super) fn can_refuse(&self) -> bool {
-        self.tables.iter().any(|table| table.rule.rule.on_exceeded != OnExceeded::Allow)
+        self.tables.iter().any(|counted| counted.rule.on_exceeded != OnExceeded::Allow)
     }
 
     /// True where there is nothing to hold to.
@@ -192,8 +226,8 @@ impl Budgets {
     pub fn hold_again(&self, holdings: &[Holding], needed: Neurons, model: Arc<str>) -> Arc<dyn Held> {
         let now = Moment::of(&*self.settings.clock);
         let find = |place: &Holding| {
-            let table = self.tables.iter().find(|table| *table.rule.ledger_name == *place.budget)?;
-            let bucket = table.restored(&place.bucket)?;
+            let counted = self.tables.iter().find(|counted| *counted.table.rule.ledger_name == *place.budget)?;
+            let bucket = counted.table.restored(&place.bucket)?;
             bucket.hold_again(place.start_ms, needed, now).then_some((bucket, place.start_ms))
         };
         Reservation::held(holdings.iter().filter_map(find).collect(), needed, model)
@@ -201,18 +235,18 @@ impl Budgets {
 
     /// Before the ledger is closed: gives back the leases that nothing was spent of.
     pub fn release(&self) {
-        self.tables.iter().for_each(Table::release);
+        self.all.tables.lock().values().for_each(|table| table.release());
     }
 
     /// How each budget stands now.
     pub fn status(&self) -> Vec<Status> {
         let now = Moment::of(&*self.settings.clock);
-        self.tables.iter().map(|table| status(table, now)).collect()
+        self.tables.iter().map(|counted| status(counted, now)).collect()
     }
 
     /// Reserves at once what the call may cost, or says that it would have to wait or is refused.
     pub(super) fn reserve_now(&self, call: &Call) -> Option<Result<Option<Arc<Reservation>>, Refusal>> {
-        if !self.tables.iter().any(|table| table.rule.rule.applies(call)) {
+        if !self.tables.iter().any(|counted| counted.rule.applies(call)) {
             return Some(Ok(None));
         }
         let needed = match self.needed(call) {
@@ -229,8 +263,8 @@ impl Budgets {
     /// Reserves what the call may cost, waiting for others to settle where that may help.
     pub(crate) async fn reserve(&self, call: &Call) -> Result<Arc<Reservation>, Refusal> {
         let needed = self.needed(call)?;
-        let began = Instant::now();
-        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let queued = call.receipt.queue();
+        let ticket = self.all.tickets.fetch_add(1, Ordering::Relaxed);
         let mut place = Some(Place { ticket, notify: Arc::default(), bucket: None });
         let mut lease_wanted_at = None;
         let reserved = loop {
@@ -243,7 +277,7 @@ impl Budgets {
                 LEDGER_WAIT.saturating_sub(lease_wanted_at.get_or_insert_with(Instant::now).elapsed())
             } else {
                 lease_wanted_at = None;
-                self.settings.max_wait.saturating_sub(began.elapsed())
+                self.settings.max_wait.saturating_sub(queued.elapsed())
             };
             if left.is_zero() {
                 break Err(if verdict == Verdict::Lease {
@@ -256,7 +290,7 @@ impl Budgets {
                 let _ = tokio::time::timeout(left.min(relief), place.notify.notified()).await;
             }
         };
-        call.receipt.note(|facts| facts.waited += began.elapsed());
+        queued.leave();
         reserved
     }
 
@@ -267,7 +301,7 @@ impl Budgets {
             return Ok(upper);
         }
         let may_refuse = |rule: &Rule| rule.on_exceeded != OnExceeded::Allow && rule.applies(call);
-        let held = self.tables.iter().map(|table| &table.rule.rule).find(|rule| may_refuse(rule));
+        let held = self.tables.iter().map(|counted| &counted.rule).find(|rule| may_refuse(rule));
         match (held, self.settings.unpriced) {
             (Some(rule), Unpriced::Refuse) => {
                 let error = unbounded::error(call, rule, self.settings.clamp_max_tokens);
@@ -379,8 +413,8 @@ impl Budgets {
     }
 
     fn buckets(&self, call: &Call, now: Moment) -> Vec<Arc<Bucket>> {
-        let counting = self.tables.iter().filter(|table| table.rule.rule.applies(call));
-        counting.map(|table| table.find(call, now)).collect()
+        let counting = self.tables.iter().filter(|counted| counted.rule.applies(call));
+        counting.map(|counted| counted.table.find(call, now)).collect()
     }
 
     /// The most that a call like this one may cost now, in every budget that counts it.
@@ -415,16 +449,37 @@ impl Budgets {
             mend: hint + &mend(&rule.rule, resets),
             retry_after: resets,
         };
-        Refusal { error, instead: self.instead(&rule.rule) }
+        let own = self.tables.iter().find(|counted| Arc::ptr_eq(&counted.table.rule, rule));
+        Refusal { error, instead: own.and_then(|counted| self.instead(&counted.rule)) }
     }
 
-    /// Counts a call that is refused in the end.
-    pub(super) fn count(&self, error: &Error) {
+    /// Counts a call that is refused in the end, or is sent to another model.
+    pub(super) fn count(&self, error: &Error, is_diverted: bool) {
         let (Error::BudgetExceeded { budget, .. } | Error::CostUnbounded { budget, .. }) = error else { return };
-        if let Some(table) = self.tables.iter().find(|table| table.rule.rule.name == *budget) {
-            table.rule.rejected.fetch_add(1, Ordering::Relaxed);
+        if let Some(Counted { table, .. }) = self.tables.iter().find(|counted| counted.rule.name == *budget) {
+            let counter = if is_diverted { &table.rule.diverted } else { &table.rule.rejected };
+            counter.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Takes up what the ledger has.
+fn restored(table: Table, now: Moment) -> Result<Arc<Table>, RuleError> {
+    let name = &table.rule.rule.name;
+    let unsettled = table.restore(now).map_err(|why| RuleError {
+        name: name.clone(),
+        why: format!(
+            "cannot go on from what was spent before ({why}): restore the file from a copy, or move it away to begin anew"
+        ),
+    })?;
+    if !unsettled.is_zero() {
+        tracing::warn!(
+            budget = name,
+            %unsettled,
+            "the last run ended without settling these neurons; they count as spent until the window ends"
+        );
+    }
+    Ok(Arc::new(table))
 }
 
 /// What is spent now would be forgotten with the process.
@@ -451,14 +506,63 @@ fn mend(rule: &Rule, resets: Option<Duration>) -> String {
     format!("{what} in {time}")
 }
 
+// === impl All ===
+
+impl All {
+    /// Tables of rules that nobody has any more are forgotten where there are too many.
+    fn keep(&self, tables: &[Counted]) {
+        let mut all = self.tables.lock();
+        for counted in tables {
+            all.insert(counted.table.rule.ledger_name.clone(), counted.table.clone());
+        }
+        let is_used = |table: &Arc<Table>| tables.iter().any(|counted| Arc::ptr_eq(&counted.table, table));
+        let mut unused = all.len().saturating_sub(tables.len());
+        all.retain(|_, table| {
+            let stays = is_used(table) || unused <= MAX_UNUSED;
+            if !stays {
+                table.release();
+                unused -= 1;
+            }
+            stays
+        });
+    }
+}
+
+// === impl CurrentBudgets ===
+
+impl CurrentBudgets {
+    /// Those that hold now.
+    pub fn get(&self) -> Arc<Budgets> {
+        self.0.load_full()
+    }
+
+    /// Others hold from here on.
+    pub fn set(&self, budgets: Arc<Budgets>) {
+        budgets.come_into_force();
+        self.0.store(budgets);
+    }
+}
+
+impl From<Arc<Budgets>> for CurrentBudgets {
+    fn from(budgets: Arc<Budgets>) -> Self {
+        Self(Arc::new(ArcSwap::new(budgets)))
+    }
+}
+
+impl std::fmt::Debug for CurrentBudgets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 impl std::fmt::Debug for Budgets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.status()).finish()
     }
 }
 
-fn status(table: &Table, now: Moment) -> Status {
-    let rule = &table.rule;
+fn status(counted: &Counted, now: Moment) -> Status {
+    let (table, rule) = (&counted.table, &counted.table.rule);
     let Sums { buckets, spent, reserved, elsewhere } = table.sums(now);
     let left = table.least_left(now);
     let pace = rule.pace.lock().per_second(now.steady);
@@ -467,13 +571,14 @@ fn status(table: &Table, now: Moment) -> Status {
     let resets = Some(end).filter(|_| !rule.rule.sliding).or_else(|| table.next_relief(now)).unwrap_or(end);
     Status {
         name: rule.rule.name.clone(),
-        limit: rule.raised.at_least(rule.rule.limit, now.wall),
+        limit: rule.raised.at_least(rule.limit(), now.wall),
         spent,
         reserved,
         elsewhere,
         left,
         buckets,
         rejected: rule.rejected.load(Ordering::Relaxed),
+        diverted: rule.diverted.load(Ordering::Relaxed),
         pace_per_second: pace,
         lasts: (seconds.is_finite() && seconds < 1e9).then(|| Duration::from_secs_f64(seconds)),
         resets_at: SystemTime::UNIX_EPOCH + Duration::from_millis(resets),

@@ -159,7 +159,7 @@ async fn run(rule: &Rule, steps: &[Step]) -> Result<(), TestCaseError> {
             Step::Set(seconds) => clock.set(seconds * 1000),
             Step::Restart => {
                 for table in &budgets.tables {
-                    book.write(&table.find(&call(LLAMA, "{}"), window::Moment::of(&*clock)), true);
+                    book.write(&table.table.find(&call(LLAMA, "{}"), window::Moment::of(&*clock)), true);
                 }
                 budgets = open(rule, &clock, &book);
             }

@@ -97,12 +97,13 @@ use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::HeaderValue;
 use tower::{Layer, Service};
 
 pub use self::account::Standing;
 pub use self::bucket::Bucket;
 use self::budgets::Refusal;
-pub use self::budgets::{Budgets, Settings, Status};
+pub use self::budgets::{Budgets, CurrentBudgets, Settings, Status};
 pub use self::calendar::{Weekday, Zone};
 pub use self::free::{FREE, FREE_A_DAY, Plan};
 pub use self::ledger::{Change, Lease, Ledger, LedgerError};
@@ -116,6 +117,7 @@ use super::inner::{Inner, access};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
+use crate::headers::CF_AIG_STEP;
 use crate::vendor_error::VendorError;
 
 /// Applies [`Budget`].
@@ -222,7 +224,12 @@ where
             .filter(|model| call.can_change_model() && !tried.contains(&model.id) && call.may_ask(&model.id))
         {
             tried.push(model.id.clone());
+            budgets.count(&refused.error, true);
             call = call.with_model(model.clone());
+            call.receipt.note(|facts| {
+                facts.step = facts.step.saturating_add(1);
+                facts.model = model.clone();
+            });
             continue;
         }
         match clamped(budgets, &call).await {
@@ -231,7 +238,7 @@ where
                 break held;
             }
             None => {
-                budgets.count(&refused.error);
+                budgets.count(&refused.error, false);
                 return Err(refused.error);
             }
         }
@@ -239,8 +246,11 @@ where
     let receipt = call.receipt.clone();
     call.allowance = Some(reservation.clone());
     call.assumed = budgets.assumed(&call);
-    let reply = inner.call(call).await;
+    let mut reply = inner.call(call).await;
     settle_failed(&reply, &reservation, &receipt);
+    if let (Ok(reply), true) = (&mut reply, tried.len() > 1) {
+        reply.headers_mut().insert(CF_AIG_STEP, HeaderValue::from(receipt.read(|facts| u16::from(facts.step))));
+    }
     reply
 }
 

@@ -111,7 +111,8 @@ impl Budgets {
         if until <= now.wall {
             return Err(ChangeError::Refused("`until` is in the past: name a moment to come".into()));
         }
-        let until = if to > rule.limit { until } else { 0 };
+        let limit = table.rule.limit();
+        let until = if to > limit { until } else { 0 };
         let bucket = self.bucket(table, which, now, true)?;
         let name = bucket.as_ref().map(|bucket| bucket.name().to_owned());
         let by = (&*which.who, &*which.reason);
@@ -122,11 +123,11 @@ impl Budgets {
         }
         let Which { budget, who, reason, .. } = which;
         if until == 0 {
-            tracing::info!(budget, bucket = name, limit = %rule.limit, who, reason, "the budget has its own limit again");
+            tracing::info!(budget, bucket = name, %limit, who, reason, "the budget has its own limit again");
             return Ok(time(now.wall));
         }
         let until_text = jiff::Timestamp::try_from(time(until)).map(|at| at.to_string()).unwrap_or_default();
-        tracing::warn!(budget, bucket = name, limit = %rule.limit, raised_to = %to, until = until_text, who, reason, "the budget is raised");
+        tracing::warn!(budget, bucket = name, %limit, raised_to = %to, until = until_text, who, reason, "the budget is raised");
         Ok(time(until))
     }
 
@@ -159,17 +160,17 @@ impl Budgets {
     /// How the buckets of a budget stand, those first that have spent most; at most so many. `None` where there is no such budget.
     pub fn buckets_of(&self, budget: &str, at_most: usize) -> Option<Vec<BucketStatus>> {
         let now = self.moment();
-        let table = self.tables.iter().find(|table| table.rule.rule.name == budget)?;
-        let mut all = table.each(now);
+        let counted = self.tables.iter().find(|counted| counted.rule.name == budget)?;
+        let mut all = counted.table.each(now);
         all.sort_unstable_by(|a, b| (b.spent, &a.bucket).cmp(&(a.spent, &b.bucket)));
         all.truncate(at_most);
         Some(all)
     }
 
     /// Puts in force what was raised before a restart. Where that cannot be read, limits are the rules' own, which are lower.
-    pub(super) fn take_up_changes(&self, now: Moment) {
+    pub(super) fn take_up_changes(&self, is_new: impl Fn(&Table) -> bool, now: Moment) {
         let Some(ledger) = &self.settings.ledger else { return };
-        for table in &self.tables {
+        for table in self.tables.iter().map(|counted| &counted.table).filter(|table| is_new(table)) {
             let budget = &table.rule.rule.name;
             let changes = ledger.changes(budget, now.wall).unwrap_or_else(|why| {
                 tracing::error!(budget, %why, "what the budget was raised to cannot be read: it has its own limit");
@@ -194,8 +195,10 @@ impl Budgets {
     }
 
     fn table(&self, which: &Which) -> Result<&Table, ChangeError> {
-        let found = self.tables.iter().find(|table| table.rule.rule.name == which.budget);
-        found.ok_or_else(|| ChangeError::NotFound(format!("there is no budget {:?}", which.budget)))
+        let found = self.tables.iter().find(|counted| counted.rule.name == which.budget);
+        found
+            .map(|counted| &*counted.table)
+            .ok_or_else(|| ChangeError::NotFound(format!("there is no budget {:?}", which.budget)))
     }
 
     /// The bucket that is named, if one is. Where `is_made`, also one that nothing was spent of yet.

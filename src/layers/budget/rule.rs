@@ -81,6 +81,8 @@ pub enum Split {
     Key,
     /// The model.
     Model,
+    /// A label of the client's key, such as `label.team`. Calls without it share a bucket.
+    Label(String),
     /// An entry of `cf-aig-metadata`. Calls without it share a bucket.
     Metadata(String),
 }
@@ -215,6 +217,9 @@ impl Split {
             Self::Account => text(call.counted_as()),
             Self::Key => call.key.as_deref().map_or(Value::None(()), text),
             Self::Model => text(&call.model.id),
+            Self::Label(name) => {
+                facts.labels.as_ref().and_then(|labels| labels.get(name)).map_or(Value::None(()), |value| text(value))
+            }
             Self::Metadata(name) => match facts.metadata.iter().find(|(key, _)| key == name) {
                 None => Value::None(()),
                 Some((_, Metadatum::String(value))) => text(value),
@@ -262,9 +267,12 @@ impl TryFrom<String> for Split {
             "account" => Ok(Self::Account),
             "key" => Ok(Self::Key),
             "model" => Ok(Self::Model),
-            other => match other.strip_prefix("metadata.").filter(|name| !name.is_empty()) {
-                Some(name) => Ok(Self::Metadata(name.to_owned())),
-                None => Err(format!("a budget cannot be split by `{text}`: by account, key, model or metadata.NAME")),
+            other => match other.split_once('.').filter(|(_, name)| !name.is_empty()) {
+                Some(("metadata", name)) => Ok(Self::Metadata(name.to_owned())),
+                Some(("label", name)) => Ok(Self::Label(name.to_owned())),
+                _ => Err(format!(
+                    "a budget cannot be split by `{text}`: by account, key, model, label.NAME or metadata.NAME"
+                )),
             },
         }
     }
@@ -276,6 +284,7 @@ impl From<Split> for String {
             Split::Account => "account".into(),
             Split::Key => "key".into(),
             Split::Model => "model".into(),
+            Split::Label(name) => format!("label.{name}"),
             Split::Metadata(name) => format!("metadata.{name}"),
         }
     }

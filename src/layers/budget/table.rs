@@ -171,6 +171,13 @@ impl Table {
         self.own.retain(|_, bucket| !bucket.retire_if_idle(now, is_full));
     }
 
+    /// Holds to this rule from here on, of the same name in the ledger.
+    pub(super) fn hold_to(&self, rule: &super::rule::Rule, now: Moment) {
+        self.rule.hold_to(rule);
+        self.shared.look_again(now);
+        self.own.iter().for_each(|bucket| bucket.look_again(now));
+    }
+
     /// Has all leases lowered to what is spent.
     pub(super) fn release(&self) {
         self.shared.release();

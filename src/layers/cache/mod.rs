@@ -119,9 +119,9 @@ struct Shared {
     /// For answers on their way.
     memory: Memory,
     store: Store,
-    flights: DashMap<Key, Weak<Flight>, Taken>,
+    flights: Arc<DashMap<Key, Weak<Flight>, Taken>>,
     /// How many flights have brought something to keep.
-    landings: AtomicU64,
+    landings: Arc<AtomicU64>,
 }
 
 /// What is to be done with a call.
@@ -169,8 +169,15 @@ impl CacheLayer {
     /// kept.
     pub fn with_memory(settings: Settings, memory: Memory) -> Self {
         let store = Store::new(settings.max_bytes);
-        let (flights, landings) = (DashMap::with_hasher(Taken), AtomicU64::new(0));
+        let (flights, landings) = (Arc::new(DashMap::with_hasher(Taken)), Arc::default());
         Self(Arc::new(Shared { settings, memory, store, flights, landings }))
+    }
+
+    /// Other settings over the same answers and flights; `max_bytes` stays as it was.
+    pub fn followed_by(&self, settings: Settings) -> Self {
+        let Shared { memory, store, flights, landings, .. } = &*self.0;
+        let (memory, store) = (memory.clone(), store.clone());
+        Self(Arc::new(Shared { settings, memory, store, flights: flights.clone(), landings: landings.clone() }))
     }
 
     /// Forgets one model's answers, or all of them.

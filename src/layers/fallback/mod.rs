@@ -59,6 +59,7 @@ use super::{Relayed, Reply};
 use crate::Error;
 use crate::call::Call;
 use crate::catalogue::Catalogue;
+use crate::headers::CF_AIG_STEP;
 use crate::vendor_error::{Meaning, VendorError};
 
 /// Applies [`Fallback`].
@@ -143,7 +144,8 @@ where
     }
     let mut reply = reply?;
     if !asked.model.fallback.is_empty() {
-        reply.headers_mut().insert("cf-aig-step", HeaderValue::from(u16::from(step)));
+        let step = asked.receipt.read(|facts| facts.step);
+        reply.headers_mut().insert(CF_AIG_STEP, HeaderValue::from(u16::from(step)));
     }
     if let Some(replacement) = &asked.model.replacement
         && reply.status() == StatusCode::GONE

@@ -4,10 +4,11 @@
 //! `cf-aig-authorization: Bearer`, as Anthropic's clients send it (`x-api-key`) or as Azure's do (`api-key`), and goes no further
 //! than the door. A client whose certificate a server has verified ([`Certified`]) is the key of that name.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderMap, HeaderValue};
 use parking_lot::Mutex;
@@ -35,20 +36,48 @@ pub struct Key {
     /// In any minute; no limit where it is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<NonZeroU32>,
+    /// What budgets may be split by, such as `team`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// From then on it opens nothing. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<jiff::Timestamp>,
 }
 
-/// All keys, in the order of their hashes. Without any, none is asked for.
+/// All keys. Without any, none is asked for, unless that is said.
 #[derive(Clone, Default)]
-pub struct Keys(Arc<[Known]>);
+pub struct Keys(Arc<Set>);
 
+#[derive(Default)]
+struct Set {
+    /// In the order of their hashes.
+    known: Vec<Arc<Known>>,
+    /// By the first bytes of a hash, the place of the first key that has them.
+    places: HashMap<u64, u32, BuildHasherDefault<Head>>,
+    /// By its name, the place of the key that holds longest.
+    names: HashMap<Arc<str>, u32>,
+    /// A key is asked for, also where there is none.
+    is_asked_for: bool,
+}
+
+/// The first bytes of a SHA-256 are as good as any hash of them.
+#[derive(Default)]
+struct Head(u64);
+
+#[derive(Clone)]
 struct Known {
     name: Arc<str>,
     hash: [u8; 32],
     models: Arc<[String]>,
+    labels: Option<Labels>,
+    expires_at: Option<SystemTime>,
     requests_per_minute: Option<NonZeroU32>,
     /// When the requests of the last minute came, oldest first; at most `requests_per_minute`.
-    recent: Mutex<VecDeque<Instant>>,
+    recent: Arc<Mutex<VecDeque<Instant>>>,
 }
+
+/// A key's labels, by name.
+pub type Labels = Arc<BTreeMap<String, String>>;
 
 /// A client who has shown a key.
 #[derive(Clone, Copy)]
@@ -65,6 +94,8 @@ pub struct KeyError {
     pub why: &'static str,
 }
 
+/// A name stands in records and in metrics of the operator's own.
+const MAX_NAME_BYTES: usize = 64;
 const MINUTE: Duration = Duration::from_secs(60);
 
 // === impl Key ===
@@ -72,7 +103,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 impl Key {
     /// From its name and its SHA-256 in hexadecimal digits; for all models, as often as they like.
     pub fn new(name: impl Into<String>, sha256: impl Into<String>) -> Self {
-        Self { name: name.into(), sha256: sha256.into(), models: Vec::new(), requests_per_minute: None }
+        Self {
+            name: name.into(),
+            sha256: sha256.into(),
+            models: Vec::new(),
+            requests_per_minute: None,
+            labels: BTreeMap::new(),
+            expires_at: None,
+        }
     }
 }
 
@@ -105,8 +143,64 @@ fn from_hex(digits: &str) -> Option<[u8; 32]> {
 // === impl Known ===
 
 impl Known {
+    fn of(key: &Key) -> Result<Arc<Self>, KeyError> {
+        let wrong = |why| KeyError { name: key.name.clone(), why };
+        if key.name.is_empty() || key.name.len() > MAX_NAME_BYTES {
+            return Err(wrong("needs a name of at most 64 bytes"));
+        }
+        let hash = from_hex(&key.sha256);
+        let hash = hash.ok_or_else(|| {
+            wrong("has no SHA-256 of 64 hexadecimal digits in `sha256`; `tollgate keys new NAME` makes one")
+        })?;
+        let since_1970 = |at: jiff::Timestamp| Duration::from_millis(u64::try_from(at.as_millisecond()).unwrap_or(0));
+        Ok(Arc::new(Self {
+            name: key.name.as_str().into(),
+            hash,
+            models: key.models.clone().into(),
+            labels: Some(key.labels.clone()).filter(|labels| !labels.is_empty()).map(Arc::new),
+            expires_at: key.expires_at.map(|at| SystemTime::UNIX_EPOCH + since_1970(at)),
+            requests_per_minute: key.requests_per_minute,
+            recent: Arc::default(),
+        }))
+    }
+
+    /// It holds for longer than the other.
+    fn ends_after(&self, other: &Self) -> bool {
+        match (self.expires_at, other.expires_at) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(own), Some(other)) => own > other,
+        }
+    }
+
+    fn has_expired(&self) -> bool {
+        self.expires_at.is_some_and(|at| SystemTime::now() >= at)
+    }
+
     fn head(&self) -> u64 {
         head(&self.hash)
+    }
+}
+
+impl Hasher for Head {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, head: u64) {
+        self.0 = head;
+    }
+}
+
+// === impl Set ===
+
+impl Set {
+    fn named(&self, name: &str) -> Option<&Known> {
+        self.known.get(*self.names.get(name)? as usize).map(|known| &**known)
     }
 }
 
@@ -115,34 +209,60 @@ impl Known {
 impl Keys {
     /// Checks them all.
     pub fn new(keys: &[Key]) -> Result<Self, KeyError> {
-        let known = keys.iter().enumerate().map(|(place, key)| {
-            let wrong = |why| KeyError { name: key.name.clone(), why };
-            if key.name.is_empty() || key.name.len() > 64 {
-                return Err(wrong("needs a name of at most 64 bytes"));
+        let mut names = HashSet::with_capacity(keys.len());
+        if let Some(twice) = keys.iter().find(|key| !names.insert(key.name.as_str())) {
+            return Err(KeyError { name: twice.name.clone(), why: "is there twice; give each a name of its own" });
+        }
+        let known = keys.iter().map(Known::of).collect::<Result<_, _>>()?;
+        Ok(Self::of(known, false))
+    }
+
+    /// The same and more, of which several may have one name: a key that was rotated holds for a while beside its successor.
+    /// Keys are asked for from here on, also where there is none.
+    pub fn and(self, more: impl IntoIterator<Item = Key>) -> Result<Self, KeyError> {
+        let mut known = self.0.known.clone();
+        for key in more {
+            known.push(Known::of(&key)?);
+        }
+        Ok(Self::of(known, true))
+    }
+
+    fn of(mut known: Vec<Arc<Known>>, is_asked_for: bool) -> Self {
+        known.sort_unstable_by_key(|known| known.head());
+        let mut places = HashMap::with_capacity_and_hasher(known.len(), BuildHasherDefault::default());
+        for (place, known) in known.iter().enumerate().rev() {
+            places.insert(known.head(), place as u32);
+        }
+        let mut names = HashMap::with_capacity(known.len());
+        for (place, key) in known.iter().enumerate() {
+            let longest = names.entry(key.name.clone()).or_insert(place as u32);
+            if key.ends_after(&known[*longest as usize]) {
+                *longest = place as u32;
             }
-            if keys[..place].iter().any(|other| other.name == key.name) {
-                return Err(wrong("is there twice; give each a name of its own"));
+        }
+        let is_asked_for = is_asked_for || !known.is_empty();
+        Self(Arc::new(Set { known, places, names, is_asked_for }))
+    }
+
+    /// The same keys, which go on from what those of the same name and hash have asked in this minute.
+    pub fn following(self, before: &Self) -> Self {
+        let known = self.0.known.iter().map(|known| match before.find_hash(&known.hash) {
+            Some(old) if old.name == known.name => {
+                Arc::new(Known { recent: old.recent.clone(), ..Known::clone(known) })
             }
-            let hash = from_hex(&key.sha256);
-            let hash = hash.ok_or_else(|| {
-                wrong("has no SHA-256 of 64 hexadecimal digits in `sha256`; `tollgate keys new NAME` makes one")
-            })?;
-            Ok(Known {
-                name: key.name.as_str().into(),
-                hash,
-                models: key.models.clone().into(),
-                requests_per_minute: key.requests_per_minute,
-                recent: Mutex::default(),
-            })
+            _ => known.clone(),
         });
-        let mut known = known.collect::<Result<Vec<_>, _>>()?;
-        known.sort_unstable_by_key(Known::head);
-        Ok(Self(known.into()))
+        Self::of(known.collect(), self.0.is_asked_for)
+    }
+
+    /// Whether one of them has this name.
+    pub fn has_name(&self, name: &str) -> bool {
+        self.0.named(name).is_some()
     }
 
     /// True where no key is asked for.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        !self.0.is_asked_for
     }
 
     /// Who sent these headers, or has shown a certificate; `None` where no key is asked for. The key is taken out of them.
@@ -155,7 +275,7 @@ impl Keys {
             return Ok(None);
         }
         let mut client = None;
-        let mut was_sent = false;
+        let (mut was_sent, mut has_expired) = (false, false);
         for name in [CF_AIG_AUTHORIZATION, header::AUTHORIZATION, X_API_KEY, API_KEY] {
             let is_bare = name == X_API_KEY || name == API_KEY;
             let mut has_key = false;
@@ -165,7 +285,8 @@ impl Keys {
                 // Where `Bearer` is missing it opens nothing, and goes no further all the same.
                 let known = self.find(token.unwrap_or(bare));
                 was_sent |= token.is_some();
-                client = client.or(known.filter(|_| token.is_some()).map(Client));
+                has_expired |= known.is_some_and(Known::has_expired);
+                client = client.or(known.filter(|known| token.is_some() && !known.has_expired()).map(Client));
                 has_key |= known.is_some();
             }
             if has_key {
@@ -175,7 +296,11 @@ impl Keys {
         // A known key says who it is, or else the certificate does: many clients send some token whatever they have.
         let client = client.or_else(|| certified.and_then(|Certified(name)| self.named(name)));
         client.map(Some).ok_or_else(|| {
-            let what = if was_sent { "this key is not known here" } else { "no key" };
+            let what = match (has_expired, was_sent) {
+                (true, _) => "this key has expired",
+                (false, true) => "this key is not known here",
+                (false, false) => "no key",
+            };
             Error::Unauthorized(format!(
                 "{what}: send one of the gate's keys as `Authorization: Bearer KEY`, `cf-aig-authorization: Bearer KEY`, or \
                  `x-api-key: KEY`"
@@ -184,16 +309,19 @@ impl Keys {
     }
 
     fn named(&self, name: &str) -> Option<Client<'_>> {
-        self.0.iter().find(|known| *known.name == *name).map(Client)
+        self.0.named(name).filter(|known| !known.has_expired()).map(Client)
     }
 
     /// What is looked up is the SHA-256 of what was sent, by its first bytes: how long that takes may tell of a hash, of which
     /// nobody gets back to the key. The hashes themselves are compared in constant time.
     fn find(&self, token: &[u8]) -> Option<&Known> {
-        let hash = hash(token);
-        let first = self.0.partition_point(|known| known.head() < head(&hash));
-        let alike = self.0[first..].iter().take_while(|known| known.head() == head(&hash));
-        alike.filter(|known| known.hash.ct_eq(&hash).into()).last()
+        self.find_hash(&hash(token))
+    }
+
+    fn find_hash(&self, hash: &[u8; 32]) -> Option<&Known> {
+        let first = *self.0.places.get(&head(hash))? as usize;
+        let alike = self.0.known.get(first..)?.iter().take_while(|known| known.head() == head(hash));
+        alike.filter(|known| known.hash.ct_eq(hash).into()).last().map(|known| &**known)
     }
 }
 
@@ -204,7 +332,7 @@ fn token(value: &HeaderValue) -> Option<&[u8]> {
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|known| &known.name)).finish()
+        write!(f, "{} keys", self.0.known.len())
     }
 }
 
@@ -213,6 +341,11 @@ impl std::fmt::Debug for Keys {
 impl Client<'_> {
     pub(super) fn name(self) -> Arc<str> {
         self.0.name.clone()
+    }
+
+    /// What budgets may be split by.
+    pub(super) fn labels(self) -> Option<Labels> {
+        self.0.labels.clone()
     }
 
     /// The models that it is for; `None` is all.

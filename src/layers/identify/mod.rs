@@ -472,7 +472,8 @@ where
     match tokio::time::timeout_at(deadline.at, inner.call(call)).await {
         Ok(reply) => reply,
         Err(_) => {
-            Err(deadline.passed(receipt.read(|facts| facts.attempts.iter().any(|attempt| attempt.may_have_cost))))
+            Err(receipt
+                .read(|facts| deadline.passed(facts, facts.attempts.iter().any(|attempt| attempt.may_have_cost))))
         }
     }
 }
@@ -485,7 +486,7 @@ where
 {
     let client = settings.keys.admit(&mut arrived.headers, arrived.certified.as_ref())?;
     if let Some(client) = client {
-        receipt.note(|facts| facts.key = Some(client.name()));
+        receipt.note(|facts| (facts.key, facts.labels) = (Some(client.name()), client.labels()));
         client.take_turn()?;
     }
     if arrived.target.account.is_none() || arrived.target.endpoint == Endpoint::Messages && arrived.elsewhere.is_none()

@@ -10,6 +10,7 @@ use super::permit::Permit;
 use super::queue::{Had, State, Ticket, Waiter};
 use super::refusal::{By, Held, Refusal, Why};
 use super::swept::Swept;
+use super::window::Rate;
 use crate::catalogue::Slot;
 
 /// The state of one limit. What only busy or refused models need lies apart, for there may be very many.
@@ -70,20 +71,33 @@ impl Lane {
         self.busy.get_or_insert_with(|| Box::new(Busy::new()))
     }
 
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
+    }
+
     /// The call's limits are those that the lane holds to.
     pub(super) fn holds_to(&self, ask: &Ask) -> bool {
-        let tokens = self.busy.as_ref().and_then(|busy| busy.tokens.as_ref()).map(|bound| bound.rate);
-        self.requests.rate == ask.requests_limit && tokens == ask.tokens_limit
+        self.holds(ask.requests_limit, ask.tokens_limit)
+    }
+
+    pub(super) fn holds(&self, requests: Rate, tokens: Option<Rate>) -> bool {
+        let own = self.busy.as_ref().and_then(|busy| busy.tokens.as_ref()).map(|bound| bound.rate);
+        self.requests.rate == requests && own == tokens
     }
 
     /// The model's limits have changed. What was taken of the old ones counts.
     #[cold]
     pub(super) fn hold_to(&mut self, ask: &Ask, now: u64) {
+        self.hold(ask.requests_limit, ask.tokens_limit, now);
+    }
+
+    /// See [`hold_to`](Self::hold_to).
+    pub(super) fn hold(&mut self, requests: Rate, tokens_limit: Option<Rate>, now: u64) {
         self.advance(now);
-        self.requests.change(ask.requests_limit, now);
-        if ask.tokens_limit.is_some() || self.busy.is_some() {
+        self.requests.change(requests, now);
+        if tokens_limit.is_some() || self.busy.is_some() {
             let busy = self.busy();
-            match (&mut busy.tokens, ask.tokens_limit) {
+            match (&mut busy.tokens, tokens_limit) {
                 (Some(bound), Some(rate)) => bound.change(rate, now),
                 (tokens, rate) => *tokens = rate.map(|rate| Bound::new(rate, now)),
             }

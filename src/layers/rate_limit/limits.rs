@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,14 +21,24 @@ use super::swept::Swept;
 use super::window::Rate;
 use super::{ModelStanding, Quota, Settings};
 use crate::call::Call;
-use crate::catalogue::{Limit, Slot};
+use crate::catalogue::{Limit, Model, Slot};
 use crate::estimate;
 
-/// The layer's state: what every clone of it shares.
+/// How calls are held, and the state that every clone of the layer shares.
 #[derive(Debug)]
 pub(super) struct Limits {
     settings: Settings,
     bounds: Bounds,
+    /// Which settings these are: see [`State::generation`].
+    generation: u64,
+    state: Arc<State>,
+}
+
+/// What outlives the settings.
+#[derive(Debug)]
+struct State {
+    /// The settings that are in force. Calls that came in under earlier ones change no lane's limits back.
+    generation: AtomicU64,
     shards: Box<[Mutex<Swept<Lane>>]>,
     /// Listed models that were asked, and their limit: they stay in the metrics when their lanes have gone.
     seen: Mutex<BTreeMap<u16, u32>>,
@@ -59,28 +69,53 @@ const LONGEST_NAME: usize = 160;
 
 impl Limits {
     pub(super) fn new(settings: Settings, sharing: Option<Arc<Sharing>>) -> Self {
-        let max_wait = u64::try_from(settings.max_wait.as_nanos()).unwrap_or(u64::MAX);
-        Self {
-            bounds: Bounds { max_wait, max_queue: settings.max_queue },
-            settings,
+        let state = State {
+            generation: AtomicU64::new(0),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             seen: Mutex::default(),
             hasher: RandomState::new(),
             started: Instant::now(),
             asks: AtomicUsize::new(0),
             sharing,
+        };
+        Self::over(settings, 0, Arc::new(state))
+    }
+
+    fn over(settings: Settings, generation: u64, state: Arc<State>) -> Self {
+        let max_wait = u64::try_from(settings.max_wait.as_nanos()).unwrap_or(u64::MAX);
+        Self { bounds: Bounds { max_wait, max_queue: settings.max_queue }, settings, generation, state }
+    }
+
+    /// Other settings over the same state, in force from here on. `limit` tells the catalogue's limit of a listed model and its
+    /// name: a lane of one holds to its new limits at once, also while calls wait.
+    pub(super) fn followed_by(&self, settings: Settings, model: impl Fn(Slot) -> Option<Arc<Model>>) -> Self {
+        let generation = self.state.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        let next = Self::over(settings, generation, self.state.clone());
+        for shard in &next.state.shards {
+            let mut shard = shard.lock();
+            let now = next.now();
+            for lane in shard.values_mut() {
+                let Some(model) = model(lane.slot()) else { continue };
+                let rates = next.rates_of(&model.id);
+                let requests = rates.requests.unwrap_or_else(|| rate(model.limit));
+                if !lane.holds(requests, rates.tokens) {
+                    next.state.seen.lock().insert(lane.slot().number(), requests.units);
+                    lane.hold(requests, rates.tokens, now);
+                }
+            }
         }
+        next
     }
 
     /// Nanoseconds on the clock of the windows.
     pub(super) fn now(&self) -> u64 {
-        START + u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX / 2)
+        START + u64::try_from(self.state.started.elapsed().as_nanos()).unwrap_or(u64::MAX / 2)
     }
 
     pub(super) fn instant(&self, nanos: u64) -> Instant {
         // A time beyond what the clock can tell is as good as a day.
         let since = Duration::from_nanos(nanos.saturating_sub(START));
-        self.started.checked_add(since).unwrap_or_else(|| Instant::now() + Duration::from_secs(24 * 3600))
+        self.state.started.checked_add(since).unwrap_or_else(|| Instant::now() + Duration::from_secs(24 * 3600))
     }
 
     pub(super) fn max_wait(&self) -> Duration {
@@ -89,25 +124,29 @@ impl Limits {
 
     pub(super) fn request(&self, call: &Call) -> Request {
         let own = call.key.as_ref().and_then(|key| self.settings.keys.get(&**key)).map_or(Rates::default(), rates);
-        let model = self.model_rates(call);
+        let model = self.rates_of(&call.model.id);
         let counts_tokens = own.tokens.is_some() || model.tokens.is_some();
         let tokens = if counts_tokens { estimate::tokens(call) } else { 0 };
         let ask = Ask {
-            caller: caller(call, &self.settings.fair_by, &self.hasher),
+            caller: caller(call, &self.settings.fair_by, &self.state.hasher),
             is_keyless: call.key.is_none(),
             requests_limit: model.requests.unwrap_or_else(|| rate(call.model.limit)),
             tokens_limit: model.tokens,
             tokens: u32::try_from(tokens).unwrap_or(u32::MAX / 4),
             own,
         };
-        Request { lane: self.hasher.hash_one((call.counted_as(), &*call.model.id)), slot: call.model.slot, ask }
+        Request { lane: self.state.hasher.hash_one((call.counted_as(), &*call.model.id)), slot: call.model.slot, ask }
     }
 
-    fn model_rates(&self, call: &Call) -> Rates {
+    fn rates_of(&self, model: &str) -> Rates {
         if self.settings.models.is_empty() {
             return Rates::default();
         }
-        self.settings.models.get(&*call.model.id).map_or(Rates::default(), rates)
+        self.settings.models.get(model).map_or(Rates::default(), rates)
+    }
+
+    fn is_in_force(&self) -> bool {
+        self.generation == self.state.generation.load(Ordering::Relaxed)
     }
 
     pub(super) fn ask(&self, request: Request, call: &Call) -> Answer {
@@ -125,7 +164,7 @@ impl Limits {
         self.sweep_some(now);
         let mut shard = self.shard(request.lane).lock();
         if let Some(lane) = shard.get_mut(request.lane) {
-            if !lane.holds_to(&request.ask) {
+            if !lane.holds_to(&request.ask) && self.is_in_force() {
                 self.see(request);
                 lane.hold_to(&request.ask, now);
             }
@@ -133,7 +172,7 @@ impl Limits {
         }
         self.see(request);
         let mut lane = Lane::new(request.slot, &request.ask, now);
-        if let Some(sharing) = &self.sharing {
+        if let Some(sharing) = &self.state.sharing {
             lane.share_by(Share::new(sharing.clone(), request.lane, name(call)));
         }
         let done = work(&mut lane, now);
@@ -143,12 +182,12 @@ impl Limits {
 
     #[cold]
     fn see(&self, request: Request) {
-        self.seen.lock().insert(request.slot.number(), request.ask.requests_limit.units);
+        self.state.seen.lock().insert(request.slot.number(), request.ask.requests_limit.units);
     }
 
     fn shard(&self, lane: u64) -> &Mutex<Swept<Lane>> {
         // The map takes its places by the low and the highest bits; these are from between.
-        &self.shards[(lane >> 40) as usize % SHARDS]
+        &self.state.shards[(lane >> 40) as usize % SHARDS]
     }
 
     /// Does something with a lane, and tells the time it was done at.
@@ -193,12 +232,12 @@ impl Limits {
     }
 
     fn sweep_some(&self, now: u64) {
-        let asks = self.asks.fetch_add(1, Ordering::Relaxed);
+        let asks = self.state.asks.fetch_add(1, Ordering::Relaxed);
         if !asks.is_multiple_of(ASKS) {
             return;
         }
         // Another call's turn to wait for that shard, not this one's.
-        if let Some(mut shard) = self.shards[asks / ASKS % SHARDS].try_lock() {
+        if let Some(mut shard) = self.state.shards[asks / ASKS % SHARDS].try_lock() {
             shard.sweep(LOOKS, |lane| lane.is_idle(now));
         }
     }
@@ -210,9 +249,9 @@ impl Limits {
                 ModelStanding { slot: Slot::numbered(*slot), limit: *limit, remaining: *limit, waiting: 0, pace: 1.0 };
             (*slot, standing)
         };
-        let mut models: BTreeMap<_, _> = self.seen.lock().iter().map(standing).collect();
+        let mut models: BTreeMap<_, _> = self.state.seen.lock().iter().map(standing).collect();
         let now = self.now();
-        for shard in &self.shards {
+        for shard in &self.state.shards {
             let mut shard = shard.lock();
             let all = shard.len();
             shard.sweep(all, |lane| lane.is_idle(now));
@@ -231,7 +270,7 @@ impl Limits {
 
     /// How long a call waits at most: where limits are shared, as long as the store may take to answer.
     pub(super) fn longest_wait(&self) -> u64 {
-        self.bounds.max_wait.max(if self.sharing.is_some() { ASKING } else { 0 })
+        self.bounds.max_wait.max(if self.state.sharing.is_some() { ASKING } else { 0 })
     }
 
     /// What a lane says to the store now.
@@ -247,7 +286,7 @@ impl Limits {
     /// Has all lanes look again, and tells which are shared.
     pub(super) fn look_again(&self) -> Vec<u64> {
         let mut shared = Vec::new();
-        for shard in &self.shards {
+        for shard in &self.state.shards {
             let mut shard = shard.lock();
             let now = self.now();
             shared.extend(shard.iter_mut().filter_map(|(id, lane)| lane.look_again(now).then_some(*id)));
@@ -257,7 +296,7 @@ impl Limits {
 
     /// Lanes there are.
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.state.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 }
 

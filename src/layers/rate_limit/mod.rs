@@ -101,7 +101,7 @@ use super::retry::retry_after;
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
-use crate::catalogue::{Limit, Slot};
+use crate::catalogue::{Catalogue, Limit, Slot};
 use crate::receipt::Source;
 use crate::vendor_error::{Meaning, VendorError};
 
@@ -232,6 +232,14 @@ impl RateLimitLayer {
         self.limits.look_again()
     }
 
+    /// Other settings over the same windows, queues and permits, in force from here on also for models that are busy; `catalogue`
+    /// knows the models' own limits. Calls that wait go on waiting as long as they were ready to.
+    pub fn followed_by(&self, settings: Settings, catalogue: &Catalogue) -> Self {
+        let models: HashMap<_, _> = catalogue.models().into_iter().map(|model| (model.slot, model)).collect();
+        let listed = |slot| models.get(&slot).filter(|model| model.is_listed()).cloned();
+        Self { limits: Arc::new(self.limits.followed_by(settings, listed)) }
+    }
+
     /// How every model that was ever asked stands, for metrics. Idle state is forgotten on the way.
     pub fn snapshot(&self) -> Vec<ModelStanding> {
         self.limits.snapshot()
@@ -306,9 +314,9 @@ async fn wait<S>(mut inner: S, limits: Shared, request: Request, place: Place, c
 where
     S: Service<Call, Response = Reply, Error = Error>,
 {
-    let began = tokio::time::Instant::now();
+    let queued = call.receipt.queue();
     let turn = place.turn().await;
-    call.receipt.note(|facts| facts.waited += began.elapsed());
+    queued.leave();
     let permit = turn.map_err(|refusal| refuse(&call, refusal, &limits))?;
     let attempt = Attempt::new(&limits, request, permit, &call);
     attempt.end(inner.call(call).await)

@@ -79,6 +79,7 @@ use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::{Call, Deadline};
 use crate::catalogue::Slot;
+use crate::receipt::Facts;
 use crate::vendor_error::{Meaning, VendorError};
 
 /// How calls are tried again.
@@ -108,8 +109,8 @@ pub struct Retry<S> {
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
-    budgets: Box<[Budget]>,
-    allocation: Allocation,
+    budgets: Arc<[Budget]>,
+    allocation: Arc<Allocation>,
     clock: fn() -> SystemTime,
 }
 
@@ -138,8 +139,17 @@ impl RetryLayer {
     /// The same by another wall clock, which tells when the vendor's day ends.
     pub fn with_clock(settings: Settings, clock: fn() -> SystemTime) -> Self {
         let budgets = (0..Slot::COUNT).map(|_| Budget::default()).collect();
-        let allocation = Allocation::new(settings.probe_every);
+        let allocation = Arc::new(Allocation::new(settings.probe_every));
         Self { shared: Arc::new(Shared { settings, budgets, allocation, clock }) }
+    }
+}
+
+impl RetryLayer {
+    /// Other settings over the same budgets; `probe_every` stays as it was.
+    pub fn followed_by(&self, settings: Settings) -> Self {
+        let Shared { budgets, allocation, clock, .. } = &*self.shared;
+        let (budgets, allocation) = (budgets.clone(), allocation.clone());
+        Self { shared: Arc::new(Shared { settings, budgets, allocation, clock: *clock }) }
     }
 }
 
@@ -266,15 +276,14 @@ fn is_lost(reply: &Result<Reply, Error>, call: &Call) -> bool {
     match reply {
         Ok(reply) => reply.extensions().get::<VendorError>().is_some_and(|error| error.meaning == Meaning::CutOff),
         // It was given up by a layer of tower's below: the meter has noted whether the request had gone out.
-        Err(Error::Elapsed { .. }) => may_have_cost(call),
+        Err(Error::Elapsed { .. }) => call.receipt.read(may_have_cost),
         Err(error) => error.may_have_cost(),
     }
 }
 
 /// The attempt that was given up just now had gone out. What was tried again before is another attempt.
-fn may_have_cost(call: &Call) -> bool {
-    call.receipt
-        .read(|facts| facts.attempts.last().is_some_and(|attempt| attempt.may_have_cost && attempt.retried.is_none()))
+fn may_have_cost(facts: &Facts) -> bool {
+    facts.attempts.last().is_some_and(|attempt| attempt.may_have_cost && attempt.retried.is_none())
 }
 
 /// What may have cost is paid for once more before it is tried once more.
@@ -329,6 +338,8 @@ impl Patience {
     async fn hold(self, reply: impl Future<Output = Result<Reply, Error>>, call: &Call) -> Result<Reply, Error> {
         let Some(deadline) = self.0 else { return reply.await };
         // The attempt ends with its future, so what is known of it is on the receipt by then.
-        timeout_at(deadline.at, reply).await.unwrap_or_else(|_| Err(deadline.passed(may_have_cost(call))))
+        timeout_at(deadline.at, reply)
+            .await
+            .unwrap_or_else(|_| Err(call.receipt.read(|facts| deadline.passed(facts, may_have_cost(facts)))))
     }
 }

@@ -1,28 +1,27 @@
 //! How the budgets stand, looked at when Prometheus asks.
 
-use std::sync::Arc;
-
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, GaugeVec, IntCounterVec, Opts};
 
-use crate::layers::budget::{Budgets, FREE};
+use crate::layers::budget::{CurrentBudgets, FREE};
 
 /// Collects the state of all budgets. A budget's label is its name in the config; the values it is split by are summed up.
 pub(super) struct BudgetMetrics {
-    budgets: Arc<Budgets>,
+    budgets: CurrentBudgets,
     limit: GaugeVec,
     spent: GaugeVec,
     reserved: GaugeVec,
     left: GaugeVec,
     rejected: IntCounterVec,
+    diverted: IntCounterVec,
     free_remaining: Gauge,
     free_lasts: Gauge,
 }
 
 impl BudgetMetrics {
     /// Of these budgets.
-    pub(super) fn new(budgets: Arc<Budgets>) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(budgets: CurrentBudgets) -> Result<Self, prometheus::Error> {
         let gauge = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &["budget"]);
         Ok(Self {
             budgets,
@@ -40,6 +39,13 @@ impl BudgetMetrics {
                 Opts::new("tollgate_budget_rejected_total", "Calls that a budget had no room for."),
                 &["budget"],
             )?,
+            diverted: IntCounterVec::new(
+                Opts::new(
+                    "tollgate_budget_diverted_total",
+                    "Calls that a budget had no room for and sent to a cheaper model.",
+                ),
+                &["budget"],
+            )?,
             free_remaining: Gauge::new(
                 "tollgate_free_neurons_remaining",
                 "What is left of the day's free allocation, as far as it passed here.",
@@ -51,8 +57,17 @@ impl BudgetMetrics {
         })
     }
 
-    fn collectors(&self) -> [&dyn Collector; 7] {
-        [&self.limit, &self.spent, &self.reserved, &self.left, &self.rejected, &self.free_remaining, &self.free_lasts]
+    fn collectors(&self) -> [&dyn Collector; 8] {
+        [
+            &self.limit,
+            &self.spent,
+            &self.reserved,
+            &self.left,
+            &self.rejected,
+            &self.diverted,
+            &self.free_remaining,
+            &self.free_lasts,
+        ]
     }
 }
 
@@ -62,14 +77,18 @@ impl Collector for BudgetMetrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        for status in self.budgets.status() {
+        // A budget that is in the config no more stands for nothing.
+        [&self.limit, &self.spent, &self.reserved, &self.left].into_iter().for_each(GaugeVec::reset);
+        for status in self.budgets.get().status() {
             let labels = [status.name.as_str()];
             self.limit.with_label_values(&labels).set(status.limit.as_f64());
             self.spent.with_label_values(&labels).set(status.spent.as_f64());
             self.reserved.with_label_values(&labels).set(status.reserved.as_f64());
             self.left.with_label_values(&labels).set(status.left.as_f64());
-            let rejected = self.rejected.with_label_values(&labels);
-            rejected.inc_by(status.rejected.saturating_sub(rejected.get()));
+            for (counter, so_far) in [(&self.rejected, status.rejected), (&self.diverted, status.diverted)] {
+                let counter = counter.with_label_values(&labels);
+                counter.inc_by(so_far.saturating_sub(counter.get()));
+            }
             if status.name == FREE {
                 self.free_remaining.set(status.left.as_f64());
                 self.free_lasts.set(status.lasts.map_or(f64::INFINITY, |lasts| lasts.as_secs_f64()));

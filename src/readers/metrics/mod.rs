@@ -10,6 +10,8 @@ pub(crate) mod events;
 mod kinds;
 #[cfg(feature = "sidecar")]
 mod records;
+#[cfg(feature = "sidecar")]
+pub(crate) mod reloads;
 mod standing;
 #[cfg(feature = "replicas")]
 mod store;
@@ -30,7 +32,7 @@ use self::kinds::Kinds;
 use self::standing::Standing;
 use self::watched::Watched;
 use crate::catalogue::{Catalogue, Model, Slot};
-use crate::layers::budget::Budgets;
+use crate::layers::budget::CurrentBudgets;
 use crate::layers::rate_limit::RateLimitLayer;
 use crate::receipt::{Attempt, CacheStatus, Facts, Outcome, Reader, Source};
 use crate::vendor::Known;
@@ -170,8 +172,8 @@ impl Metrics {
     }
 
     /// Adds how budgets stand, looked at whenever it is asked: limits, what is spent, reserved and left.
-    pub fn watch_budgets(&self, budgets: Arc<Budgets>) -> Result<(), MetricsError> {
-        self.add(BudgetMetrics::new(budgets))
+    pub fn watch_budgets(&self, budgets: impl Into<CurrentBudgets>) -> Result<(), MetricsError> {
+        self.add(BudgetMetrics::new(budgets.into()))
     }
 
     /// Adds how the writing of records goes.
@@ -187,6 +189,15 @@ impl Metrics {
         look: impl Fn() -> events::Told + Send + Sync + 'static,
     ) -> Result<(), MetricsError> {
         self.add(events::EventMetrics::new(look))
+    }
+
+    /// Adds how reading the config again goes.
+    #[cfg(feature = "sidecar")]
+    pub(crate) fn watch_reloads(
+        &self,
+        look: impl Fn() -> reloads::Reloading + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.add(reloads::ReloadMetrics::new(look))
     }
 
     /// Adds how models stand with their limits, looked at whenever it is asked: what is left, who waits, the pace.
@@ -465,9 +476,12 @@ impl Families {
     }
 
     fn count_refusal(&self, model: &PerModel, refused: &'static str) {
-        if refused == "rate_limited" {
-            self.rejected.with_label_values(&[&*model.model, "model"]).inc();
-        }
+        let scope = match refused {
+            "rate_limited" => "model",
+            "queue_timeout" => "deadline",
+            _ => return,
+        };
+        self.rejected.with_label_values(&[&*model.model, scope]).inc();
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::pause;
 use crate::catalogue::Catalogue;
-use crate::layers::budget::{Budgets, Standing};
+use crate::layers::budget::{CurrentBudgets, Standing};
 use crate::neurons::Neurons;
 use crate::readers::ran::Ran;
 use crate::readers::records::Archive;
@@ -25,7 +25,7 @@ use crate::vendor::{Account, Books, BooksError, Known, Line, REST, Sums};
 #[derive(Clone)]
 pub(super) struct Own {
     pub(super) catalogue: Arc<Catalogue>,
-    pub(super) budgets: Arc<Budgets>,
+    pub(super) budgets: CurrentBudgets,
     pub(super) known: Arc<Known>,
 }
 
@@ -129,7 +129,7 @@ impl AccountWatch {
     }
 
     fn mark(&self) -> Mark {
-        let budgets = self.own.budgets.of_account(self.books.account());
+        let budgets = self.own.budgets.get().of_account(self.books.account());
         Mark { at: whole_second(SystemTime::now()), budgets, ran: self.ran.sums() }
     }
 
@@ -167,7 +167,7 @@ impl AccountWatch {
 
     /// Settled books are what was spent; others have less, and never more.
     fn book(&self, mark: &Mark, spent: &Spent, is_settled: bool) {
-        let (budgets, account) = (&self.own.budgets, self.books.account());
+        let (budgets, account) = (self.own.budgets.get(), self.books.account());
         for standing in &mark.budgets {
             let Some(lines) = spent.get(&standing.start_ms) else { continue };
             let booked = total(lines, &standing.models);
@@ -260,7 +260,7 @@ fn until_next_mark(now: SystemTime, between: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::budget::{self, Period, Rule, Scope};
+    use crate::layers::budget::{self, Budgets, Period, Rule, Scope};
     use crate::simulator::{self, Running};
     use crate::upstream::Client;
     use crate::usage::Usage;
@@ -320,7 +320,7 @@ mod tests {
         let settings = budget::Settings { rules: vec![rule], ..budget::Settings::default() };
         let budgets = Arc::new(Budgets::new(settings, catalogue.clone()).unwrap());
         let books = Books::new(Client::new().unwrap(), &vendor.base_url(), "acc", "token").unwrap();
-        let own = Own { catalogue, budgets, known: Arc::default() };
+        let own = Own { catalogue, budgets: budgets.into(), known: Arc::default() };
         let settings = AccountSettings { analytics_lag: lag, ..AccountSettings::default() };
         AccountWatch::new(books, own, &settings, None)
     }
@@ -336,7 +336,7 @@ mod tests {
         };
         // Of a gate that has just started, no mark is as old as the lag.
         let watch = watching(&vendor, DAY);
-        let elsewhere = |watch: &AccountWatch| watch.own.budgets.status()[0].elsewhere;
+        let elsewhere = |watch: &AccountWatch| watch.own.budgets.get().status()[0].elsewhere;
         let first = Mark { at: soon, ..watch.mark() };
         watch.look(&day(first.clone())).await.unwrap();
         assert_eq!(elsewhere(&watch), others);

@@ -19,7 +19,7 @@ pub(crate) use self::kept::Learned;
 use self::list::ListWatch;
 use super::config::{Config, ConfigError, Variables};
 use crate::catalogue::Catalogue;
-use crate::layers::budget::Budgets;
+use crate::layers::budget::CurrentBudgets;
 use crate::layers::retry::Pause;
 use crate::readers::metrics::Metrics;
 use crate::readers::ran::Ran;
@@ -72,7 +72,7 @@ impl Reading {
         config: &Config,
         variables: &Variables,
         catalogue: &Arc<Catalogue>,
-        budgets: &Arc<Budgets>,
+        budgets: &CurrentBudgets,
     ) -> Result<Self, ConfigError> {
         let (list, account) = asked_for(config, variables)?;
         let known = Arc::new(Known::default());

@@ -8,11 +8,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that the kernel holds while the worker is busy; the kernel's own most (`somaxconn`) is 4,096.
 const BACKLOG: i32 = 4096;
 
-/// As many listeners on one address as there are workers. For port 0 the first one chooses.
-///
-/// All are bound before the first one listens: a connection is given to a listener that stays, and the kernel spreads
-/// connections over all of them from the first one on.
-pub(in crate::sidecar) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+/// An address that is taken, and not listened on yet: whoever connects is refused.
+pub(in crate::sidecar) struct Bound(Vec<Socket>);
+
+/// Takes an address for as many listeners as there are workers. For port 0 the first one chooses.
+pub(in crate::sidecar) fn bind(address: SocketAddr, workers: usize) -> io::Result<Bound> {
     // A port that may be shared could be another gate's, and each would get some of the other's calls. The probe is bound
     // and never listens, so that no connection can arrive at it and be lost.
     if address.port() != 0 {
@@ -23,9 +23,16 @@ pub(in crate::sidecar) fn bind(address: SocketAddr, workers: usize) -> io::Resul
     let first = bind_one(address)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);
     let rest = (1..workers).map(|_| bind_one(address));
-    let sockets = std::iter::once(Ok(first)).chain(rest).collect::<io::Result<Vec<_>>>()?;
-    sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
-    Ok(sockets.into_iter().map(Into::into).collect())
+    std::iter::once(Ok(first)).chain(rest).collect::<io::Result<Vec<_>>>().map(Bound)
+}
+
+impl Bound {
+    /// All are bound before the first one listens: a connection is given to a listener that stays, and the kernel spreads
+    /// connections over all of them from the first one on.
+    pub(in crate::sidecar) fn listen(self) -> io::Result<Vec<TcpListener>> {
+        self.0.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
+        Ok(self.0.into_iter().map(Into::into).collect())
+    }
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<Socket> {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ pub(super) struct Protocols {
     http2: http2::Builder<Streams>,
     limits: Limits,
     tls: Option<Acceptor>,
+}
+
+/// Where a connection came from, and whether its requests are told.
+pub(super) struct Told {
+    pub(super) peer: Peer,
+    pub(super) is_asked_for: Arc<AtomicBool>,
 }
 
 pin_project! {
@@ -88,11 +95,11 @@ impl Protocols {
         Self { http1, http2, limits, tls }
     }
 
-    /// Serves a connection to its end. Each request is told its `peer`, where there is one to tell.
+    /// Serves a connection to its end. Each request is told its peer, where somebody asks for it by then.
     pub(super) async fn serve<S, B>(
         &self,
         stream: TcpStream,
-        peer: Option<Peer>,
+        told: Told,
         activity: Arc<Activity>,
         service: S,
         stop: &CancellationToken,
@@ -105,8 +112,8 @@ impl Protocols {
         let Some((socket, version, certified)) = self.open(stream, &activity).await else { return };
         let (called, linger) = (activity.clone(), self.limits.linger);
         let service = service_fn(move |mut request: Request<Incoming>| {
-            if let Some(peer) = peer {
-                request.extensions_mut().insert(peer);
+            if told.is_asked_for.load(Ordering::Relaxed) {
+                request.extensions_mut().insert(told.peer);
             }
             if let Some(certified) = &certified {
                 request.extensions_mut().insert(certified.clone());

@@ -23,6 +23,7 @@ use std::io;
 use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,7 +39,7 @@ use tower::Service;
 
 pub(super) use self::activity::Limits;
 pub(super) use self::bind::bind;
-use self::connection::Protocols;
+use self::connection::{Protocols, Told};
 pub(super) use self::room::Addresses;
 use self::room::Room;
 pub(super) use self::upload::Upload;
@@ -55,7 +56,7 @@ pub(super) struct Serving {
     /// How long each thing may take that a client does.
     pub(super) limits: Limits,
     /// Requests are told where they came from ([`Peer`]); on a busy port nobody asks.
-    pub(super) tells_peer: bool,
+    pub(super) tells_peer: Arc<AtomicBool>,
     /// For what still runs when it stops.
     pub(super) shutdown_timeout: Duration,
     /// Connections are TLS.
@@ -118,7 +119,7 @@ where
                 continue;
             }
         };
-        let peer = serving.tells_peer.then_some(Peer(address));
+        let peer = Told { peer: Peer(address), is_asked_for: serving.tells_peer.clone() };
         let (service, protocols, stop) = (service.clone(), protocols.clone(), stop.clone());
         connections.spawn(async move {
             // It fails where the client has gone again already.

@@ -112,12 +112,13 @@ fn with_now(admin: &Admin, view: impl FnOnce(&Now<'_>) -> String) -> String {
     let history = admin.page.history.lock();
     view(&Now {
         at: SystemTime::now(),
-        budgets: admin.spending.budgets.status(),
+        budgets: admin.spending.budgets.get().status(),
         history: &history,
         calls: admin.page.recent.calls(),
         records: admin.spending.records.as_ref().map(|records| records.stats()),
         known: &admin.known,
         catalogue: &admin.catalogue,
+        trouble: admin.reloads.standing().trouble,
     })
 }
 

@@ -9,7 +9,7 @@ let lostAt = null;
 
 async function update() {
   try {
-    const reply = await fetch("/page/now", { cache: "no-store", signal: AbortSignal.timeout(10 * EVERY_MS) });
+    const reply = await fetch("page/now", { cache: "no-store", signal: AbortSignal.timeout(10 * EVERY_MS) });
     if (!reply.ok) throw new Error(`the gate says ${reply.status}`);
     replace(await reply.text());
     tell("live", false);

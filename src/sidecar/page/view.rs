@@ -27,6 +27,8 @@ pub(super) struct Now<'a> {
     pub(super) records: Option<Stats>,
     pub(super) known: &'a Known,
     pub(super) catalogue: &'a Catalogue,
+    /// Why the config that was read last is not in force.
+    pub(super) trouble: Option<String>,
 }
 
 /// Models with a colour of their own; the last colour is for the rest.
@@ -46,8 +48,8 @@ pub(super) fn page(now: &Now<'_>) -> String {
                 meta name="color-scheme" content="light dark";
                 title { "Tollgate" }
                 link rel="icon" href="data:,";
-                link rel="stylesheet" href="/page/style.css";
-                script src="/page/script.js" defer {}
+                link rel="stylesheet" href="page/style.css";
+                script src="page/script.js" defer {}
                 noscript { meta http-equiv="refresh" content="5"; }
             }
             body {
@@ -58,8 +60,8 @@ pub(super) fn page(now: &Now<'_>) -> String {
                 }
                 main #now { (fragment(now)) }
                 footer.quiet {
-                    a href="/metrics" { "metrics" } " · " a href="/budgets" { "budgets" }
-                    @if now.records.is_some() { " · " a href="/logs" { "log" } }
+                    a href="metrics" { "metrics" } " · " a href="budgets" { "budgets" }
+                    @if now.records.is_some() { " · " a href="logs" { "log" } }
                     " · days begin at 00:00 UTC"
                 }
             }
@@ -93,6 +95,9 @@ fn notices(now: &Now<'_>) -> Markup {
 
 fn notices_of(now: &Now<'_>) -> Vec<String> {
     let mut notices = Vec::new();
+    if let Some(trouble) = &now.trouble {
+        notices.push(format!("The config that was read last is wrong, and the one before is in force: {trouble}"));
+    }
     for budget in &now.budgets {
         let used = 1.0 - share(budget.left, budget.limit);
         let what = if budget.name == FREE { "free allocation".into() } else { format!("budget “{}”", budget.name) };
@@ -425,7 +430,7 @@ fn one_call(call: &Brief, has_record: bool) -> Markup {
             td { (time(call.duration)) }
             td { (call.key.as_deref().unwrap_or("–")) }
             td {
-                @if has_record { a href=(format!("/logs/{id}")) title=(id) aria-label=(format!("Receipt {number}")) { (number) } }
+                @if has_record { a href=(format!("logs/{id}")) title=(id) aria-label=(format!("Receipt {number}")) { (number) } }
                 @else { span title=(id) { (number) } }
             }
         }
