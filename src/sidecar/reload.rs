@@ -249,6 +249,8 @@ fn difference(old: &Config, new: &Config) -> Vec<String> {
             _ => {}
         }
     }
+    // A secret is told apart by itself, and by its table only where it comes or goes.
+    names.sort_unstable();
     names.dedup();
     names
 }
