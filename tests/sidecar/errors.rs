@@ -106,7 +106,10 @@ async fn an_unreachable_upstream_is_a_502_that_says_what_to_check() {
     let url = format!("http://{}/v1/chat/completions", sidecar.listen());
     let reply = crate::support::ask(&crate::support::client(), &url, &json!({"model": LLAMA, "messages": []}));
     let (status, message) = told(reply.send().await.unwrap()).await;
-    assert!(status == 502 && message.contains("base_url") && message.contains(&closed.to_string()), "{message}");
+    assert!(
+        status == 502 && message.contains("check the base URL") && message.contains(&closed.to_string()),
+        "{message}"
+    );
     assert_eq!(receipts.after(1).await[0].outcome, tollgate::receipt::Outcome::UpstreamError);
 }
 

@@ -231,7 +231,8 @@ impl Traffic {
     fn start(gate: &Gate) -> Self {
         let stop = CancellationToken::new();
         let run = |number| tokio::spawn(traffic::run(client(), gate.url(""), number, stop.clone()));
-        Self { clients: (0..traffic::CLIENTS).map(run).collect(), stop }
+        let impatient = tokio::spawn(impatient(gate.url(&format!("/run/{LLAMA}")), stop.clone()));
+        Self { clients: (0..traffic::CLIENTS).map(run).chain([impatient]).collect(), stop }
     }
 
     async fn end(self) {
@@ -239,6 +240,21 @@ impl Traffic {
         for client in self.clients {
             client.await.unwrap();
         }
+    }
+}
+
+/// Clients whose own deadline ends in the queue.
+async fn impatient(url: String, stop: CancellationToken) {
+    for n in 0u64.. {
+        if stop.is_cancelled() {
+            return;
+        }
+        let call = |part| {
+            let body = json!({"prompt": format!("soon {n} {part}"), "max_tokens": 1});
+            client().post(&url).header("cf-aig-request-timeout", "50").json(&body).send()
+        };
+        futures_util::future::join_all((0..6).map(call)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

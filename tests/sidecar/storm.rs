@@ -133,19 +133,26 @@ async fn a_tenth_of_hostile_calls_overspends_nothing() {
         config.reservations.max_wait = Duration::from_secs(20);
         config.reservations.max_waiting = 5_000;
     }));
-    let next = Arc::new(AtomicU64::new(0));
+    let (next, polls) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let clients = (0..crate::budgets::from_env("TOLLGATE_CLIENTS", 250)).map(|_| {
-        let (gate, next) = (gate.clone(), next.clone());
+        let (gate, next, polls) = (gate.clone(), next.clone(), polls.clone());
         tokio::spawn(async move {
             while let Some(n) = Some(next.fetch_add(1, Ordering::SeqCst)).filter(|n| *n < CALLS) {
-                send(&gate, if n.is_multiple_of(10) { hostile(n / 10) } else { usual(n) }).await;
+                let call = if n.is_multiple_of(10) { hostile(n / 10) } else { usual(n) };
+                let path = call.path.clone();
+                // What a batch may cost is held until its answers are fetched.
+                if let Some(batch) = send(&gate, call).await {
+                    let poll = Hostile { path, ..Hostile::json(LLAMA, json!({"request_id": batch}).to_string()) };
+                    send(&gate, poll).await;
+                    polls.fetch_add(1, Ordering::SeqCst);
+                }
             }
         })
     });
     for client in clients.collect::<Vec<_>>() {
         client.await.unwrap();
     }
-    gate.receipts.after(CALLS as usize).await;
+    gate.receipts.after((CALLS + polls.load(Ordering::SeqCst)) as usize).await;
     let admin = format!("http://{}", gate.sidecar.admin());
     let budget = crate::budgets::standing(&gate.client, &admin, "everyone").await;
     let (counted, charged) = (gate.vendor.counts().neurons(), budget["spent_neurons"].as_f64().unwrap());
@@ -163,8 +170,8 @@ fn usual(n: u64) -> Hostile {
     )
 }
 
-/// Whatever comes of it.
-async fn send(gate: &Gate, call: Hostile) {
+/// Whatever comes of it; says what a batch is called that was queued.
+async fn send(gate: &Gate, call: Hostile) -> Option<String> {
     let mut request = gate.client.post(gate.url(&call.path)).bearer_auth(TOKEN);
     if !call.headers.iter().any(|(name, _)| *name == "content-type") {
         request = request.header("content-type", "application/json");
@@ -172,7 +179,6 @@ async fn send(gate: &Gate, call: Hostile) {
     for (name, value) in &call.headers {
         request = request.header(*name, value);
     }
-    if let Ok(reply) = request.body(Bytes::from(call.body)).send().await {
-        let _: Result<Value, _> = reply.json().await;
-    }
+    let reply: Value = request.body(Bytes::from(call.body)).send().await.ok()?.json().await.ok()?;
+    reply["result"]["request_id"].as_str().map(str::to_owned)
 }
