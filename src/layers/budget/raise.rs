@@ -71,11 +71,12 @@ pub struct BucketStatus {
 impl Raised {
     pub(super) fn set(&self, to: Neurons, until: Millis) {
         self.to.store(to.micro(), Ordering::Relaxed);
-        self.until.store(until, Ordering::Relaxed);
+        // Who sees the new end sees the new limit.
+        self.until.store(until, Ordering::Release);
     }
 
     pub(super) fn is_in_force(&self, now: Millis) -> bool {
-        now < self.until.load(Ordering::Relaxed)
+        now < self.until.load(Ordering::Acquire)
     }
 
     /// The limit, or what it is raised to.

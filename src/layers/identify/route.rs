@@ -3,7 +3,6 @@
 //! Routes are read from the [canonical form](super::path) of a path. Their words count in any case: whether the vendor takes
 //! `/AI/Run` is not known, so it is a call here, and leaves as the call that it is.
 
-use super::universal::Universal;
 use crate::call::Endpoint;
 
 /// What a path asks for.
@@ -43,6 +42,13 @@ pub(super) struct Other<'a> {
 const APART: [&str; 5] = ["/models", "/finetunes", "/tomarkdown", "/authors", "/tasks"];
 
 type Found<'a> = Option<(Endpoint, Option<&'a str>)>;
+
+/// A request that names an account and a gateway, and nothing below.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Universal<'a> {
+    pub(super) account: &'a str,
+    pub(super) gateway: &'a str,
+}
 
 impl<'a> Route<'a> {
     pub(super) fn of(path: &'a str) -> Self {

@@ -24,7 +24,7 @@ use tower::Service;
 
 use super::intake::read_body;
 use super::path::CanonicalPath;
-use super::route::Route;
+use super::route::{Route, Universal};
 use super::{Arrived, ReplyBody, Settings, answer_call, encoding, refuse};
 use crate::Error;
 use crate::body::BoxError;
@@ -67,13 +67,6 @@ struct Config {
     max_attempts: Option<serde_json::Value>,
     retry_delay: Option<serde_json::Value>,
     backoff: Option<serde_json::Value>,
-}
-
-/// A request that names an account and a gateway, and nothing below.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Universal<'a> {
-    pub(super) account: &'a str,
-    pub(super) gateway: &'a str,
 }
 
 impl Universal<'_> {

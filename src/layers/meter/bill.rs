@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::batch;
 use crate::batches::Batches;
 use crate::call::{Call, CustomCost};
 use crate::catalogue::{Catalogue, Model, Unit};
 use crate::estimate;
 use crate::neurons::Neurons;
-use crate::receipt::{Cost, Ending, Source};
+use crate::receipt::{Cost, Source};
 use crate::reply::{Reader, Tally};
 use crate::usage::Usage;
 
@@ -39,54 +38,6 @@ const HEAD_PRECISION: u64 = 10_000;
 /// The most that one call counts for at its caller's own price, in US dollars.
 const MOST_USD: f64 = 1e6;
 
-/// Writes how the reply ended, what the call used and what it cost on its receipt, and learns from it.
-///
-/// A call whose name was only a route is priced by the model that ran.
-pub(super) fn settle(call: &Call, reader: &Reader, head: &HeadWord) {
-    if let (Some((batches, catalogue)), Some(id)) = (&head.polled, &call.ask.poll_of) {
-        return batch::settle(call, id, reader, head, batches, catalogue);
-    }
-    match head.routed.as_ref().and_then(|routed| routed.model(reader)) {
-        None => settle_as_asked(call, reader, head),
-        Some(model) => {
-            call.receipt.note(|facts| facts.model = model.clone());
-            settle_as_asked(&Call { model, ..call.clone() }, reader, head);
-        }
-    }
-}
-
-fn settle_as_asked(call: &Call, reader: &Reader, head: &HeadWord) {
-    let (tally, ending) = (reader.tally(), reader.ending());
-    let is_known = tally.is_told() || head.neurons.is_some();
-    if tally.is_absurd {
-        tracing::warn!(model = %call.model.id, "the reply tells a count or a cost beyond all bounds, which is not believed");
-    }
-    let costs = match ending {
-        Ending::CUT_OFF => true,
-        // An error alone costs nothing.
-        Ending::Failed(_) => is_known || reader.has_run(),
-        _ => true,
-    };
-    if !costs {
-        call.receipt.note(|facts| (facts.ending, facts.told_absurdly) = (ending, tally.is_absurd));
-        return;
-    }
-    let (usage, mut cost) = charge(call, tally, head);
-    cost.is_partial |= match ending {
-        Ending::Answer | Ending::Empty => false,
-        // The head tells the cost of the whole.
-        Ending::Open | Ending::CUT_OFF => reader.is_readable() && head.neurons.is_none(),
-        Ending::Failed(_) => !is_known,
-    };
-    learn(call, tally, ending == Ending::Answer);
-    learn_price(call, tally, head, &usage, &cost);
-    call.receipt.note(|facts| {
-        facts.usage = usage;
-        facts.cost = cost;
-        (facts.ending, facts.told_absurdly) = (ending, tally.is_absurd);
-    });
-}
-
 /// What was used, and what that costs.
 pub(super) fn charge(call: &Call, tally: &Tally, head: &HeadWord) -> (Usage, Cost) {
     let (usage, guessed) = usage(call, tally);
@@ -96,7 +47,7 @@ pub(super) fn charge(call: &Call, tally: &Tally, head: &HeadWord) -> (Usage, Cos
 
 impl Routed {
     /// The model that answered, as far as the reply tells it and the catalogue knows it.
-    fn model(&self, reader: &Reader) -> Option<Arc<Model>> {
+    pub(super) fn model(&self, reader: &Reader) -> Option<Arc<Model>> {
         self.by_head.clone().or_else(|| self.listed(reader.model()?))
     }
 
@@ -185,7 +136,7 @@ fn custom(price: CustomCost, usage: &Usage) -> f64 {
 }
 
 /// A figure of the vendor's beside the table's for the same usage teaches how they differ.
-fn learn_price(call: &Call, tally: &Tally, head: &HeadWord, usage: &Usage, cost: &Cost) {
+pub(super) fn learn_price(call: &Call, tally: &Tally, head: &HeadWord, usage: &Usage, cost: &Cost) {
     let (prices, learned) = (&call.model.prices, &call.model.learned);
     // What the vendor had in its prefix cache is cheaper, also where no page says so.
     let is_like_others = usage.cached_input_tokens == 0 || prices.get(Unit::CachedInputToken).is_some();
@@ -197,7 +148,8 @@ fn learn_price(call: &Call, tally: &Tally, head: &HeadWord, usage: &Usage, cost:
     }
 }
 
-fn learn(call: &Call, tally: &Tally, whole: bool) {
+/// Tokens a byte, from what the reply told.
+pub(super) fn learn(call: &Call, tally: &Tally, whole: bool) {
     // A picture's tokens would be learned as text.
     if tally.has_tokens && call.ask.input_images.is_empty() && !call.ask.batch {
         call.model.tokens.learn_input(&call.ask.text, tally.input_tokens);

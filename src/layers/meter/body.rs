@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::bill::{self, HeadWord};
+use super::bill::HeadWord;
 use super::opening::Opening;
+use super::settle::settle;
 use crate::body::{Body, BoxError};
 use crate::call::Call;
 use crate::receipt::Ending;
@@ -102,7 +103,7 @@ impl Metered {
         } else {
             self.reader.give_up();
         }
-        bill::settle(&call, &self.reader, &self.head);
+        settle(&call, &self.reader, &self.head);
         Some(call)
     }
 

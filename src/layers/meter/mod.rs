@@ -48,6 +48,7 @@ mod batch;
 mod bill;
 mod body;
 mod opening;
+mod settle;
 #[cfg(test)]
 mod wire_tests;
 
@@ -63,6 +64,7 @@ use tower::{Layer, Service};
 use self::bill::{HeadWord, Routed};
 use self::body::{Metered, Resumed};
 use self::opening::{Opening, PATIENCE};
+use self::settle::settle;
 use super::inner::{Inner, access};
 use super::{Reply, ReplyFuture};
 use crate::Error;
@@ -243,7 +245,7 @@ async fn read(
             call.ask.batch && !call.ask.is_poll() && reader.error().is_none() && reader.tally().batch_items == 0;
         let queued = batches.filter(|_| is_submit).zip(batch::acknowledged(&bytes));
         if !queued.is_some_and(|((batches, _), id)| batch::queue(call, &id, &batches)) {
-            bill::settle(call, &reader, &word);
+            settle(call, &reader, &word);
         }
         let mut reply = Reply::from_parts(head, Body::from(bytes));
         write_cost(&mut reply, call);
@@ -259,7 +261,7 @@ async fn read(
 
 /// Nothing in the body tells more than the request did: a picture, a sound.
 fn read_opaque(head: response::Parts, body: Body, reader: &Reader, word: &HeadWord, call: &Call) -> Reply {
-    bill::settle(call, reader, word);
+    settle(call, reader, word);
     let ending = match reader.is_readable() {
         _ if body.is_end_stream() => Ending::Empty,
         true => Ending::Answer,
