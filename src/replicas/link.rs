@@ -11,8 +11,10 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::store::{Answer, Answering, Away, Exchange, FORGET_MS, LEARN_MS, Store};
+use super::store::{AGAIN_MS, Answer, Answering, Away, Exchange, FORGET_MS, LEARN_MS, Store};
+use crate::layers::budget::{Grant, Register, RegisterSlot};
 use crate::layers::rate_limit::{Heard, PARTS, Word};
+use crate::neurons::Neurons;
 
 /// The store at a URL. Clones share its connection, which lives on the runtime that first asks.
 #[derive(Clone)]
@@ -68,11 +70,14 @@ struct Asked<'a> {
     leaving: bool,
     learn: u64,
     forget: u64,
+    again: u64,
     words: Vec<Told>,
+    registers: Vec<ToldRegister>,
 }
 
 type Told = (u32, u64, u64, u32, [u32; PARTS], u32, u32, u32, u64, u8, u64);
-type Replied = (String, Vec<Vec<i64>>);
+type ToldRegister = (u64, u64, u64, u8, Vec<[u64; 5]>);
+type Replied = (String, Vec<Vec<i64>>, Vec<Vec<i64>>);
 
 const SCRIPT: &str = include_str!("step.lua");
 /// A connection that nothing is heard of is given up by the system, too.
@@ -139,6 +144,7 @@ impl Link {
             fleet: "".into(),
             is_leaving: true,
             words: Vec::new(),
+            registers: Vec::new(),
         };
         self.0.exchange(&nobody, 0, "").await?;
         Ok(server)
@@ -172,20 +178,27 @@ impl Inner {
             leaving: exchange.is_leaving,
             learn: LEARN_MS,
             forget: FORGET_MS,
+            again: AGAIN_MS,
             words: exchange.words.iter().map(told).collect(),
+            registers: exchange.registers.iter().map(told_register).collect(),
         };
         let asked = serde_json::to_string(&asked).map_err(|error| Away(error.to_string()))?;
         let mut call = self.script.key(format!("{}fleet", self.prefix));
         exchange.words.iter().for_each(|word| {
             call.key(format!("{}limit:{}", self.prefix, word.name));
         });
+        exchange.registers.iter().for_each(|(_, register)| {
+            call.key(format!("{}budget:{}:{}", self.prefix, register.budget, register.bucket));
+        });
         call.arg(asked);
         let number = connected.number;
         let replied: Result<Replied, Away> = self.ask(call.invoke_async(&mut connected.connection)).await;
         match replied {
-            Ok((fleet, heard)) => {
-                Ok(Answer { fleet: fleet.into(), heard: heard.iter().map(|told| hear(told)).collect() })
-            }
+            Ok((fleet, heard, grants)) => Ok(Answer {
+                fleet: fleet.into(),
+                heard: heard.iter().map(|told| hear(told)).collect(),
+                grants: grants.iter().map(|told| grant(told)).collect(),
+            }),
             Err(away) => {
                 // A connection whose answers are late is of no use any more, and one to a server that cannot write neither.
                 let mut connection = self.connection.lock().await;
@@ -240,6 +253,8 @@ fn describe(error: &RedisError) -> String {
             "; its ACL must allow EVALSHA, SCRIPT, GET, SET, TIME and INFO"
         }
         redis::ErrorKind::Parse => "; is it a Redis or a Valkey?",
+        _ if error.is_connection_refusal() => "; does a Redis or Valkey listen there?",
+        _ if error.code() == Some("NOAUTH") => "; it asks for a password: redis://user:password@host:6379",
         _ if error.code() == Some("OOM") => "; its maxmemory is reached: give it more, or a store of its own",
         _ if error.code() == Some("MISCONF") => "; it cannot write to its disk",
         _ => "",
@@ -261,6 +276,26 @@ fn told(word: &Word) -> Told {
         u8::from(word.refused),
         word.hold_ms,
     )
+}
+
+fn told_register((number, register): &(u64, Register)) -> ToldRegister {
+    let slot = |slot: &RegisterSlot| {
+        let [spent, used, upto, held] = [slot.spent, slot.used, slot.upto, slot.held].map(most);
+        [slot.expires_ms, spent, used, upto, held]
+    };
+    let slots = register.slots.iter().map(slot).collect();
+    (most(register.limit), register.now_ms, *number, u8::from(register.is_restored), slots)
+}
+
+/// The scripts reckon in doubles, which are exact up to 2^53: nine thousand million neurons.
+pub(super) fn most(neurons: Neurons) -> u64 {
+    neurons.micro().min(1 << 53)
+}
+
+fn grant(told: &[i64]) -> Option<Grant> {
+    let at = |n: usize| told.get(n).copied().and_then(|told| u64::try_from(told).ok()).unwrap_or_default();
+    let [upto, spent, all] = [1, 2, 3].map(|n| Neurons::from_micro(at(n)));
+    (at(0) == 0 && told.len() == 5).then(|| Grant::new(upto, spent, all, u32::try_from(at(4)).unwrap_or(u32::MAX)))
 }
 
 fn hear(told: &[i64]) -> Option<Heard> {

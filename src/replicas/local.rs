@@ -9,8 +9,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::store::{Answer, Answering, Exchange, FORGET_MS, LEARN_MS, Store};
+use super::link::most;
+use super::store::{AGAIN_MS, Answer, Answering, Exchange, FORGET_MS, LEARN_MS, Store};
+use crate::layers::budget::{Grant, Register};
 use crate::layers::rate_limit::{Heard, PARTS, Word, horizon_ms};
+use crate::neurons::Neurons;
 
 /// A store that gates in one process share: the same steps as the scripts at a server, over a mutex.
 #[derive(Debug)]
@@ -24,6 +27,20 @@ pub struct Local {
 pub(super) struct Memory {
     fleet: Option<Fleet>,
     limits: BTreeMap<Arc<str>, Record>,
+    /// By budget and bucket, and then by gate.
+    budgets: BTreeMap<(Arc<str>, Arc<str>), Gates>,
+}
+
+/// Of one bucket, by gate.
+type Gates = BTreeMap<Arc<str>, Registered>;
+
+/// What one gate may spend of a bucket.
+#[derive(Clone, Debug)]
+struct Registered {
+    who: Arc<str>,
+    number: u64,
+    /// When it expires, what is spent, and up to what.
+    slots: Vec<[u64; 3]>,
 }
 
 #[derive(Clone, Debug)]
@@ -113,8 +130,54 @@ impl Memory {
             let record = self.limits.entry(word.name.clone()).or_insert_with(|| Record::new(word, now));
             record.step(word, exchange, &fleet, now)
         });
-        Answer { heard: heard.collect(), fleet: fleet.id.into() }
+        let heard = heard.collect();
+        let grants = exchange.registers.iter().map(|(number, register)| {
+            let bucket = (register.budget.clone(), register.bucket.clone());
+            grant(self.budgets.entry(bucket).or_default(), *number, register, exchange, &fleet, now)
+        });
+        Answer { grants: grants.collect(), heard, fleet: fleet.id.into() }
     }
+}
+
+fn grant(
+    own: &mut Gates,
+    number: u64,
+    register: &Register,
+    exchange: &Exchange,
+    fleet: &Fleet,
+    now: u64,
+) -> Option<Grant> {
+    let (id, wall) = (&exchange.id, register.now_ms);
+    if own.get(id).is_some_and(|me| number <= me.number) {
+        return None;
+    }
+    // It is told anew; one that has its books back has all of it in them.
+    own.retain(|other, it| other != id && !(register.is_restored && it.who == exchange.who));
+    let (mut spent, mut upto) = (0, 0);
+    own.retain(|_, it| {
+        for slot in it.slots.iter().filter(|slot| slot[0] > wall) {
+            (spent, upto) = (spent + slot[1], upto + slot[2]);
+        }
+        it.slots.retain(|slot| slot[0] + 3_600_000 > wall);
+        !it.slots.is_empty()
+    });
+    let until = fleet.since + if fleet.is_lost { AGAIN_MS } else { LEARN_MS };
+    let (mut mine, mut granted, mut room) = (Vec::new(), 0, most(register.limit) as i64 - upto as i64);
+    for slot in &register.slots {
+        let [spent, used, wanted, held] = [slot.spent, slot.used, slot.upto, slot.held].map(most);
+        granted = match wanted > held {
+            true if until > now => held,
+            true => held.max(room.min(wanted as i64).max(0) as u64),
+            false => wanted,
+        };
+        // What is used counts, whatever was granted.
+        mine.push([slot.expires_ms, spent, granted.max(used)]);
+        room -= granted.max(used) as i64;
+    }
+    let gates = own.len() as u32 + 1;
+    own.insert(id.clone(), Registered { who: exchange.who.clone(), number, slots: mine });
+    let [granted, spent, upto] = [granted, spent, upto].map(Neurons::from_micro);
+    Some(Grant::new(granted, spent, upto, gates))
 }
 
 impl Record {

@@ -41,7 +41,7 @@ mod store;
 
 pub use self::link::{Link, LinkError, Server};
 pub use self::local::Local;
-pub use self::session::{Seen, Session};
-pub use self::store::{Answer, Answering, Away, Exchange, FORGET_MS, LEARN_MS, Store};
+pub use self::session::{Seen, Session, Wanted};
+pub use self::store::{AGAIN_MS, Answer, Answering, Away, Exchange, FORGET_MS, LEARN_MS, Store};
 #[cfg(doc)]
 use crate::layers::rate_limit::Sharing;

@@ -9,6 +9,7 @@ use fastrand::Rng;
 
 use super::local::Memory;
 use super::{Exchange, Link};
+use crate::layers::budget::{Register, RegisterSlot};
 use crate::layers::rate_limit::{PARTS, Word};
 
 /// A server of the test's own; it ends with it.
@@ -76,6 +77,26 @@ fn word(rng: &mut Rng, name: &str, number: u64) -> Word {
     }
 }
 
+fn register(rng: &mut Rng, bucket: &str, now: u64) -> Register {
+    let limit = 1_000_000_000;
+    let slot = |rng: &mut Rng, n: u64| {
+        let spent = rng.u64(..limit / 8);
+        let used = spent + rng.u64(..limit / 16);
+        let upto = used + rng.u64(..limit / 8);
+        let [spent, used, held, upto] = [spent, used, rng.u64(..=upto), upto].map(crate::neurons::Neurons::from_micro);
+        let start_ms = now / 60_000 * 60_000 + n;
+        RegisterSlot { start_ms, expires_ms: start_ms + 60_000, spent, used, upto, held }
+    };
+    Register {
+        budget: "b".into(),
+        bucket: bucket.into(),
+        limit: crate::neurons::Neurons::from_micro(limit),
+        now_ms: now - rng.u64(..3000),
+        is_restored: rng.u8(..10) == 0,
+        slots: (0..rng.u64(1..3)).map(|n| slot(rng, n)).collect(),
+    }
+}
+
 #[tokio::test]
 async fn the_script_answers_as_the_model_does_step_by_step() {
     let Some(server) = Server::start() else { return };
@@ -101,6 +122,7 @@ async fn the_script_answers_as_the_model_does_step_by_step() {
                 fleet: fleets[who].clone(),
                 is_leaving: rng.u8(..30) == 0,
                 words,
+                registers: (0..rng.usize(..3)).map(|n| (step, register(&mut rng, ["", "a"][n], now))).collect(),
             };
             let run = format!("{run:012}");
             let expected = memory.step(&exchange, now, &run);

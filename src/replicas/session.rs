@@ -1,17 +1,19 @@
 //! A gate's conversation with the store.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::sync::Arc;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::store::{Answer, Away, Exchange, Store};
+use crate::layers::budget::{Bucket, Register, Registers};
 use crate::layers::rate_limit::{Answered, RateLimitLayer, Saying, Sharing, Word};
 
 /// Speaks for the lanes of one gate, until it is dropped: see the [module](super).
@@ -22,11 +24,19 @@ pub struct Session {
     store: Arc<dyn Store>,
     sharing: Arc<Sharing>,
     limits: RateLimitLayer,
+    budgets: Arc<Wanted>,
+    /// Buckets that have said something, the one that was asked longest ago first.
+    buckets: VecDeque<Weak<Bucket>>,
+    known: HashSet<usize>,
+    number: u64,
     seen: Arc<Seen>,
     fleet: Arc<str>,
     due: BinaryHeap<Reverse<(Instant, u64)>>,
     next: HashMap<u64, Instant>,
     sent: Instant,
+    news_at: Instant,
+    /// Whether the store can be reached is known.
+    has_tried: bool,
 }
 
 /// What a session has seen of its store, for metrics.
@@ -44,10 +54,20 @@ pub struct Seen {
 /// One exchange under way: the lanes' words, and what came of them.
 struct Done {
     words: Vec<(u64, Word)>,
+    registers: Vec<(Arc<Bucket>, Register)>,
     began: Instant,
     answer: Result<Answer, Away>,
 }
 
+/// Buckets whose register is to be told.
+#[derive(Default)]
+pub struct Wanted {
+    buckets: Mutex<Vec<Arc<Bucket>>>,
+    woken: Notify,
+}
+
+/// Buckets that are asked for news each time the gate says that it is there.
+const MOST_NEWS: usize = 256;
 /// Words at once.
 const MOST_WORDS: usize = 64;
 /// Exchanges at once: more wait, and then go together.
@@ -67,12 +87,23 @@ impl Session {
             store,
             sharing,
             limits,
+            budgets: Arc::default(),
+            buckets: VecDeque::new(),
+            known: HashSet::new(),
+            number: 0,
             seen: Arc::default(),
             fleet: "".into(),
             due: BinaryHeap::new(),
             next: HashMap::new(),
             sent: Instant::now(),
+            news_at: Instant::now(),
+            has_tried: false,
         }
+    }
+
+    /// Speaks for these budgets, too.
+    pub fn with_budgets(self, budgets: Arc<Wanted>) -> Self {
+        Self { budgets, ..self }
     }
 
     /// What it sees of its store.
@@ -90,6 +121,11 @@ impl Session {
         self.speak(end).await;
         if self.sharing.is_away() {
             return;
+        }
+        let all = self.all_buckets(false);
+        for registers in all.chunks(MOST_WORDS) {
+            let said = self.say(Vec::new(), registers.to_vec()).await;
+            self.done(said, &mut Vec::new());
         }
         let lanes = self.limits.look_again();
         for lanes in lanes.chunks(MOST_WORDS) {
@@ -113,31 +149,46 @@ impl Session {
         let mut end = std::pin::pin!(end);
         let mut under_way = FuturesUnordered::new();
         // Whether the store is there is known before the first call asks.
-        under_way.push(self.say(Vec::new()));
+        under_way.push(self.say(Vec::new(), Vec::new()));
         loop {
             let sharing = self.sharing.clone();
             let is_away = sharing.is_away();
             let beat = self.sent + if is_away { AGAIN } else { BEAT };
-            let timer = self.due.peek().map_or(beat, |Reverse((at, _))| if is_away { beat } else { beat.min(*at) });
+            let due = self.due.peek().map_or(beat, |Reverse((at, _))| beat.min(*at));
+            let news = if self.buckets.is_empty() { beat } else { self.news_at };
+            let timer = if is_away { beat } else { due.min(news) };
             let may_say = under_way.len() < MOST_EXCHANGES;
-            let mut words = Vec::new();
+            let (mut words, mut registers) = (Vec::new(), Vec::new());
+            let budgets = self.budgets.clone();
             tokio::select! {
                 biased;
-                () = &mut end => return,
+                () = &mut end => break,
                 Some(done) = under_way.next(), if !under_way.is_empty() => self.done(done, &mut words),
                 lanes = sharing.wanted(), if may_say => self.listen(lanes, false, &mut words),
+                buckets = budgets.wanted(), if may_say => registers = self.registers(buckets),
                 () = sleep_until(timer), if may_say => {
                     let lanes = self.due_lanes();
                     self.listen(lanes, true, &mut words);
-                    if words.is_empty() && Instant::now() >= beat {
-                        under_way.push(self.say(Vec::new()));
+                    if Instant::now() >= self.news_at {
+                        registers = self.all_buckets(true);
+                    }
+                    if words.is_empty() && registers.is_empty() && Instant::now() >= beat {
+                        under_way.push(self.say(Vec::new(), Vec::new()));
                     }
                 }
             }
             while !words.is_empty() {
                 let rest = words.split_off(words.len().min(MOST_WORDS));
-                under_way.push(self.say(std::mem::replace(&mut words, rest)));
+                under_way.push(self.say(std::mem::replace(&mut words, rest), Vec::new()));
             }
+            while !registers.is_empty() {
+                let rest = registers.split_off(registers.len().min(MOST_WORDS));
+                under_way.push(self.say(Vec::new(), std::mem::replace(&mut registers, rest)));
+            }
+        }
+        // What is under way is heard, or what it was granted would be nobody's.
+        while let Some(done) = under_way.next().await {
+            self.done(done, &mut Vec::new());
         }
     }
 
@@ -173,6 +224,40 @@ impl Session {
         }
     }
 
+    /// What these buckets have to say.
+    fn registers(&mut self, buckets: Vec<Arc<Bucket>>) -> Vec<(Arc<Bucket>, Register)> {
+        let mut registers = Vec::new();
+        for bucket in buckets {
+            if self.known.insert(Arc::as_ptr(&bucket) as usize) {
+                self.buckets.push_back(Arc::downgrade(&bucket));
+            }
+            if self.sharing.is_away() {
+                bucket.unreached();
+            } else if let Some(register) = bucket.register() {
+                registers.push((bucket, register));
+            }
+        }
+        registers
+    }
+
+    /// What all buckets have to say, or the next so many of them, also where nothing has changed here.
+    fn all_buckets(&mut self, is_beat: bool) -> Vec<(Arc<Bucket>, Register)> {
+        self.news_at = Instant::now() + BEAT;
+        let mut all = Vec::new();
+        let most = if is_beat { MOST_NEWS } else { usize::MAX };
+        for _ in 0..self.buckets.len().min(most) {
+            let Some(bucket) = self.buckets.pop_front() else { break };
+            match bucket.upgrade() {
+                Some(alive) => {
+                    self.buckets.push_back(bucket);
+                    all.push(alive);
+                }
+                None => drop(self.known.remove(&(bucket.as_ptr() as usize))),
+            }
+        }
+        self.registers(all)
+    }
+
     fn schedule(&mut self, lane: u64, at: Instant) {
         if self.next.get(&lane).is_none_or(|next| at < *next) {
             self.next.insert(lane, at);
@@ -188,15 +273,26 @@ impl Session {
             fleet: self.fleet.clone(),
             is_leaving: false,
             words,
+            registers: Vec::new(),
         }
     }
 
-    fn say(&mut self, words: Vec<(u64, Word)>) -> impl Future<Output = Done> + use<> {
+    fn say(
+        &mut self,
+        words: Vec<(u64, Word)>,
+        registers: Vec<(Arc<Bucket>, Register)>,
+    ) -> impl Future<Output = Done> + use<> {
         let began = Instant::now();
         self.sent = began;
         self.seen.words.fetch_add(words.len() as u64, Ordering::Relaxed);
-        let answering = self.store.exchange(self.exchange(words.iter().map(|(_, word)| word.clone()).collect()));
-        async move { Done { words, began, answer: answering.await } }
+        let mut exchange = self.exchange(words.iter().map(|(_, word)| word.clone()).collect());
+        let mut numbered = |register: &Register| {
+            self.number += 1;
+            (self.number, register.clone())
+        };
+        exchange.registers = registers.iter().map(|(_, register)| numbered(register)).collect();
+        let answering = self.store.exchange(exchange);
+        async move { Done { words, registers, began, answer: answering.await } }
     }
 
     fn done(&mut self, done: Done, words: &mut Vec<(u64, Word)>) {
@@ -211,12 +307,19 @@ impl Session {
                         );
                     }
                     self.fleet = answer.fleet;
+                    // Each says again what it has.
+                    self.news_at = Instant::now();
                 }
                 for ((lane, word), heard) in done.words.into_iter().zip(answer.heard) {
                     let answered = heard.map_or(Answered::Lost, Answered::Heard);
                     self.heard(lane, &word, &answered);
                 }
+                for ((bucket, register), grant) in done.registers.iter().zip(answer.grants) {
+                    bucket.granted(register, grant);
+                }
+                self.has_tried = true;
                 if self.sharing.set_away(false) {
+                    self.news_at = Instant::now();
                     *self.seen.why.lock() = None;
                     tracing::info!("the store of the shared limits can be reached");
                     let lanes = self.limits.look_again();
@@ -224,7 +327,11 @@ impl Session {
                 }
             }
             Err(away) => {
-                let is_news = self.sharing.set_away(true);
+                let is_first = !std::mem::replace(&mut self.has_tried, true);
+                let is_news = self.sharing.set_away(true) || is_first;
+                for (bucket, register) in &done.registers {
+                    bucket.granted(register, None);
+                }
                 for (lane, word) in &done.words {
                     self.limits.heard(*lane, word, &Answered::Lost);
                 }
@@ -233,7 +340,7 @@ impl Session {
                     tracing::warn!(
                         why = %away,
                         rule = ?self.sharing.on_store_loss(),
-                        "the store of the shared limits cannot be reached: they go on by [replicas] on_store_loss"
+                        "the store of [replicas] cannot be reached: limits go on by on_store_loss, budgets with what they were granted"
                     );
                     // The next exchange tells whether it is back.
                     (self.next, self.due) = Default::default();
@@ -250,6 +357,34 @@ impl Session {
         if let Some(at) = self.limits.heard(lane, word, answered) {
             self.schedule(lane, at);
         }
+    }
+}
+
+// === impl Wanted ===
+
+impl Registers for Wanted {
+    fn want(&self, bucket: Arc<Bucket>) {
+        self.buckets.lock().push(bucket);
+        self.woken.notify_one();
+    }
+}
+
+impl Wanted {
+    async fn wanted(&self) -> Vec<Arc<Bucket>> {
+        loop {
+            let woken = self.woken.notified();
+            let buckets = std::mem::take(&mut *self.buckets.lock());
+            if !buckets.is_empty() {
+                return buckets;
+            }
+            woken.await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Wanted({})", self.buckets.lock().len())
     }
 }
 

@@ -157,8 +157,55 @@ local function limit(key, word)
     return {0, granted, frozen, min(due, window * 2), every, floor(share * 1000000), max(0, record.hold - now), scarce, total, gates}
 end
 
-local answers = {}
+-- A budget: what each gate may spend. All of them together never pass the limit.
+local function register(key, word)
+    local most, wall, number, restored, slots = word[1], word[2], word[3], word[4], word[5]
+    local kept = redis.call('GET', key)
+    local own = kept and cmsgpack.unpack(kept) or {}
+    local me = own[asked.id]
+    if me and number <= me.number then return {1} end
+    local spent, upto, gates, last = 0, 0, 1, wall
+    for id, it in pairs(own) do
+        if id == asked.id or restored == 1 and it.who == asked.who then
+            -- It is told anew; one that has its books back has all of it in them.
+            own[id] = nil
+        else
+            local left = {}
+            for _, slot in ipairs(it.slots) do
+                if slot[1] > wall then spent, upto = spent + slot[2], upto + slot[3] end
+                if slot[1] + 3600000 > wall then
+                    left[#left + 1] = slot
+                    last = max(last, slot[1])
+                end
+            end
+            it.slots = left
+            if #left == 0 then own[id] = nil else gates = gates + 1 end
+        end
+    end
+    local frozen
+    if fleet.lost then frozen = fleet.since + asked.again - now else frozen = fleet.since + asked.learn - now end
+    local mine, granted, room = {}, 0, most - upto
+    for n, slot in ipairs(slots) do
+        local used, wanted, held = slot[3], slot[4], slot[5]
+        granted = wanted
+        if wanted > held then
+            if frozen > 0 then granted = held else granted = max(held, min(wanted, room)) end
+        end
+        -- What is used counts, whatever was granted.
+        mine[n] = {slot[1], slot[2], max(granted, used)}
+        room = room - max(granted, used)
+        last = max(last, slot[1])
+    end
+    own[asked.id] = {who = asked.who, number = number, slots = mine}
+    redis.call('SET', key, cmsgpack.pack(own), 'PX', last - wall + 3600000)
+    return {0, granted, spent, upto, gates}
+end
+
+local answers, grants = {}, {}
 for n, word in ipairs(asked.words) do
     answers[n] = limit(KEYS[n + 1], word)
 end
-return {fleet.id, answers}
+for n, word in ipairs(asked.registers) do
+    grants[n] = register(KEYS[#asked.words + n + 1], word)
+end
+return {fleet.id, answers, grants}

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::layers::budget::{Grant, Register};
 use crate::layers::rate_limit::{Heard, Word};
 
 /// All that a gate has to say at once.
@@ -23,6 +24,8 @@ pub struct Exchange {
     pub is_leaving: bool,
     /// One for each limit that has something to say.
     pub words: Vec<Word>,
+    /// One for each bucket of a budget that has something to say, with its number: the store takes no older one.
+    pub registers: Vec<(u64, Register)>,
 }
 
 /// What the store answers.
@@ -33,6 +36,8 @@ pub struct Answer {
     pub fleet: Arc<str>,
     /// One for each word; `None` where the store has had a later one.
     pub heard: Vec<Option<Heard>>,
+    /// One for each register; `None` where the store has had a later one.
+    pub grants: Vec<Option<Grant>>,
 }
 
 /// Why no answer came. Whether the store has taken what was said is not known.
@@ -51,5 +56,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
 /// A store that finds its memory empty waits so long for gates that knew another, in milliseconds: each speaks once a second.
 pub const LEARN_MS: u64 = 2_000;
+/// A store that has lost its memory raises no budget for so long, in milliseconds: by then each gate has said again what it has.
+pub const AGAIN_MS: u64 = 10_000;
 /// A gate that has said nothing for so long is not listed any more, in milliseconds.
 pub const FORGET_MS: u64 = 300_000;

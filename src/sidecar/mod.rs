@@ -67,6 +67,7 @@ use self::warm::Warm;
 use self::webhooks::{Events, Look, Sending};
 use crate::batches::Batches;
 use crate::catalogue::Catalogue;
+use crate::layers::budget::Registers;
 use crate::layers::cache::CacheLayer;
 use crate::layers::identify::ReplyBody;
 use crate::layers::rate_limit::{self, RateLimitLayer};
@@ -304,6 +305,8 @@ impl Sidecar {
         // Each is waited for, also after one has failed.
         let ended = self.workers.drain(..).map(wait).fold(Ok(()), io::Result::and);
         drop(self.warm.take());
+        // What nothing was spent of goes back to the others.
+        self.spending.budgets.get().release();
         let ended = ended.and(self.speaking.take().map_or(Ok(()), replicas::Speaking::end));
         self.spending.close();
         self.reading.close();
@@ -361,11 +364,13 @@ impl Plan {
         let memory = body_memory(&config);
         let catalogue = Arc::new(Catalogue::with(&config.models));
         let events = Arc::new(Events::default());
-        let spending = Arc::new(Spending::open(&config, &catalogue, target.has_token(), events.clone())?);
+        let shared = config.replicas.shared()?;
+        let registers = shared.as_ref().map(|shared| shared.registers.clone() as Arc<dyn Registers>);
+        let spending = Spending::open(&config, &catalogue, target.has_token(), events.clone(), registers)?;
+        let spending = Arc::new(spending);
         let reading = Arc::new(Reading::new(&config, variables, &catalogue, &spending.budgets)?);
         readers.extend(reading.reader());
         readers.extend(spending.records.clone().map(|records| records as Arc<dyn Reader>));
-        let shared = config.replicas.shared()?;
         let budgets = spending.budgets.get();
         let parts = Parts { catalogue, memory, spending, readers: readers.into(), complaints: Arc::default() };
         let generation = {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::ConfigError;
 use crate::layers::rate_limit::{self, OnStoreLoss, RateLimitLayer, Sharing};
-use crate::replicas::{Link, Seen, Session};
+use crate::replicas::{Link, Seen, Session, Wanted};
 
 /// `[replicas]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,7 @@ pub(super) struct Shared {
     link: Link,
     pub(super) sharing: Arc<Sharing>,
     name: String,
+    pub(super) registers: Arc<Wanted>,
 }
 
 /// What goes on with the store, for metrics and `/readyz`.
@@ -113,7 +114,12 @@ impl Replicas {
 
     pub(super) fn shared(&self) -> Result<Option<Shared>, ConfigError> {
         let sharing = || Sharing::new(self.on_store_loss, self.keep_for);
-        Ok(self.link()?.map(|link| Shared { link, sharing: sharing(), name: self.name.clone() }))
+        Ok(self.link()?.map(|link| Shared {
+            link,
+            sharing: sharing(),
+            name: self.name.clone(),
+            registers: Arc::default(),
+        }))
     }
 }
 
@@ -133,6 +139,7 @@ impl Shared {
         let own = || format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), listen.port());
         let name = if self.name.is_empty() { own() } else { self.name.clone() };
         let session = Session::new(&name, Arc::new(self.link.clone()), self.sharing.clone(), limits);
+        let session = session.with_budgets(self.registers.clone());
         let (stop, standing) =
             (CancellationToken::new(), Standing { seen: session.seen(), sharing: self.sharing.clone() });
         let stopped = stop.clone();

@@ -215,7 +215,7 @@ fn wrong(place: &str, what: impl ToString) -> ConfigError {
 /// are asked for.
 pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, ConfigError> {
     let keys = Keys::new(&config.keys).map_err(wrong_keys)?;
-    budgets(config, catalogue, None, None)?;
+    budgets(config, catalogue, None, None, None)?;
     check_books(config)?;
     let (asks, stored) = key_store::peek(config).map_err(|error| wrong("keys_path", error))?;
     let names: HashSet<_> = stored.iter().map(|key| &key.name).chain(config.keys.iter().map(|key| &key.name)).collect();
@@ -318,8 +318,9 @@ fn budgets(
     catalogue: &Arc<Catalogue>,
     ledger: Option<Arc<dyn budget::Ledger>>,
     watch: Option<Arc<dyn budget::Watch>>,
+    registers: Option<Arc<dyn budget::Registers>>,
 ) -> Result<Budgets, ConfigError> {
-    let settings = budget::Settings { ledger, watch, ..budget_settings(config) };
+    let settings = budget::Settings { ledger, watch, registers, ..budget_settings(config) };
     Budgets::new(settings, catalogue.clone()).map_err(wrong_budgets)
 }
 
@@ -349,6 +350,7 @@ impl Spending {
         catalogue: &Arc<Catalogue>,
         has_token: bool,
         watch: Arc<dyn budget::Watch>,
+        registers: Option<Arc<dyn budget::Registers>>,
     ) -> Result<Self, ConfigError> {
         let keys = check(config, catalogue)?;
         check_token(&keys, has_token)?;
@@ -358,7 +360,7 @@ impl Spending {
         let records =
             config.records.open(!config.budgets.is_empty()).map_err(|error| wrong("[records] path", error))?;
         let ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);
-        let budgets = Arc::new(budgets(config, catalogue, ledger, Some(watch))?);
+        let budgets = Arc::new(budgets(config, catalogue, ledger, Some(watch), registers)?);
         let batches = Batches::new(config.reservations.release_batches);
         if let Some(records) = &records {
             records.restore_batches(&batches, &budgets).map_err(|error| wrong("[records] path", error))?;

@@ -140,6 +140,48 @@ async fn a_gate_that_is_told_to_stop_leaves_what_it_had_to_the_others() {
     assert!(!list.contains("a#") && list.contains("b#"), "{list:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gates_that_share_a_budget_spend_it_once() {
+    let Some(redis) = Redis::start() else { return };
+    let vendor = crate::support::vendor();
+    let rule = "[[budgets]]\nname = \"all\"\nlimit = \"40 neurons\"\nwindow = \"day\"\n";
+    let gate = |name: &str| {
+        let mut config = config(&vendor.base_url());
+        let text = format!("{rule}[replicas]\nstore = \"{}\"\nname = \"{name}\"\ntimeout = \"2s\"\n", redis.url());
+        let own = Config::parse(&text, "test").unwrap();
+        (config.budgets, config.replicas) = (own.budgets, own.replicas);
+        start(config).0
+    };
+    let gates = ["a", "b", "c"].map(gate);
+    let call = |gate: &Sidecar, n: usize| {
+        let url = format!("http://{}/run/{LLAMA}", gate.listen());
+        async move {
+            let body = json!({"prompt": format!("call {n}"), "max_tokens": 20});
+            ask(&client(), &url, &body).send().await.unwrap().status().as_u16()
+        }
+    };
+    // Each alone has room for some hundred of them.
+    let mut passed = 0;
+    let mut calls = JoinSet::new();
+    for n in 0..300 {
+        calls.spawn(call(&gates[n % 3], n));
+        if n % 20 == 19 {
+            while let Some(status) = calls.join_next().await {
+                passed += usize::from(status.unwrap() == 200);
+            }
+        }
+    }
+    for n in 300..360 {
+        passed += usize::from(call(&gates[n % 3], n).await == 200);
+    }
+    let (spent, limit) = (vendor.spent("acc").as_f64(), 40.0);
+    println!("{passed} passed, {spent} of {limit} neurons spent");
+    assert!(spent <= limit, "{spent} of {limit}");
+    assert!(spent >= 0.9 * limit, "{spent} of {limit}, {passed} passed");
+    let redis_has = redis.ask(&["KEYS", "*budget*"]);
+    assert!(redis_has.contains("budget:all"), "{redis_has}");
+}
+
 /// The figures of `docs/replicas.md`: three windows of a flood, even and 10:1, through so many gates. Takes minutes, so it is asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_windows_of_a_flood_are_used_to_the_full() {

@@ -10,6 +10,7 @@ use super::ledger::Ledger;
 use super::notice::{Notice, Watch};
 use super::pace::Pace;
 use super::raise::Raised;
+use super::register::Registers;
 use super::rule::{OnExceeded, Rule};
 use super::window::{Clock, Millis, Moment, Span};
 use crate::neurons::Neurons;
@@ -27,6 +28,8 @@ pub(super) struct Active {
     pub(super) watch: Option<Arc<dyn Watch>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ledger: Option<Arc<dyn Ledger>>,
+    /// Gates share it.
+    pub(super) registers: Option<Arc<dyn Registers>>,
     /// The rule's name there.
     pub(super) ledger_name: Arc<str>,
     pub(super) rejected: AtomicU64,
@@ -57,6 +60,7 @@ impl Active {
         clock: Arc<dyn Clock>,
         ledger: Option<Arc<dyn Ledger>>,
         watch: Option<Arc<dyn Watch>>,
+        registers: Option<Arc<dyn Registers>>,
         now: Moment,
     ) -> Self {
         Self {
@@ -67,6 +71,7 @@ impl Active {
             only_counts: AtomicBool::new(rule.on_exceeded == OnExceeded::Allow),
             clock,
             ledger,
+            registers,
             ledger_name: rule.ledger_name().into(),
             rejected: AtomicU64::new(0),
             diverted: AtomicU64::new(0),

@@ -13,6 +13,7 @@ use super::active::Active;
 use super::ledger::Lease;
 use super::notice::{Notice, Told};
 use super::raise::{BucketStatus, Raised};
+use super::register::Elsewhere;
 use super::window::{Millis, Moment, Span};
 use crate::batches::Holding;
 use crate::neurons::Neurons;
@@ -24,13 +25,15 @@ pub struct Bucket {
     state: Mutex<State>,
     /// The ledger has it on its list.
     is_listed: AtomicBool,
+    /// Its register is to be told.
+    pub(super) is_wanted: AtomicBool,
 }
 
 /// What a bucket's lock guards.
 #[derive(Default)]
 pub(super) struct State {
     /// What counts now, oldest first; reservations are made in the last. An aligned window has one.
-    slots: VecDeque<Slot>,
+    pub(super) slots: VecDeque<Slot>,
     /// What does not count now, and will again if the wall clock is set back, or forth.
     aside: Vec<Slot>,
     /// What may be spent, at the moment that it was last looked at.
@@ -45,21 +48,25 @@ pub(super) struct State {
     /// By ticket: who came first is served first.
     queue: BTreeMap<u64, Waiter>,
     /// What all who wait need.
-    wanted: Neurons,
+    pub(super) wanted: Neurons,
     /// No more will be spent, so no lease runs ahead.
-    is_released: bool,
+    pub(super) is_released: bool,
     /// Since when the ledger cannot write.
-    unwritten_since: Option<Instant>,
+    pub(super) unwritten_since: Option<Instant>,
+    /// What other gates have of it, where they share it.
+    pub(super) elsewhere: Option<Box<Elsewhere>>,
     /// It has left the table: whoever still found it looks again.
     pub(super) retired: bool,
 }
 
-struct Slot {
-    span: Span,
-    spent: Neurons,
+pub(super) struct Slot {
+    pub(super) span: Span,
+    pub(super) spent: Neurons,
     reserved: Neurons,
     /// Spending up to this is on the books.
     covered: Neurons,
+    /// Spending up to this is in the register that gates share.
+    pub(super) granted: Neurons,
     /// What the vendor's books have beyond what is spent here, or what they have less. In micro-neurons.
     beyond: i64,
     /// When it will be over by the steady clock, and can count no more wherever the wall clock is set to.
@@ -100,12 +107,19 @@ const MAX_ASIDE: usize = 128;
 
 impl Bucket {
     pub(super) fn new(rule: Arc<Active>, name: &str) -> Self {
-        Self { rule, name: name.into(), state: Mutex::default(), is_listed: AtomicBool::new(false) }
+        let elsewhere = rule.registers.as_ref().map(|_| Box::default());
+        let state = Mutex::new(State { elsewhere, ..State::default() });
+        let (is_listed, is_wanted) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { rule, name: name.into(), state, is_listed, is_wanted }
     }
 
     /// The value that it counts: a JSON array, or empty for a budget that is not split.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn name_shared(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     /// Its state at a moment.
@@ -123,6 +137,7 @@ impl Bucket {
             return Neurons::ZERO;
         }
         let spent = lease.upto.max(lease.spent);
+        state.restored_from_books();
         if let Some(slot) = state.slot(span.start) {
             // The window that is now, made when the bucket was locked.
             (slot.spent, slot.covered) = (slot.spent.max(spent), spent);
@@ -235,6 +250,7 @@ impl Bucket {
 
     /// Has the ledger look at it, if a lease is low or too high.
     pub(super) fn list(self: &Arc<Self>, state: &State) {
+        self.want(state);
         let Some(ledger) = &self.rule.ledger else { return };
         if state.needs_writing() && !self.is_listed.swap(true, Ordering::AcqRel) {
             ledger.renew(self.clone());
@@ -243,7 +259,10 @@ impl Bucket {
 
     /// Has its leases lowered to what is spent, before the ledger is closed.
     pub(super) fn release(self: &Arc<Self>) {
-        self.state.lock().is_released = true;
+        let mut state = self.state.lock();
+        state.is_released = true;
+        self.want(&state);
+        drop(state);
         if let Some(ledger) = &self.rule.ledger {
             self.is_listed.store(true, Ordering::Release);
             ledger.renew(self.clone());
@@ -330,7 +349,7 @@ impl Bucket {
         let Some(mut state) = self.state.try_lock() else { return false };
         state.roll(&self.rule, now);
         state.aside.retain(|slot| slot.over_at > now.steady);
-        let is_unused = |slot: &Slot| slot.used().is_zero() && slot.beyond == 0;
+        let is_unused = |slot: &Slot| slot.used().is_zero() && slot.beyond == 0 && slot.granted.is_zero();
         state.retired = state.queue.is_empty()
             && !state.raised.is_in_force(now.wall)
             && state.slots.iter().all(is_unused)
@@ -408,7 +427,7 @@ impl State {
     }
 
     /// The slot that begins then, whether it counts now or not.
-    fn slot(&mut self, start: Millis) -> Option<&mut Slot> {
+    pub(super) fn slot(&mut self, start: Millis) -> Option<&mut Slot> {
         self.slots.iter_mut().rev().chain(&mut self.aside).find(|slot| slot.span.start == start)
     }
 
@@ -416,11 +435,12 @@ impl State {
     pub(super) fn counted(&self) -> Neurons {
         let beyond = self.slots.back().map_or(0, |slot| slot.beyond);
         let size = Neurons::from_micro(beyond.unsigned_abs());
-        if beyond < 0 { self.spent.saturating_sub(size) } else { self.spent + size }
+        let spent = self.spent + self.spent_elsewhere();
+        if beyond < 0 { spent.saturating_sub(size) } else { spent + size }
     }
 
     pub(super) fn used(&self) -> Neurons {
-        self.counted() + self.reserved
+        self.counted() + self.reserved + self.reserved_elsewhere()
     }
 
     pub(super) fn left(&self) -> Neurons {
@@ -449,10 +469,12 @@ impl State {
         if self.used() + ahead + needed > limit {
             return Verdict::Settling;
         }
-        let is_short = rule.ledger.is_some() && {
-            let slot = self.slots.back();
-            slot.is_none_or(|slot| slot.used() + needed > slot.covered && !needed.is_zero())
+        let is_over = |slot: &Slot| {
+            let used = slot.used() + needed;
+            rule.ledger.is_some() && used > slot.covered || self.elsewhere.is_some() && used > slot.granted
         };
+        let is_kept = rule.ledger.is_some() || self.elsewhere.is_some();
+        let is_short = is_kept && self.slots.back().is_none_or(|slot| is_over(slot) && !needed.is_zero());
         let is_hopeless = || self.unwritten_since.is_some_and(|since| since.elapsed() >= LEDGER_WAIT);
         match is_short {
             true if is_hopeless() => Verdict::Unwritten,
@@ -495,7 +517,7 @@ impl State {
         }
     }
 
-    fn wake_next(&self) {
+    pub(super) fn wake_next(&self) {
         if let Some((_, waiter)) = self.queue.first_key_value() {
             waiter.notify.notify_one();
         }
@@ -513,7 +535,7 @@ impl State {
 
     /// When so much will be free, if it ever is.
     pub(super) fn free_at(&self, needed: Neurons) -> Option<Millis> {
-        let mut spent = self.spent;
+        let mut spent = self.spent + self.spent_elsewhere();
         for slot in &self.slots {
             spent = spent.saturating_sub(slot.spent);
             if spent + needed <= self.limit {
@@ -529,7 +551,11 @@ impl State {
             return Neurons::ZERO;
         }
         let lead = Neurons::from_micro((self.limit.micro() / LEAD).max(1));
-        (self.wanted + lead).min(self.left())
+        let lead = (self.wanted + lead).min(self.left());
+        match (self.slots.back(), &self.elsewhere) {
+            (Some(slot), Some(_)) => lead.min(slot.granted.saturating_sub(slot.used())),
+            _ => lead,
+        }
     }
 
     fn needs_writing(&self) -> bool {
@@ -551,7 +577,7 @@ impl State {
 impl Slot {
     fn new(span: Span) -> Self {
         let nothing = Neurons::ZERO;
-        Self { span, spent: nothing, reserved: nothing, covered: nothing, beyond: 0, over_at: 0 }
+        Self { span, spent: nothing, reserved: nothing, covered: nothing, granted: nothing, beyond: 0, over_at: 0 }
     }
 
     /// It is the window of this moment, so it lasts for the rest of that from here on.
@@ -560,7 +586,7 @@ impl Slot {
         self.over_at = self.over_at.max(over_at);
     }
 
-    fn used(&self) -> Neurons {
+    pub(super) fn used(&self) -> Neurons {
         self.spent + self.reserved
     }
 }

@@ -14,6 +14,7 @@ use super::active::Active;
 use super::bucket::{Bucket, LEDGER_WAIT, State, Verdict};
 use super::ledger::Ledger;
 use super::notice::Watch;
+use super::register::Registers;
 use super::reservation::Reservation;
 use super::rule::{self, OnExceeded, Rule, RuleError};
 use super::table::{Sums, Table};
@@ -49,6 +50,8 @@ pub struct Settings {
     pub headers: bool,
     /// What outlives the process; without one, nothing.
     pub ledger: Option<Arc<dyn Ledger>>,
+    /// What other gates share: budgets of [`Scope::Gate`](super::Scope::Gate) that refuse what they have no room for.
+    pub registers: Option<Arc<dyn Registers>>,
     /// Who is told of what a person may want to know; the log is in any case.
     pub watch: Option<Arc<dyn Watch>>,
 }
@@ -149,6 +152,7 @@ impl Default for Settings {
             clock: Arc::new(SystemClock),
             headers: false,
             ledger: None,
+            registers: None,
             watch: None,
         }
     }
@@ -166,8 +170,8 @@ impl Budgets {
     /// Other settings over what these have spent and reserved: a rule that counts as one of these did, or of those before them,
     /// goes on from there. They hold from [`come_into_force`](Self::come_into_force) on. Clock and ledger stay as they were.
     pub fn followed_by(&self, settings: Settings) -> Result<Self, RuleError> {
-        let Settings { clock, ledger, watch, .. } = self.settings.clone();
-        Self::over(Settings { clock, ledger, watch, ..settings }, self.catalogue.clone(), self.all.clone())
+        let Settings { clock, ledger, watch, registers, .. } = self.settings.clone();
+        Self::over(Settings { clock, ledger, watch, registers, ..settings }, self.catalogue.clone(), self.all.clone())
     }
 
     fn over(settings: Settings, catalogue: Arc<Catalogue>, all: Arc<All>) -> Result<Self, RuleError> {
@@ -181,7 +185,8 @@ impl Budgets {
                 Some(table) => table,
                 None => {
                     let (clock, ledger) = (settings.clock.clone(), settings.ledger.clone());
-                    let active = Active::new(rule.clone(), clock, ledger, settings.watch.clone(), now);
+                    let registers = settings.registers.clone().filter(|_| rule.is_shared());
+                    let active = Active::new(rule.clone(), clock, ledger, settings.watch.clone(), registers, now);
                     restored(Table::new(Arc::new(active), settings.max_buckets), now)?
                 }
             };
@@ -429,6 +434,7 @@ impl Budgets {
         let now = rule.now();
         let state = bucket.lock(now);
         let (left, limit) = (state.left(), state.limit);
+        bucket.want_news(&state);
         let until = |at: Millis| Duration::from_millis(at.saturating_sub(now.wall));
         let resets = state.free_at(needed).map(until);
         if self.settings.headers {
@@ -486,7 +492,7 @@ fn restored(table: Table, now: Moment) -> Result<Arc<Table>, RuleError> {
 fn unwritten(bucket: &Bucket) -> Refusal {
     let why = format!(
         "the budget {:?} cannot be spent from: its books cannot be written, and what its last lease covers is used up; make \
-         room on the disk of [records] path, or see the log",
+         room on the disk of [records] path, see to the store of [replicas], or see the log",
         bucket.rule.rule.name
     );
     Refusal { error: Error::Unavailable(why), instead: None }

@@ -85,6 +85,7 @@ mod pace;
 mod raise;
 #[cfg(test)]
 mod raise_tests;
+mod register;
 mod reservation;
 mod rule;
 mod table;
@@ -109,6 +110,7 @@ pub use self::free::{FREE, FREE_A_DAY, Plan};
 pub use self::ledger::{Change, Lease, Ledger, LedgerError};
 pub use self::notice::{Notice, Share, Watch, What};
 pub use self::raise::{BucketStatus, ChangeError, Which};
+pub use self::register::{Grant, Register, Registers, Slot as RegisterSlot};
 pub use self::reservation::Reservation;
 pub use self::rule::{Amount, OnExceeded, Rule, RuleError, Scope, Split};
 pub use self::unbounded::Unpriced;

@@ -121,6 +121,11 @@ const MAX_VALUE_BYTES: usize = 96;
 // === impl Rule ===
 
 impl Rule {
+    /// Gates that share a store count it together.
+    pub(super) fn is_shared(&self) -> bool {
+        self.scope == Scope::Gate
+    }
+
     /// A budget for all calls that refuses what it has no room for.
     pub fn new(name: impl Into<String>, limit: Neurons, window: Period) -> Self {
         Self {
