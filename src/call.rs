@@ -4,6 +4,7 @@
 //! an HTTP request by [`Identify`](crate::layers::identify). Cloning one is cheap: the body is shared.
 
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::neurons::Neurons;
 use crate::openai::Face;
 use crate::peer::Peer;
 use crate::receipt::{Facts, Receipt};
+use crate::socket::Opening;
 use crate::usage::Size;
 
 /// One call, as often as it is tried.
@@ -58,6 +60,8 @@ pub struct Call {
     pub decoded: Option<Bytes>,
     /// Where in the body, without its encoding, the model's name stands, quotes included; absent where the path has it.
     pub model_in_body: Option<Range<usize>>,
+    /// What it asks for where it opens a WebSocket.
+    pub socket: Option<Arc<Opening>>,
     /// Another listed model that the body names beside the path's: the vendor may run that one.
     pub named_beside: Option<Arc<Model>>,
     /// What is written about it.
@@ -105,7 +109,22 @@ pub trait Allowance: Send + Sync + std::fmt::Debug {
     fn hold(self: Arc<Self>) -> Option<Arc<dyn Held>> {
         None
     }
+
+    /// What is put aside for it.
+    fn held(&self) -> Neurons {
+        Neurons::MAX
+    }
+
+    /// For a call that goes on for long, and has cost `spent` so far: puts aside `more`, or as much as there is and no less than
+    /// `least`. Says how much that was.
+    fn extend(&self, spent: Neurons, more: Neurons, least: Neurons) -> Extending<'_> {
+        let _ = (spent, least);
+        Box::pin(std::future::ready(Ok(more)))
+    }
 }
+
+/// What is put aside further, or why nothing is.
+pub type Extending<'a> = Pin<Box<dyn Future<Output = Result<Neurons, Error>> + Send + 'a>>;
 
 /// Whose authorisation a request leaves with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -331,7 +350,7 @@ impl Call {
 
     /// Whether another model of Workers AI takes its body as it is.
     pub fn can_change_model(&self) -> bool {
-        self.elsewhere.is_none() || !self.endpoint.is_native()
+        self.socket.is_none() && (self.elsewhere.is_none() || !self.endpoint.is_native())
     }
 
     /// The same call for another model of Workers AI, which gets the same input.

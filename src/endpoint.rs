@@ -19,6 +19,8 @@ pub enum Endpoint {
     Responses,
     /// `…/v1/messages`: Anthropic's form.
     Messages,
+    /// `…/ai/run`, as a WebSocket.
+    Socket,
 }
 
 /// The form in which an error is told.
@@ -36,13 +38,13 @@ pub enum ErrorForm {
 impl Endpoint {
     /// The vendor's own form.
     pub fn is_native(self) -> bool {
-        self == Self::Run
+        matches!(self, Self::Run | Self::Socket)
     }
 
     /// How errors are told to who asks in this form.
     pub fn error_form(self) -> ErrorForm {
         match self {
-            Self::Run => ErrorForm::Cloudflare,
+            Self::Run | Self::Socket => ErrorForm::Cloudflare,
             Self::ChatCompletions | Self::Embeddings | Self::Responses => ErrorForm::OpenAi,
             Self::Messages => ErrorForm::Anthropic,
         }
@@ -51,7 +53,7 @@ impl Endpoint {
     /// What a model in no table probably does, asked this way.
     pub fn guess(self) -> Task {
         match self {
-            Self::Run => Task::Unknown,
+            Self::Run | Self::Socket => Task::Unknown,
             Self::ChatCompletions | Self::Responses | Self::Messages => Task::TextGeneration,
             Self::Embeddings => Task::TextEmbeddings,
         }
@@ -65,6 +67,7 @@ impl Endpoint {
             Self::Embeddings => "embeddings",
             Self::Responses => "responses",
             Self::Messages => "messages",
+            Self::Socket => "socket",
         }
     }
 }

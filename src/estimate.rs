@@ -8,6 +8,7 @@ use crate::call::{Ask, Call, Side};
 use crate::catalogue::{Model, StepsField, Task, Unit};
 use crate::neurons::Neurons;
 use crate::receipt::Estimate;
+use crate::socket::Opening;
 use crate::usage::{ImageUsage, Size, Usage};
 
 /// The answer's tokens that are likely where neither the request nor the model sets a limit.
@@ -42,6 +43,9 @@ pub enum Unbounded {
 impl Estimate {
     /// Of a call on its model.
     pub fn of(call: &Call) -> Self {
+        if let Some(opening) = &call.socket {
+            return Self::opening(opening, &call.model);
+        }
         let estimate = Self::new(&call.ask, &call.model);
         match &call.named_beside {
             None => estimate,
@@ -51,6 +55,13 @@ impl Estimate {
                 Self { upper: estimate.upper.zip(beside).map(|(one, other)| one.max(other)), ..estimate }
             }
         }
+    }
+
+    /// Of a socket's first stretch: what comes after that is reserved as it comes.
+    fn opening(opening: &Opening, model: &Model) -> Self {
+        let (prices, usage) = (model.prices.over_socket(), opening.usage(opening.settings.stretch));
+        let cost = prices.cost(&usage);
+        Self { likely: cost, upper: Some(cost).filter(|_| !prices.is_empty()), input_tokens: 0 }
     }
 
     /// Of what a body asks, on this model.

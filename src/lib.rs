@@ -56,7 +56,7 @@
 //! # Features
 //! `sidecar` (on by default) is the binary with all it needs: config, listeners, command line, records, simulator. Library users take
 //! `default-features = false`, and `encodings` where request bodies in gzip, deflate, br or zstd are to be measured; without it they
-//! are refused with 415.
+//! are refused with 415. `sockets` is speech over WebSockets: see [`socket`].
 //!
 //! # What it does not do
 //! It is for Workers AI alone, directly or through Cloudflare's AI Gateway. It does not translate between vendors, choose
@@ -99,6 +99,7 @@ mod reply;
 pub mod sidecar;
 #[cfg(feature = "sidecar")]
 pub mod simulator;
+pub mod socket;
 mod sse;
 pub mod upstream;
 pub mod usage;

@@ -73,6 +73,12 @@ pub trait Reader: Send + Sync + 'static {
 
     /// It is known what is asked: account, model, stream or not. Not every call comes so far.
     fn identified(&self, _: &Facts) {}
+
+    /// Its WebSocket is open.
+    fn upgraded(&self, _: &Facts) {}
+
+    /// Its WebSocket goes on: what it used since it was told last. The receipt has what it used and cost so far.
+    fn flowed(&self, _: &Facts, _: &Usage) {}
 }
 
 impl<R: Reader + ?Sized> Reader for Arc<R> {
@@ -164,6 +170,8 @@ pub struct Facts {
     pub step: u8,
     /// What the cache had to say.
     pub cache: CacheStatus,
+    /// How it went on, where it was an open WebSocket.
+    pub socket: Option<Box<SocketFacts>>,
     /// What a cache hit would have cost.
     pub saved: Neurons,
     /// The vendor's name for the call, `cf-ai-req-id` or `cf-ray`.
@@ -194,6 +202,18 @@ pub struct Facts {
     pub reply_bytes: u64,
     /// The bodies, where they are kept.
     pub payload: Option<Box<Payload>>,
+}
+
+/// What is written of a WebSocket that was open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketFacts {
+    /// When both sides had shaken hands.
+    pub opened_at: Instant,
+    /// Who ended it: `client`, `vendor` or `gate`; `None` while it is open, and where it was dropped.
+    pub ended_by: Option<&'static str>,
+    /// The close code, where there was one: 1006 where a connection was gone without a word.
+    pub close_code: Option<u16>,
 }
 
 /// A call's name: 32 hexadecimal digits, ordered by time.
@@ -378,6 +398,26 @@ impl Receipt {
         Queued { receipt: self.clone(), began: Instant::now() }
     }
 
+    /// Notes that its WebSocket is open, and lets the readers know.
+    #[cfg(feature = "sockets")]
+    pub(crate) fn upgraded(&self) {
+        let mut facts = self.0.facts.lock();
+        facts.socket = Some(Box::new(SocketFacts { opened_at: Instant::now(), ended_by: None, close_code: None }));
+        for reader in self.0.readers.iter() {
+            reader.upgraded(&facts);
+        }
+    }
+
+    /// Writes how its WebSocket stands, and lets the readers know what is `new` since the last time.
+    #[cfg(feature = "sockets")]
+    pub(crate) fn flow(&self, new: &Usage, write: impl FnOnce(&mut Facts)) {
+        let mut facts = self.0.facts.lock();
+        write(&mut facts);
+        for reader in self.0.readers.iter() {
+            reader.flowed(&facts, new);
+        }
+    }
+
     /// Writes on it, and may read what was there.
     pub fn note<T>(&self, write: impl FnOnce(&mut Facts) -> T) -> T {
         write(&mut self.0.facts.lock())
@@ -462,6 +502,7 @@ impl Facts {
             attempts: Vec::new(),
             step: 0,
             cache: CacheStatus::default(),
+            socket: None,
             saved: Neurons::ZERO,
             vendor_id: None,
             estimate: None,

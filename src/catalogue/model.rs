@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::learned::Learned;
 use super::price::Prices;
 use super::tokens::TokenRatio;
+use crate::socket::Dialect;
 use crate::usage::{ImageUsage, Size};
 
 /// A model as the gate knows it.
@@ -42,6 +43,8 @@ pub struct Model {
     pub picture_tokens: Option<u32>,
     /// Seconds of the longest sound that it makes, or hears by reference, in a call, where known.
     pub max_audio_seconds: Option<u32>,
+    /// What is said on its WebSocket, where it has one.
+    pub socket: Option<Dialect>,
     /// A free account gets 403, code 5035.
     pub paid_plan_only: bool,
     /// The day from which it answers 410, past or to come: `2026-05-30`.
@@ -296,6 +299,9 @@ pub struct Entry {
     /// melotts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_audio_seconds: Option<u32>,
+    /// What is said on its WebSocket: `listen`, `turns`, `speak` or `audio`. Absent: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<Dialect>,
     /// Needs the paid plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_plan_only: Option<bool>,
@@ -352,6 +358,7 @@ impl Entry {
             max_output_tokens: self.max_output_tokens.or(other.max_output_tokens),
             picture_tokens: self.picture_tokens.or(other.picture_tokens),
             max_audio_seconds: self.max_audio_seconds.or(other.max_audio_seconds),
+            socket: self.socket.or(other.socket),
             paid_plan_only: self.paid_plan_only.or(other.paid_plan_only),
             deprecated: self.deprecated.or_else(|| other.deprecated.clone()),
             replacement: self.replacement.or_else(|| other.replacement.clone()),
@@ -383,6 +390,7 @@ impl Entry {
             max_output_tokens: self.max_output_tokens,
             picture_tokens: self.picture_tokens,
             max_audio_seconds: self.max_audio_seconds,
+            socket: self.socket,
             paid_plan_only: self.paid_plan_only.unwrap_or(false),
             deprecated: self.deprecated,
             replacement: self.replacement,

@@ -44,7 +44,7 @@ pub enum Unit {
     InputMegapixel,
     /// A minute of audio over HTTP.
     AudioMinute,
-    /// A minute of audio over a WebSocket. Known, never charged here: Tollgate carries HTTP.
+    /// A minute of audio over a WebSocket; where there is none, [`AudioMinute`](Self::AudioMinute) counts there too.
     AudioMinuteWebsocket,
     /// A thousand characters to be spoken.
     KiloCharacters,
@@ -154,6 +154,14 @@ impl Prices {
     /// The published figure of a unit: neurons per million for tokens and images, neurons a unit for the rest.
     pub fn published(&self, unit: Unit) -> Option<f64> {
         self.get(unit).map(|price| price.as_f64() * unit.published_per())
+    }
+
+    /// What the model costs over a WebSocket: the minute of audio is that one's.
+    pub fn over_socket(&self) -> Self {
+        match self.get(Unit::AudioMinuteWebsocket) {
+            Some(price) => self.clone().with(Unit::AudioMinute, price),
+            None => self.clone(),
+        }
     }
 
     /// True where the vendor publishes no price at all.

@@ -67,6 +67,7 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
         body: Bytes::copy_from_slice(body.as_bytes()),
         decoded: None,
         model_in_body: None,
+        socket: None,
         named_beside: None,
         receipt,
         allowance: None,

@@ -27,7 +27,7 @@ struct StreamOptions {
 /// none would say so plainly.
 pub(crate) fn answer(endpoint: Endpoint, body: &[u8], is_stream: bool) -> Result<Option<Answer>, Error> {
     Ok(Some(match endpoint {
-        Endpoint::Run => return Ok(None),
+        Endpoint::Run | Endpoint::Socket => return Ok(None),
         Endpoint::Messages => Answer::Messages,
         Endpoint::Responses => Answer::Responses,
         // What only a stream can ask for need not be looked for elsewhere.

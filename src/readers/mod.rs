@@ -6,3 +6,4 @@ pub mod ran;
 pub mod recent;
 #[cfg(feature = "sidecar")]
 pub mod records;
+pub mod running;

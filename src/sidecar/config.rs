@@ -18,6 +18,7 @@ use super::compat::Compat;
 use super::guard::Secret;
 use super::limits::{Limits, Retry};
 use super::replicas::Replicas;
+use super::sockets::Sockets;
 use super::spending::{Account, Records, Reservations};
 use super::timeouts::Timeouts;
 use super::tls::{self, Tls};
@@ -80,6 +81,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// How often models may be called, and how long a call may wait for its turn.
     pub limits: Limits,
+    /// How WebSockets are held.
+    pub sockets: Sockets,
     /// What is tried again, and how.
     pub retry: Retry,
     /// What OpenAI's clients get.
@@ -229,7 +232,7 @@ pub struct ConfigError {
     pub what: String,
 }
 
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "tls",
     "admin_tls",
     "cors",
@@ -237,6 +240,7 @@ const TABLES: [&str; 15] = [
     "timeouts",
     "upstream",
     "limits",
+    "sockets",
     "retry",
     "compat",
     "cache",
@@ -272,6 +276,7 @@ impl Default for Config {
             log: Log::default(),
             upstream: Upstream::default(),
             limits: Limits::default(),
+            sockets: Sockets::default(),
             retry: Retry::default(),
             compat: Compat::default(),
             cache: Cache::default(),

@@ -155,7 +155,8 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
 }
 
 /// Where a request may have a key.
-const KEYS: [HeaderName; 4] = [header::AUTHORIZATION, CF_AIG_AUTHORIZATION, X_API_KEY, API_KEY];
+const KEYS: [HeaderName; 5] =
+    [header::AUTHORIZATION, CF_AIG_AUTHORIZATION, X_API_KEY, API_KEY, header::SEC_WEBSOCKET_PROTOCOL];
 
 // === impl Entrance ===
 

@@ -160,6 +160,7 @@ impl Parts {
             openai: config.compat.settings(),
             complaints: self.complaints.clone(),
             batches: self.spending.batches.clone(),
+            sockets: config.sockets.settings(),
             ..identify::Settings::default()
         }
     }

@@ -29,6 +29,7 @@ pub(crate) mod page;
 mod reload;
 pub mod replicas;
 pub mod service;
+pub mod sockets;
 pub mod spending;
 pub mod timeouts;
 pub mod tls;
@@ -77,6 +78,7 @@ use crate::readers::log::CallLog;
 use crate::readers::metrics::{Metrics, MetricsError};
 use crate::readers::recent::Recent;
 use crate::readers::records::Archive;
+use crate::readers::running::Running;
 use crate::receipt::Reader;
 use crate::upstream::Road;
 use crate::upstream::pool::Pool;
@@ -172,8 +174,9 @@ impl Sidecar {
         let admin_listeners = bind("admin", config.admin, 1)?;
         let metrics = Arc::new(Metrics::new()?);
         let recent = Arc::new(Recent::default());
-        let health = Arc::new(Health::default());
-        let own = [metrics.clone() as Arc<dyn Reader>, Arc::new(CallLog), recent.clone(), health.clone()];
+        let (running, health) = (Arc::new(Running::default()), Arc::new(Health::default()));
+        let own: [Arc<dyn Reader>; 5] =
+            [metrics.clone(), Arc::new(CallLog), recent.clone(), running.clone(), health.clone()];
         let readers = own.into_iter().chain(readers).collect();
         let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
         let spending = plan.lasting.parts.spending.clone();
@@ -221,7 +224,7 @@ impl Sidecar {
         }
         if let Some(listener) = admin_listeners.pop() {
             let admin = Admin {
-                page: Page::new(metrics.clone(), recent),
+                page: Page::new(metrics.clone(), recent, running),
                 metrics: metrics.clone(),
                 records_path,
                 spending,

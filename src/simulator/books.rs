@@ -36,6 +36,10 @@ pub struct ModelCounts {
     pub cached_input_tokens: u64,
     /// Tokens written.
     pub output_tokens: u64,
+    /// Milliseconds of audio heard.
+    pub audio_ms: u64,
+    /// Characters spoken.
+    pub characters: u64,
     /// What was charged, by the catalogue.
     pub neurons: Neurons,
 }
@@ -110,6 +114,8 @@ impl Books {
         counts.input_tokens += usage.input_tokens;
         counts.cached_input_tokens += usage.cached_input_tokens;
         counts.output_tokens += usage.output_tokens;
+        counts.audio_ms += usage.audio_ms;
+        counts.characters += usage.characters;
         counts.neurons += cost;
         pages.spend(account, cost);
         self.ledger.note(account, &model.id, REST, usage, cost);

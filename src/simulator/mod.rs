@@ -47,6 +47,7 @@ mod route;
 mod search;
 mod seen;
 mod server;
+mod sockets;
 mod sound;
 mod stream;
 mod text;
@@ -54,6 +55,7 @@ mod tokenizer;
 mod told;
 pub mod traffic;
 mod vectors;
+pub mod voice;
 mod window;
 mod writer;
 
@@ -104,6 +106,8 @@ pub struct Settings {
     pub writes: Writes,
     /// How figures of the wrong kind are taken.
     pub coercion: Coercion,
+    /// How long a socket may be silent.
+    pub socket_idle: Duration,
     /// How far the analytics lag: what is half as old as this is seen now and then, what is as old is settled.
     pub analytics_lag: Duration,
 }
@@ -143,6 +147,7 @@ impl Default for Settings {
             elsewhere: 0.0,
             writes: Writes::default(),
             coercion: Coercion::default(),
+            socket_idle: Duration::from_secs(10),
             analytics_lag: Duration::ZERO,
         }
     }

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use parking_lot::{Mutex, RwLock};
@@ -27,6 +28,7 @@ use super::pace::Pace;
 use super::prompt::{NO_JSON, Prompt, Sent};
 use super::route::{Route, Wants};
 use super::seen::Requests;
+use super::sockets::{self, Wanted};
 use super::text::envelope;
 use super::window::Windows;
 use super::{Settings, dice, js, search};
@@ -71,23 +73,29 @@ pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
             let (socket, is_reset) = Socket::new(stream);
             let service = service_fn(move |request| answer(state.clone(), request, is_reset.clone()));
             // How a connection ends is the client's business.
-            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
+            let _ =
+                Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(TokioIo::new(socket), service).await;
         });
     }
 }
 
 async fn answer(
     state: Arc<State>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     is_reset: Arc<AtomicBool>,
 ) -> Result<Response<Body>, Closed> {
+    let upgrade = sockets::is_wanted(&request).then(|| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Closed)?.to_bytes();
     state.seen.note(&head, &body);
     // The same request has the same id, so that whole replies can be compared.
     let id = format!("{:016x}", dice::seed(&[&String::from_utf8_lossy(&body)]));
     let call = Received { uri: head.uri, method: head.method, headers: head.headers, body, id };
-    let mut reply = match state.judge(&call).await {
+    let judged = match upgrade {
+        Some(upgrade) => state.open(&call, upgrade).await,
+        None => state.judge(&call).await,
+    };
+    let mut reply = match judged {
         Ok(reply) => reply,
         Err(Refusal::Told(reply)) => *reply,
         Err(Refusal::Closed) => {
@@ -189,7 +197,7 @@ impl State {
         };
         let prompt = sent.prompt(self.settings.coercion);
         let fault = call.asked_fault().or_else(|| self.faults.draw(name));
-        let fault = self.strike(fault, &prompt, &call.id).await?;
+        let fault = self.strike(fault, Some(&prompt), &call.id).await?;
         let model = self.catalogue().get(name).ok_or_else(|| error(5007))?;
         if route.wants == Wants::Messages && prompt.field("max_tokens").is_none() {
             return Err(error(5006));
@@ -197,6 +205,30 @@ impl State {
         self.admit(&route.account, &model)?;
         let pace = Pace::of(&model.id, self.settings.latency);
         Ok(self.run(Job { call, route: &route, sent: &sent, prompt, model: &model, fault, pace }).await)
+    }
+
+    /// A WebSocket, or why there is none.
+    async fn open(self: &Arc<Self>, call: &Received, upgrade: OnUpgrade) -> Result<Response<Body>, Refusal> {
+        let query = sockets::query(call.uri.query().unwrap_or(""));
+        let path = call.uri.path();
+        let by_query = path.strip_prefix("/v1/").and_then(|rest| rest.strip_suffix("/workers-ai")?.split_once('/'));
+        let (account, name) = match by_query {
+            Some((account, _)) => (account.to_owned(), query.get("model").cloned()),
+            None => {
+                let route = Route::of(path).filter(|route| route.wants == Wants::Run).ok_or_else(|| error(7003))?;
+                (route.account, route.model)
+            }
+        };
+        self.authorize(call)?;
+        self.books.attempted();
+        let name = name.ok_or_else(|| error(5007))?;
+        let fault = call.asked_fault().or_else(|| self.faults.draw(&name));
+        let fault = self.strike(fault, None, &call.id).await?;
+        let model = self.catalogue().get(&name).ok_or_else(|| error(5007))?;
+        let dialect = model.socket.ok_or_else(|| error(5004))?;
+        self.admit(&account, &model)?;
+        let wanted = Wanted { account, model, dialect, query, fault };
+        Ok(sockets::accept(self, wanted, upgrade, &call.headers))
     }
 
     pub(super) fn catalogue(&self) -> Arc<Catalogue> {
@@ -229,7 +261,10 @@ impl State {
     }
 
     fn authorize(&self, call: &Received) -> Result<(), Refusal> {
-        let sent = call.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        let sent = call
+            .header("authorization")
+            .or(call.header("cf-aig-authorization"))
+            .and_then(|value| value.strip_prefix("Bearer "));
         match (&self.settings.token, sent) {
             (Some(ours), Some(theirs)) if ours == theirs => Ok(()),
             (None, Some(_)) => Ok(()),
@@ -238,10 +273,15 @@ impl State {
     }
 
     /// Trouble that comes before any answer; what comes within one is handed back.
-    async fn strike(&self, fault: Option<Fault>, prompt: &Prompt<'_>, id: &str) -> Result<Option<Fault>, Refusal> {
+    async fn strike(
+        &self,
+        fault: Option<Fault>,
+        prompt: Option<&Prompt<'_>>,
+        id: &str,
+    ) -> Result<Option<Fault>, Refusal> {
         let Some(fault) = fault else { return Ok(None) };
         let told = |fault: Fault| fault.reply(id).map_or(Refusal::Closed, |reply| Refusal::Told(Box::new(reply)));
-        if fault.trouble == Trouble::Busy && wont_wait(prompt) {
+        if fault.trouble == Trouble::Busy && prompt.is_some_and(wont_wait) {
             return Err(told(fault));
         }
         tokio::time::sleep(fault.slow).await;

@@ -19,7 +19,12 @@ use crate::layers::{Reply, ReplyFuture};
 
 /// A reqwest client as a tower service. Cloning shares its connections.
 #[derive(Clone, Debug)]
-pub struct Client(reqwest::Client);
+pub struct Client {
+    client: reqwest::Client,
+    /// For WebSockets, which HTTP/1.1 alone opens.
+    #[cfg(feature = "sockets")]
+    http1: reqwest::Client,
+}
 
 /// The system refuses what TLS needs.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +39,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 impl Client {
     /// Around a client of your own, with its proxies, time-outs and connections. Let it not follow redirects, and not decode
     /// bodies: replies are handed on as they are.
+    ///
+    /// For a WebSocket it has to speak HTTP/1.1 with the vendor (`http1_only`).
     pub fn of(client: reqwest::Client) -> Self {
-        Self(client)
+        Self {
+            #[cfg(feature = "sockets")]
+            http1: client.clone(),
+            client,
+        }
     }
 
     /// With rustls and Mozilla's roots. Fails where the system refuses what TLS needs, such as randomness.
@@ -45,13 +56,32 @@ impl Client {
 
     /// With TLS as it is set up there.
     pub(crate) fn with_tls(tls: rustls::ClientConfig) -> Result<Self, ClientError> {
-        reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map(Self)
-            .map_err(ClientError)
+        #[cfg(feature = "sockets")]
+        let mut http1_tls = tls.clone();
+        #[cfg(feature = "sockets")]
+        {
+            http1_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
+        let builder = |tls| {
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(tls)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .redirect(reqwest::redirect::Policy::none())
+        };
+        Ok(Self {
+            client: builder(tls).build().map_err(ClientError)?,
+            #[cfg(feature = "sockets")]
+            http1: builder(http1_tls).http1_only().build().map_err(ClientError)?,
+        })
+    }
+
+    fn client_for(&self, request: &Request<Body>) -> reqwest::Client {
+        #[cfg(feature = "sockets")]
+        if request.headers().contains_key(http::header::UPGRADE) {
+            return self.http1.clone();
+        }
+        let _ = request;
+        self.client.clone()
     }
 }
 
@@ -138,7 +168,7 @@ impl Service<Request<Body>> for Client {
     }
 
     fn call(&mut self, request: Request<Body>) -> ReplyFuture {
-        let client = self.0.clone();
+        let client = self.client_for(&request);
         let sent_at = Instant::now();
         Box::pin(async move {
             let host = request.uri().authority().map_or_else(String::new, ToString::to_string);

@@ -192,7 +192,15 @@ impl Target {
             Some(gateway) => path.extend([&*self.prefix, "/v1/", account, "/", gateway, "/workers-ai/"]),
         }
         match call.endpoint {
-            Endpoint::Run => {
+            // The AI Gateway takes the name of a socket's model in the query.
+            Endpoint::Socket if self.gateway.is_some() => {
+                path.pop();
+                path.push_str("?model=");
+                path.extend(utf8_percent_encode(&call.model.id, IN_PATH));
+                path.extend(query.into_iter().flat_map(|query| ["&", query]));
+                return path;
+            }
+            Endpoint::Run | Endpoint::Socket => {
                 path.push_str("run");
                 if call.model_in_body.is_none() {
                     path.push('/');
@@ -347,8 +355,15 @@ where
         *request.uri_mut() = uri;
         *request.headers_mut() = self.target.headers(&call);
         let target = self.target.clone();
+        let opening = call.socket.as_ref().map(|opening| opening.settings.open_timeout);
         // The request's body is all that upstream needs of the call.
         drop(call);
+        if let Some(open_timeout) = opening {
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            request.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            let reply = self.client.call(request);
+            return Box::pin(async move { shaken(&target, reply, open_timeout).await });
+        }
         let reply = self.client.call(request);
         Box::pin(async move { within_time(&target, reply, &departure).await })
     }
@@ -393,6 +408,23 @@ where
 
 fn refuse(error: Error) -> ReplyFuture {
     Box::pin(std::future::ready(Err(error)))
+}
+
+/// The answer to a handshake. Until it is there nothing has been heard or spoken, so that nothing has cost.
+async fn shaken(
+    target: &Target,
+    reply: impl Future<Output = Result<Reply, Error>>,
+    open_timeout: Duration,
+) -> Result<Reply, Error> {
+    let late = |_| Error::Timeout { after: open_timeout, setting: "[sockets] open_timeout", was_sent: false };
+    let reply = tokio::time::timeout(open_timeout, reply).await.map_err(late)?;
+    let mut reply = reply.map_err(|error| match error {
+        Error::Unreachable { host, why, .. } => Error::Unreachable { host, why, was_sent: false },
+        other => other,
+    })?;
+    strip_hop_by_hop(reply.headers_mut());
+    let patience = idle::Patience::of(target, reply.headers());
+    Ok(reply.map(|body| idle::limit(body, patience)))
 }
 
 async fn within_time(

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -28,6 +28,7 @@ use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::departure::Departure;
 use crate::layers::{Reply, ReplyFuture};
+use crate::socket::Held;
 
 /// Connections to one upstream. Cloning shares them.
 #[derive(Clone)]
@@ -37,6 +38,20 @@ pub struct Pool {
     idle: Arc<Mutex<VecDeque<Idle>>>,
     /// Connections that may still be made.
     room: Arc<Semaphore>,
+}
+
+/// A connection that stands, and its place.
+struct Connected {
+    sender: SendRequest<Body>,
+    place: Arc<OwnedSemaphorePermit>,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy)]
+enum Becomes {
+    /// Calls, one after the other.
+    Idle,
+    Socket,
 }
 
 struct Idle {
@@ -98,13 +113,14 @@ impl Pool {
         }
     }
 
-    async fn connect(&self, uri: &Uri) -> Result<SendRequest<Body>, Error> {
+    async fn connect(&self, uri: &Uri, becomes: Becomes) -> Result<Connected, Error> {
         let place = tokio::time::timeout(self.connect_timeout, self.room.clone().acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(full(self.connect_timeout)) };
+        let place = Arc::new(place);
         match self.road.proxied(uri) {
-            None => self.open(uri, self.road.straight().oneshot(uri.clone()), place).await,
-            Some(Proxied::Tunnel(tunnel)) => self.open(uri, tunnel.oneshot(uri.clone()), place).await,
-            Some(Proxied::Socks(socks)) => self.open(uri, socks.oneshot(uri.clone()), place).await,
+            None => self.open(uri, self.road.straight().oneshot(uri.clone()), place, becomes).await,
+            Some(Proxied::Tunnel(tunnel)) => self.open(uri, tunnel.oneshot(uri.clone()), place, becomes).await,
+            Some(Proxied::Socks(socks)) => self.open(uri, socks.oneshot(uri.clone()), place, becomes).await,
         }
     }
 
@@ -112,8 +128,9 @@ impl Pool {
         &self,
         uri: &Uri,
         connecting: impl Future<Output = Result<T, BoxError>>,
-        place: OwnedSemaphorePermit,
-    ) -> Result<SendRequest<Body>, Error>
+        place: Arc<OwnedSemaphorePermit>,
+        becomes: Becomes,
+    ) -> Result<Connected, Error>
     where
         T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
@@ -124,22 +141,31 @@ impl Pool {
             Err(_) => return Err(unreachable(format!("no connection within {:?}", self.connect_timeout))),
         };
         let (sender, connection) = http1::handshake(stream).await.map_err(|error| unreachable(causes(&error)))?;
+        let taken = place.clone();
         tokio::spawn(async move {
             // How a connection ends is told by the call that was on it.
-            let _ = connection.await;
-            drop(place);
+            let _ = match becomes {
+                Becomes::Idle => connection.await,
+                Becomes::Socket => connection.with_upgrades().await,
+            };
+            drop(taken);
         });
-        Ok(sender)
+        Ok(Connected { sender, place })
+    }
+
+    /// A connection of its own for what is to become a WebSocket. Its place is taken for as long as that is open.
+    async fn upgrade(self, mut request: Request<Body>) -> Result<Reply, Error> {
+        let uri = name_host(&mut request);
+        let Connected { mut sender, place } = self.connect(&uri, Becomes::Socket).await?;
+        let reply = sender.send_request(request).await;
+        let mut reply = reply.map_err(|error| broken(&uri, &error, None))?;
+        reply.extensions_mut().insert(Held(place));
+        Ok(reply.map(Body::stream))
     }
 
     async fn send(self, mut request: Request<Body>) -> Result<Reply, Error> {
-        let uri = request.uri().clone();
         let departure = request.body().departure().cloned();
-        // HTTP/1.1 names the host in a header and only the path in its first line.
-        if let Some(host) = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
-            request.headers_mut().insert(header::HOST, host);
-        }
-        *request.uri_mut() = uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
+        let uri = name_host(&mut request);
         while let Some(mut sender) = self.take() {
             request.body().note_handed_over();
             match sender.try_send_request(request).await {
@@ -151,7 +177,7 @@ impl Pool {
                 },
             }
         }
-        let mut sender = self.connect(&uri).await?;
+        let Connected { mut sender, .. } = self.connect(&uri, Becomes::Idle).await?;
         request.body().note_handed_over();
         match sender.send_request(request).await {
             Ok(reply) => Ok(self.keep(reply, sender)),
@@ -206,6 +232,16 @@ impl http_body::Body for PooledBody {
     }
 }
 
+/// HTTP/1.1 names the host in a header and only the path in its first line. Gives the whole.
+fn name_host(request: &mut Request<Body>) -> Uri {
+    let uri = request.uri().clone();
+    if let Some(host) = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    *request.uri_mut() = uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
+    uri
+}
+
 fn host(uri: &Uri) -> String {
     uri.authority().map_or_else(String::new, ToString::to_string)
 }
@@ -233,6 +269,9 @@ impl Service<Request<Body>> for Pool {
     }
 
     fn call(&mut self, request: Request<Body>) -> ReplyFuture {
+        if request.method() == Method::GET && request.headers().contains_key(header::UPGRADE) {
+            return Box::pin(self.clone().upgrade(request));
+        }
         Box::pin(self.clone().send(request))
     }
 }

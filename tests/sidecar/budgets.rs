@@ -294,3 +294,52 @@ async fn what_was_spent_survives_a_kill() {
     println!("{} settled over 100 ms before a kill; {calls} records of {answered} answers", settled.len());
     assert!(calls > 0 && calls <= answered + kills * clients);
 }
+
+/// `TOLLGATE_KILLS=20` for the full count.
+#[tokio::test]
+async fn what_was_said_survives_a_kill() {
+    use futures_util::SinkExt;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    let kills = from_env("TOLLGATE_KILLS", 4);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tollgate.db");
+    let (vendor, voices) = (vendor(), 6u64);
+    let limit = 100_000.0 * kills as f64;
+    let budgets = format!("[{{name = \"all\", limit = \"{limit} neurons\", window = \"month\"}}]");
+    let variables = [("TOLLGATE_BUDGETS", &*budgets), ("TOLLGATE_RECORDS_PATH", path.to_str().unwrap())];
+    let (mut counted, mut known) = (0.0, 0.0);
+    for kill in 0..=kills {
+        let mut process = Process::serve(&vendor.base_url(), &variables);
+        let spent = standing(&client(), &process.admin, "all").await["spent_neurons"].as_f64().unwrap();
+        let now = vendor.counts().neurons().as_f64();
+        // Two stretches of 418.18 neurons for each voice, and what a lease runs ahead.
+        let most = now - counted + voices as f64 * 2.0 * 418.18 + limit / 100.0 * 1.5;
+        println!("kill {kill}: {:.1} charged, {:.1} on the books, {most:.1} allowed", now - counted, spent - known);
+        assert!(spent >= now, "{spent} on the books, {now} charged, after kill {kill}");
+        assert!(spent - known <= most, "{} more on the books, {most} allowed, after kill {kill}", spent - known);
+        (counted, known) = (now, spent);
+        let url = process.listen.replace("http", "ws") + "/run/@cf/deepgram/nova-3?encoding=linear16&sample_rate=16000";
+        let talks: Vec<_> = (0..voices)
+            .map(|_| {
+                let mut request = url.as_str().into_client_request().unwrap();
+                request.headers_mut().insert("authorization", "Bearer t".parse().unwrap());
+                tokio::spawn(async move {
+                    let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+                    // As fast as it goes, until the gate is dead.
+                    while socket.send(Message::Binary(vec![0; 3_200].into())).await.is_ok() {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(300 + kill * 7919 % 700)).await;
+        process.kill();
+        for talk in talks {
+            talk.await.unwrap();
+        }
+        // The vendor has read what was on its way, and has billed it.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert!(counted > 0.0);
+}

@@ -123,6 +123,12 @@ impl Gate {
         self.post(&format!("/run/{model}"), body).send().await.unwrap()
     }
 
+    /// What the admin port tells of them.
+    pub async fn budgets(&self) -> Value {
+        let url = format!("http://{}/budgets", self.sidecar.admin());
+        serde_json::from_str(&self.client.get(url).send().await.unwrap().text().await.unwrap()).unwrap()
+    }
+
     pub async fn metrics(&self) -> String {
         let url = format!("http://{}/metrics", self.sidecar.admin());
         self.client.get(url).send().await.unwrap().text().await.unwrap()
@@ -245,4 +251,15 @@ pub fn node_place(installed: &Path) -> tempfile::TempDir {
         }
     }
     place
+}
+
+/// Waits until it is so.
+pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    for _ in 0..1500 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it was not so after 30 s");
 }

@@ -19,7 +19,7 @@ use crate::neurons::Neurons;
 use crate::receipt::Reader;
 use crate::sidecar::Sidecar;
 use crate::sidecar::config::{BaseUrl, Config, Log, Variables};
-use crate::simulator::{self, traffic};
+use crate::simulator::{self, traffic, voice};
 
 #[derive(Args, Debug)]
 pub(super) struct Demo {
@@ -96,7 +96,8 @@ impl Demo {
             let client = client.build().map_err(std::io::Error::other)?;
             let clients = (0..traffic::CLIENTS)
                 .map(|number| tokio::spawn(traffic::run(client.clone(), base_url.to_owned(), number, stop.clone())));
-            let clients: Vec<_> = clients.collect();
+            let voice = tokio::spawn(voice::run(base_url.to_owned(), stop.clone()));
+            let clients: Vec<_> = clients.chain([voice]).collect();
             let ended = self.watch(totals).await;
             stop.cancel();
             for client in clients {

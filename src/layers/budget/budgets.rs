@@ -268,6 +268,29 @@ impl Budgets {
     /// Reserves what the call may cost, waiting for others to settle where that may help.
     pub(crate) async fn reserve(&self, call: &Call) -> Result<Arc<Reservation>, Refusal> {
         let needed = self.needed(call)?;
+        self.reserve_exactly(call, needed).await
+    }
+
+    /// Reserves the next stretch of a socket: so much, or all that is left, and no less than `least`.
+    pub(super) async fn reserve_stretch(
+        &self,
+        call: &Call,
+        wanted: Neurons,
+        least: Neurons,
+    ) -> Result<Arc<Reservation>, Error> {
+        let refused = match self.reserve_exactly(call, wanted).await {
+            Ok(reservation) => return Ok(reservation),
+            Err(refused) => refused,
+        };
+        let room = self.room(call).min(wanted);
+        if room < least || room.is_zero() || !matches!(refused.error, Error::BudgetExceeded { .. }) {
+            return Err(refused.error);
+        }
+        // Another may take it between the look and the try.
+        self.reserve_exactly(call, room).await.map_err(|refused| refused.error)
+    }
+
+    async fn reserve_exactly(&self, call: &Call, needed: Neurons) -> Result<Arc<Reservation>, Refusal> {
         let queued = call.receipt.queue();
         let ticket = self.all.tickets.fetch_add(1, Ordering::Relaxed);
         let mut place = Some(Place { ticket, notify: Arc::default(), bucket: None });

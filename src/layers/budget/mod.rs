@@ -88,6 +88,7 @@ mod raise_tests;
 mod register;
 mod reservation;
 mod rule;
+mod stretches;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -98,7 +99,7 @@ use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use tower::{Layer, Service};
 
 pub use self::account::Standing;
@@ -113,6 +114,7 @@ pub use self::raise::{BucketStatus, ChangeError, Which};
 pub use self::register::{Grant, Register, Registers, Slot as RegisterSlot};
 pub use self::reservation::Reservation;
 pub use self::rule::{Amount, OnExceeded, Rule, RuleError, Scope, Split};
+use self::stretches::Stretches;
 pub use self::unbounded::Unpriced;
 pub use self::window::{Clock, Period, SystemClock};
 use super::inner::{Inner, access};
@@ -120,6 +122,7 @@ use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
 use crate::headers::CF_AIG_STEP;
+use crate::socket::LEAST;
 use crate::vendor_error::VendorError;
 
 /// Applies [`Budget`].
@@ -179,6 +182,11 @@ where
         let Some(budgets) = &self.budgets else { return Box::pin(self.inner.call(call)) };
         match budgets.reserve_now(&call) {
             Some(Ok(None)) => Box::pin(self.inner.call(call)),
+            Some(Ok(Some(reservation))) if call.socket.is_some() => {
+                let clone = self.inner.clone();
+                let (inner, budgets) = (mem::replace(&mut self.inner, clone), budgets.clone());
+                Box::pin(open(budgets, inner, call, reservation))
+            }
             Some(Ok(Some(reservation))) => {
                 let receipt = call.receipt.clone();
                 call.allowance = Some(reservation.clone());
@@ -195,10 +203,51 @@ where
                 let clone = self.inner.clone();
                 let (inner, budgets) = (mem::replace(&mut self.inner, clone), budgets.clone());
                 let refusal = refused.and_then(|refused| refused.err());
+                if call.socket.is_some() {
+                    return Box::pin(begin(budgets, inner, call, refusal));
+                }
                 Box::pin(async move { negotiate(&budgets, inner, call, refusal).await })
             }
         }
     }
+}
+
+/// A socket for whose first stretch there is not enough room: as much as there is will do.
+async fn begin<S>(budgets: Arc<Budgets>, inner: S, call: Call, refusal: Option<Refusal>) -> Result<Reply, Error>
+where
+    S: Service<Call, Response = Reply, Error = Error>,
+{
+    // What has no bound has none in a shorter stretch.
+    if let Some(Refusal { error: error @ Error::CostUnbounded { .. }, .. }) = refusal {
+        budgets.count(&error);
+        return Err(error);
+    }
+    let opening = call.socket.clone().unwrap_or_default();
+    let prices = call.model.prices.over_socket();
+    let cost = |time| prices.cost(&opening.usage(time));
+    let stretch = budgets.reserve_stretch(&call, cost(opening.settings.stretch), cost(LEAST)).await;
+    match stretch {
+        Ok(stretch) => open(budgets, inner, call, stretch).await,
+        Err(error) => {
+            budgets.count(&error);
+            Err(error)
+        }
+    }
+}
+
+/// A socket, with its first stretch.
+async fn open<S>(budgets: Arc<Budgets>, mut inner: S, mut call: Call, first: Arc<Reservation>) -> Result<Reply, Error>
+where
+    S: Service<Call, Response = Reply, Error = Error>,
+{
+    let stretches = Stretches::new(budgets, &call, first);
+    let receipt = call.receipt.clone();
+    call.allowance = Some(stretches.clone());
+    let reply = inner.call(call).await;
+    if !reply.as_ref().is_ok_and(|reply| reply.status() == StatusCode::SWITCHING_PROTOCOLS) {
+        receipt.read(|facts| stretches.settle(facts));
+    }
+    reply
 }
 
 /// The long way: waiting, another model, fewer tokens.

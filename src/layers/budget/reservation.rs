@@ -42,8 +42,10 @@ impl Reservation {
             is_settled: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
         });
-        let closing = reservation.clone();
-        call.receipt.on_seal(move |facts| closing.settle(facts));
+        if call.socket.is_none() {
+            let closing = reservation.clone();
+            call.receipt.on_seal(move |facts| closing.settle(facts));
+        }
         reservation
     }
 
@@ -70,6 +72,11 @@ impl Reservation {
         if !self.is_held.load(Ordering::Acquire) {
             self.charge(self.cost(facts));
         }
+    }
+
+    /// Charges this and frees the rest; once. For a stretch of a socket, which no receipt settles.
+    pub(super) fn settle_as(&self, cost: Neurons) {
+        self.charge(cost);
     }
 
     /// Charges this and frees the rest; once.

@@ -452,6 +452,9 @@ fn with_status(mut reply: Reply, status: CacheStatus) -> Reply {
 
 impl Settings {
     fn plan(&self, call: &Call) -> Plan {
+        if call.socket.is_some() {
+            return Plan::Off;
+        }
         let options = &call.options;
         let asked = options.cache_ttl.or(options.cache_key.is_some().then_some(NAMED_TTL));
         let ttl = asked.unwrap_or_else(|| self.models.get(&call.model.id).copied().unwrap_or(self.ttl));

@@ -78,6 +78,7 @@ impl Call {
             body,
             decoded: None,
             model_in_body: named.map(|(_, place)| place),
+            socket: None,
             named_beside: None,
             receipt,
             assumed: None,

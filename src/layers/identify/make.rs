@@ -114,6 +114,7 @@ pub(super) fn make_call(
         body,
         decoded,
         model_in_body: place,
+        socket: None,
         named_beside,
         receipt: receipt.clone(),
         assumed: None,

@@ -39,6 +39,8 @@
 mod by_hand;
 mod complaints;
 mod count;
+#[cfg(feature = "sockets")]
+mod deepgram;
 mod elsewhere;
 mod encoding;
 mod form;
@@ -60,8 +62,12 @@ mod reply;
 mod route;
 mod scope;
 mod short;
+#[cfg(feature = "sockets")]
+mod sockets;
 mod span;
 mod universal;
+#[cfg(feature = "sockets")]
+mod universal_socket;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -107,6 +113,7 @@ use crate::pace::Pace;
 use crate::payload::{Copying, Payload, Payloads};
 use crate::peer::{Certified, Peer};
 use crate::receipt::{CallId, Outcome, ReadBy, Readers, Receipt};
+use crate::socket;
 
 /// What the door needs to know.
 #[derive(Clone)]
@@ -150,6 +157,8 @@ pub struct Settings {
     pub openai: openai::Settings,
     /// The batches that wait for their answers: one who asks for these need not say so in the query.
     pub batches: Batches,
+    /// How WebSockets are held.
+    pub sockets: socket::Settings,
     /// What the log is told of headers.
     pub complaints: Arc<Complaints>,
 }
@@ -223,6 +232,7 @@ impl Default for Settings {
             aliases: Arc::default(),
             openai: openai::Settings::default(),
             batches: Batches::default(),
+            sockets: socket::Settings::default(),
             complaints: Arc::default(),
         }
     }
@@ -322,6 +332,10 @@ where
             Ok(path) => path,
             Err(error) => return refuse(error, ErrorForm::of_path(uri.path())),
         };
+        #[cfg(feature = "sockets")]
+        if matches!(head.method, Method::GET | Method::CONNECT) && crate::socket::is_upgrade(head) {
+            return Box::pin(sockets::answer(&self.settings, &mut self.inner, head, &uri, &path)).await;
+        }
         if let Some(wanted) = openai::models::Wanted::of(path.decoded()) {
             let answer = short::models(&self.settings, wanted, head);
             return answer.unwrap_or_else(|error| refuse(error, ErrorForm::OpenAi));

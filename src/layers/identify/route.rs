@@ -38,6 +38,16 @@ pub(super) struct Other<'a> {
     pub(super) may_run: bool,
 }
 
+/// Where a WebSocket is opened.
+#[cfg(feature = "sockets")]
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Socket<'a> {
+    /// Absent on the short routes.
+    pub(super) account: Option<&'a str>,
+    /// Absent where the query names it.
+    pub(super) model: Option<&'a str>,
+}
+
 /// What stands under `/ai/` and runs no model that a request names (the vendor's API reference, 2026-10).
 const APART: [&str; 5] = ["/models", "/finetunes", "/tomarkdown", "/authors", "/tasks"];
 
@@ -96,6 +106,23 @@ impl<'a> Route<'a> {
 
     fn known(account: &'a str, found: Found<'a>) -> Option<Self> {
         found.map(|(endpoint, model)| Self::Call(Target { account: Some(account), endpoint, model }))
+    }
+}
+
+#[cfg(feature = "sockets")]
+impl<'a> Socket<'a> {
+    pub(super) fn of(path: &'a str) -> Option<Self> {
+        // The AI Gateway's form names the model in its query.
+        if let Some((account, rest)) = after(path, "/v1").and_then(first).filter(|(account, _)| is_name(account))
+            && let Some((_, rest)) = first(rest).filter(|(gateway, _)| is_name(gateway))
+            && after(rest, "/workers-ai").is_some_and(|below| matches!(below, "" | "/" | "/run"))
+        {
+            return Some(Self { account: Some(account), model: None });
+        }
+        match Route::of(path) {
+            Route::Call(Target { account, endpoint: Endpoint::Run, model }) => Some(Self { account, model }),
+            _ => None,
+        }
     }
 }
 
@@ -204,6 +231,26 @@ mod tests {
             ("/v1/a/gw/workers-ai/v1/rerank", None, true),
         ] {
             assert_eq!(Route::of(path), Route::Other(Other { account: "a", below, may_run }), "{path}");
+        }
+    }
+
+    #[cfg(feature = "sockets")]
+    #[test]
+    fn a_socket_is_opened_where_the_vendor_opens_it() {
+        let nova = Some("@cf/deepgram/nova-3");
+        for (path, account, model) in [
+            ("/client/v4/accounts/a/ai/run/@cf/deepgram/nova-3", Some("a"), nova),
+            ("/run/@cf/deepgram/nova-3", None, nova),
+            ("/v1/a/gw/workers-ai", Some("a"), None),
+            ("/v1/a/gw/workers-ai/run/@cf/deepgram/nova-3", Some("a"), nova),
+            ("/v1/a/gw/workers-ai/@cf/deepgram/nova-3", Some("a"), nova),
+        ] {
+            assert_eq!(Socket::of(path), Some(Socket { account, model }), "{path}");
+        }
+        for path in
+            ["/", "/v1/chat/completions", "/v1/a/gw/openai", "/v1/a/gw", "/client/v4/accounts/a/ai/models/search"]
+        {
+            assert_eq!(Socket::of(path), None, "{path}");
         }
     }
 

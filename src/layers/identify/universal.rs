@@ -46,7 +46,7 @@ const STEP: HeaderName = HeaderName::from_static("cf-aig-step");
 
 /// One step, as it is written. What else stands in it is nobody's.
 #[derive(Deserialize)]
-struct Step<'a> {
+pub(super) struct Step<'a> {
     #[serde(borrow)]
     provider: Cow<'a, str>,
     #[serde(borrow)]
@@ -54,7 +54,7 @@ struct Step<'a> {
     #[serde(default)]
     headers: Option<BTreeMap<String, serde_json::Value>>,
     #[serde(borrow)]
-    query: &'a RawValue,
+    pub(super) query: &'a RawValue,
     #[serde(default)]
     config: Option<Config>,
 }
@@ -68,6 +68,9 @@ struct Config {
     retry_delay: Option<serde_json::Value>,
     backoff: Option<serde_json::Value>,
 }
+
+/// Who asks, and who reads the receipts.
+pub(super) type Asker = (Option<Peer>, Option<Certified>, Option<ReadBy>);
 
 impl Universal<'_> {
     /// Whether this is an account, rather than a part of a route that the gate has not.
@@ -142,7 +145,7 @@ impl Universal<'_> {
     }
 
     /// Where a step would go if it were a request of its own.
-    fn path(&self, step: &Step<'_>) -> Result<Uri, Error> {
+    pub(super) fn path(&self, step: &Step<'_>) -> Result<Uri, Error> {
         let wrong = || {
             Error::Malformed(format!(
                 "a step's `provider` and `endpoint` make no path: {:?} and {:?}",
@@ -157,14 +160,14 @@ impl Universal<'_> {
         format!("/v1/{account}/{gateway}/{}/{endpoint}", step.provider).parse().map_err(|_| wrong())
     }
 
-    async fn ask<S>(
+    pub(super) async fn ask<S>(
         &self,
         settings: &Settings,
         inner: &mut S,
         uri: &Uri,
         headers: HeaderMap,
         query: Bytes,
-        (peer, certified, reader): (Option<Peer>, Option<Certified>, Option<ReadBy>),
+        (peer, certified, reader): Asker,
     ) -> Response<ReplyBody>
     where
         S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
@@ -230,7 +233,7 @@ fn no_steps() -> Error {
 
 impl Step<'_> {
     /// The request's headers, with the step's own in their place.
-    fn headers(&self, request: &HeaderMap) -> HeaderMap {
+    pub(super) fn headers(&self, request: &HeaderMap) -> HeaderMap {
         let mut headers = request.clone();
         strip_hop_by_hop(&mut headers);
         for name in [header::CONTENT_ENCODING, header::CONTENT_LENGTH, header::HOST] {

@@ -189,7 +189,9 @@ impl Sent<'_> {
 impl Drop for Sent<'_> {
     fn drop(&mut self) {
         if !self.is_noted {
-            note_attempt(self, None, self.departure.may_have_left());
+            // Nothing has cost before a socket is open.
+            let may_have_cost = self.departure.may_have_left() && self.call.socket.is_none();
+            note_attempt(self, None, may_have_cost);
         }
     }
 }
@@ -227,6 +229,14 @@ async fn read(
 ) -> Result<Reply, Error> {
     let (head, body) = reply.into_parts();
     if !head.status.is_success() {
+        #[cfg(feature = "sockets")]
+        if head.status == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(meter) = crate::socket::Meter::of(call)
+        {
+            let mut reply = Reply::from_parts(head, body);
+            reply.extensions_mut().insert(Arc::new(meter));
+            return Ok(reply);
+        }
         return read_error(head, body).await;
     }
     let form = Asked::by(call).form(&head.headers);

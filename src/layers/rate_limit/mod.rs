@@ -288,6 +288,9 @@ where
     }
 
     fn call(&mut self, call: Call) -> ReplyFuture {
+        if call.socket.as_ref().is_some_and(|opening| !opening.settings.takes_turn) {
+            return Box::pin(self.inner.call(call));
+        }
         let request = self.limits.request(&call);
         match self.limits.ask(request, &call) {
             Answer::Granted(permit) => {

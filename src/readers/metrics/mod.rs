@@ -12,6 +12,7 @@ mod kinds;
 mod records;
 #[cfg(feature = "sidecar")]
 pub(crate) mod reloads;
+mod speech;
 mod standing;
 #[cfg(feature = "replicas")]
 mod store;
@@ -29,12 +30,14 @@ use prometheus::{
 use self::books::BooksMetrics;
 use self::budgets::BudgetMetrics;
 use self::kinds::Kinds;
+use self::speech::Speech;
 use self::standing::Standing;
 use self::watched::Watched;
 use crate::catalogue::{Catalogue, Model, Slot};
 use crate::layers::budget::CurrentBudgets;
 use crate::layers::rate_limit::RateLimitLayer;
 use crate::receipt::{Attempt, CacheStatus, Facts, Outcome, Reader, Source};
+use crate::usage::Usage;
 use crate::vendor::Known;
 
 /// The gate's metrics, in a registry of their own.
@@ -47,6 +50,7 @@ pub struct Metrics {
     in_flight: IntGauge,
     streams: IntGauge,
     kinds: Kinds,
+    speech: Speech,
     models: Box<[OnceLock<PerModel>]>,
 }
 
@@ -167,8 +171,9 @@ impl Metrics {
             Opts::new("tollgate_build_info", "Always 1; the label has the version.").const_label("version", VERSION);
         register(&registry, IntGauge::with_opts(build)?)?.set(1);
         let kinds = Kinds::register(&registry)?;
+        let speech = Speech::register(&registry)?;
         let models = (0..Slot::COUNT).map(|_| OnceLock::new()).collect();
-        Ok(Self { registry, families, overhead, estimate_ratio, absurd, in_flight, streams, kinds, models })
+        Ok(Self { registry, families, overhead, estimate_ratio, absurd, in_flight, streams, kinds, speech, models })
     }
 
     /// Adds how budgets stand, looked at whenever it is asked: limits, what is spent, reserved and left.
@@ -271,8 +276,21 @@ impl Reader for Metrics {
         }
     }
 
+    fn upgraded(&self, facts: &Facts) {
+        self.speech.opened(&facts.model);
+    }
+
+    fn flowed(&self, facts: &Facts, new: &Usage) {
+        self.speech.heard(&facts.model, new.audio_ms);
+    }
+
     fn sealed(&self, facts: &Facts) {
         self.in_flight.dec();
+        match facts.socket {
+            Some(_) => self.speech.closed(&facts.model),
+            // Of a socket that was dropped before it was open nothing was told either.
+            None => self.speech.heard(&facts.model, facts.usage.audio_ms),
+        }
         if facts.stream {
             self.streams.dec();
         }

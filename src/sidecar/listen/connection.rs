@@ -8,26 +8,43 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulConnection;
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::Service;
 
-use super::activity::{Activity, Limits, Phase, Version};
+use super::Stopping;
+use super::activity::{Activity, InCall, Limits, Phase, Version};
+use super::room::Place;
 use super::socket::Socket;
 use super::stream::{Served, Streams};
 use super::transport::Transport;
 use super::upload::Upload;
 use crate::peer::{Certified, Peer};
 use crate::sidecar::tls::{Acceptor, name_of};
+use crate::socket::{Connected, Connection};
+
+/// A connection of either version, which can be told to end.
+trait Ending: Future<Output = hyper::Result<()>> {
+    fn begin_to_end(self: Pin<&mut Self>);
+}
+
+/// Keeps a connection's place for as long as the WebSocket is open that it became.
+struct Kept {
+    _place: Arc<Place>,
+    /// The connection is in a call, and makes no room for others.
+    _call: InCall,
+    _open: TaskTrackerToken,
+    closing: CancellationToken,
+}
 
 /// How connections are served.
 #[derive(Clone)]
@@ -91,7 +108,8 @@ impl Protocols {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES)
-            .keep_alive_interval(Some(PING_EVERY));
+            .keep_alive_interval(Some(PING_EVERY))
+            .enable_connect_protocol();
         Self { http1, http2, limits, tls }
     }
 
@@ -100,17 +118,19 @@ impl Protocols {
         &self,
         stream: TcpStream,
         told: Told,
-        activity: Arc<Activity>,
+        place: Arc<Place>,
         service: S,
-        stop: &CancellationToken,
+        stopping: &Stopping,
     ) where
         S: Service<Request<Upload>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let activity = place.activity.clone();
         let Some((socket, version, certified)) = self.open(stream, &activity).await else { return };
-        let (called, linger) = (activity.clone(), self.limits.linger);
+        let (called, linger, stop) = (activity.clone(), self.limits.linger, &stopping.stop);
+        let stopping = stopping.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             if told.is_asked_for.load(Ordering::Relaxed) {
                 request.extensions_mut().insert(told.peer);
@@ -118,7 +138,11 @@ impl Protocols {
             if let Some(certified) = &certified {
                 request.extensions_mut().insert(certified.clone());
             }
-            let (head, body) = request.into_parts();
+            let (mut head, body) = request.into_parts();
+            // A call has a body as a rule, and most that have none are no sockets.
+            if matches!(head.method, Method::GET | Method::CONNECT) && crate::socket::is_upgrade(&head) {
+                head.extensions.insert(Connected(Arc::new(Kept::new(&place, &stopping))));
+            }
             let body = Upload::new(body, &head.headers, linger);
             let (call, reply) = (called.begin_call(), service.clone().call(Request::from_parts(head, body)));
             async move { reply.await.map(|reply| reply.map(|body| Served::new(body, call))) }
@@ -126,7 +150,9 @@ impl Protocols {
         let io = TokioIo::new(socket);
         match version {
             // Boxed, for a silent connection should not take the room that the larger of the two needs.
-            Version::Http1 => Box::pin(self.drive(self.http1.serve_connection(io, service), &activity, stop)).await,
+            Version::Http1 => {
+                Box::pin(self.drive(self.http1.serve_connection(io, service).with_upgrades(), &activity, stop)).await
+            }
             Version::Http2 => Box::pin(self.drive(self.http2.serve_connection(io, service), &activity, stop)).await,
         }
     }
@@ -151,7 +177,7 @@ impl Protocols {
 
     fn drive<'a, C>(&self, connection: C, activity: &'a Activity, stop: &'a CancellationToken) -> Driven<'a, C>
     where
-        C: GracefulConnection<Error = hyper::Error>,
+        C: Ending,
     {
         Driven {
             connection,
@@ -172,11 +198,57 @@ async fn secure(tls: &Acceptor, stream: TcpStream) -> std::io::Result<(Transport
     Ok((Transport::Tls { stream: Box::new(stream) }, shown.map(Certified)))
 }
 
+// === impl Ending, Kept ===
+
+impl<I, B, S> Ending for http1::UpgradeableConnection<I, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn begin_to_end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, B, S, E> Ending for http2::Connection<I, S, E>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn begin_to_end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl Kept {
+    fn new(place: &Arc<Place>, stopping: &Stopping) -> Self {
+        Self {
+            _place: place.clone(),
+            _call: place.activity.begin_call(),
+            _open: stopping.connections.token(),
+            closing: stopping.last_call.clone(),
+        }
+    }
+}
+
+impl Connection for Kept {
+    fn closing(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.closing.clone().cancelled_owned())
+    }
+}
+
 // === impl Driven ===
 
 impl<C> Future for Driven<'_, C>
 where
-    C: GracefulConnection<Error = hyper::Error>,
+    C: Ending,
 {
     type Output = ();
 
@@ -185,7 +257,7 @@ where
         let is_evicted = this.activity.poll_evicted(cx).is_ready();
         if is_evicted || !*this.is_told && this.stopping.poll(cx).is_ready() {
             *this.is_told = true;
-            this.connection.as_mut().graceful_shutdown();
+            this.connection.as_mut().begin_to_end();
         }
         loop {
             if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
@@ -214,7 +286,7 @@ where
                 return Poll::Ready(());
             }
             *this.leaves_at = Some(now + LEAVING);
-            this.connection.as_mut().graceful_shutdown();
+            this.connection.as_mut().begin_to_end();
             this.timer.as_mut().reset(now + LEAVING);
         }
     }

@@ -63,6 +63,18 @@ pub(super) struct Serving {
     pub(super) tls: Option<Acceptor>,
 }
 
+/// What every connection knows of the end.
+#[derive(Clone)]
+pub(super) struct Stopping {
+    /// Nothing new is accepted.
+    stop: CancellationToken,
+    /// What is still open has to end.
+    last_call: CancellationToken,
+    connections: TaskTracker,
+}
+
+/// What WebSockets have of the shutdown's time to be ended in.
+const FAREWELL: Duration = Duration::from_secs(4);
 /// How often the log is told that connections cannot be accepted, or are turned away.
 const COMPLAINTS: Quota = Quota::per_minute(NonZeroU32::MIN);
 /// Out of descriptors or memory: others may end meanwhile.
@@ -92,6 +104,8 @@ where
     let lingering = Arc::new(Semaphore::new(MAX_LINGERING));
     let protocols = Arc::new(Protocols::new(serving.limits, serving.tls.clone()));
     let connections = TaskTracker::new();
+    let stopping =
+        Stopping { stop: stop.clone(), last_call: CancellationToken::new(), connections: connections.clone() };
     let complaints = RateLimiter::direct(COMPLAINTS);
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let (stream, address) = match accepted {
@@ -120,17 +134,23 @@ where
             }
         };
         let peer = Told { peer: Peer(address), is_asked_for: serving.tells_peer.clone() };
-        let (service, protocols, stop) = (service.clone(), protocols.clone(), stop.clone());
+        let (service, protocols, stopping) = (service.clone(), protocols.clone(), stopping.clone());
         connections.spawn(async move {
             // It fails where the client has gone again already.
             let _ = stream.set_nodelay(true);
-            protocols.serve(stream, peer, place.activity.clone(), service, &stop).await;
-            drop(place);
+            protocols.serve(stream, peer, Arc::new(place), service, &stopping).await;
         });
     }
     drop(listener);
     connections.close();
-    if tokio::time::timeout(serving.shutdown_timeout, connections.wait()).await.is_err() {
+    // WebSockets would go on: shortly before the end each is told to open another.
+    let farewell = FAREWELL.min(serving.shutdown_timeout / 2);
+    let until_last_call = serving.shutdown_timeout - farewell;
+    if tokio::time::timeout(until_last_call, connections.wait()).await.is_ok() {
+        return Ok(());
+    }
+    stopping.last_call.cancel();
+    if tokio::time::timeout(farewell, connections.wait()).await.is_err() {
         tracing::warn!(after = ?serving.shutdown_timeout, "calls were still running and are cut off (shutdown_timeout)");
     }
     Ok(())

@@ -7,6 +7,7 @@ mod books;
 pub(crate) mod chart;
 pub(crate) mod figures;
 mod history;
+mod speech;
 mod view;
 
 use std::sync::Arc;
@@ -26,11 +27,13 @@ use super::admin::Admin;
 use crate::readers::metrics::Metrics;
 use crate::readers::recent::Recent;
 use crate::readers::records::{Archive, Group, RecordsError};
+use crate::readers::running::Running;
 
 /// What the page shows besides the budgets.
 #[derive(Clone)]
 pub(super) struct Page {
     pub(super) recent: Arc<Recent>,
+    running: Arc<Running>,
     metrics: Arc<Metrics>,
     history: Arc<Mutex<History>>,
 }
@@ -44,8 +47,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 impl Page {
-    pub(super) fn new(metrics: Arc<Metrics>, recent: Arc<Recent>) -> Self {
-        Self { recent, metrics, history: Arc::default() }
+    pub(super) fn new(metrics: Arc<Metrics>, recent: Arc<Recent>, running: Arc<Running>) -> Self {
+        Self { recent, running, metrics, history: Arc::default() }
     }
 
     /// Looks at the counters again and again, after it has read what earlier runs wrote.
@@ -115,6 +118,7 @@ fn with_now(admin: &Admin, view: impl FnOnce(&Now<'_>) -> String) -> String {
         budgets: admin.spending.budgets.get().status(),
         history: &history,
         calls: admin.page.recent.calls(),
+        sockets: admin.page.running.sockets(),
         records: admin.spending.records.as_ref().map(|records| records.stats()),
         known: &admin.known,
         catalogue: &admin.catalogue,

@@ -14,6 +14,7 @@ use crate::neurons::Neurons;
 use crate::readers::metrics::totals::Totals;
 use crate::readers::recent::Brief;
 use crate::readers::records::Stats;
+use crate::readers::running::Speech;
 use crate::receipt::Outcome;
 use crate::vendor::Known;
 
@@ -23,6 +24,8 @@ pub(super) struct Now<'a> {
     pub(super) budgets: Vec<Status>,
     pub(super) history: &'a History,
     pub(super) calls: Vec<Brief>,
+    /// Sockets that are open.
+    pub(super) sockets: Vec<Speech>,
     /// `None` where no records are kept.
     pub(super) records: Option<Stats>,
     pub(super) known: &'a Known,
@@ -80,6 +83,7 @@ pub(super) fn fragment(now: &Now<'_>) -> Markup {
         (traffic(now))
         (models(now))
         (books::verdict(now.known))
+        (super::speech::open(&now.sockets))
         (calls(now))
     }
 }
