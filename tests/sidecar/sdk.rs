@@ -138,6 +138,16 @@ fn pydantic_ai() {
 }
 
 #[test]
+fn websockets_and_deepgrams_sdk_for_python() {
+    python_client("sockets_client");
+}
+
+#[test]
+fn ws_for_node() {
+    through(&gate(Form::OpenAi), "sockets.test.js");
+}
+
+#[test]
 fn the_anthropic_python_client() {
     python_client("anthropic_client");
 }
