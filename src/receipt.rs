@@ -93,6 +93,14 @@ impl<R: Reader + ?Sized> Reader for Arc<R> {
     fn identified(&self, receipt: &Facts) {
         (**self).identified(receipt);
     }
+
+    fn upgraded(&self, receipt: &Facts) {
+        R::upgraded(self, receipt);
+    }
+
+    fn flowed(&self, receipt: &Facts, new: &Usage) {
+        R::flowed(self, receipt, new);
+    }
 }
 
 /// Who reads.

@@ -43,7 +43,7 @@ async def main():
 
 asyncio.run(main())
 
-gate = DeepgramClientEnvironment(base=BASE, production=WS, agent=WS)
+gate = DeepgramClientEnvironment(base=BASE, production=WS, agent=WS, agent_rest=BASE)
 deepgram = DeepgramClient(api_key="any", environment=gate)
 with deepgram.listen.v1.connect(model="nova-3", encoding="linear16", sample_rate=16000) as socket:
     for _ in range(100):
