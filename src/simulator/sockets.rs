@@ -116,6 +116,8 @@ impl Open {
         let _ = self.greet().await;
         let ended = self.converse().await;
         self.bill();
+        // The answer to a client's close frame goes out with this.
+        let _ = self.socket.flush().await;
         if let Ok(Some((code, reason))) = ended {
             let frame = CloseFrame { code: code.into(), reason: reason.into() };
             let _ = self.socket.close(Some(frame)).await;

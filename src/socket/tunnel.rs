@@ -116,7 +116,16 @@ where
 {
     up.is_free = true;
     match ended {
-        Ended::Closed { by: Side::Client, .. } => drop(timeout(CLOSING, down.run(meter, pulse)).await),
+        Ended::Closed { by: Side::Client, code } => {
+            let answered = timeout(CLOSING, down.run(meter, pulse)).await;
+            // A client that takes its leave in order gets its answer, also where the vendor only hangs up.
+            if !matches!(answered, Ok(Ended::Closed { .. }))
+                && down.is_between()
+                && let Some(code) = code
+            {
+                let _ = timeout(FAREWELL, down.say(&close(Side::Client, *code, ""))).await;
+            }
+        }
         Ended::Closed { by: Side::Vendor, .. } => drop(timeout(CLOSING, up.run(meter, pulse)).await),
         Ended::Gone(Side::Client) => {
             down.is_mute = true;

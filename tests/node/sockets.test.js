@@ -37,8 +37,10 @@ test("a token comes as a subprotocol", async () => {
 test("what is refused is an ordinary reply", async () => {
   const socket = new WebSocket(`${url}/run/${LLAMA}`, { headers });
   socket.on("error", () => {});
-  const [, reply] = await once(socket, "unexpected-response");
+  const [request, reply] = await once(socket, "unexpected-response");
   assert.equal(reply.statusCode, 400);
-  const text = (await reply.toArray()).join("");
-  assert.match(text, /"success":false.*has no WebSocket/);
+  const { success, errors } = JSON.parse((await reply.toArray()).join(""));
+  assert.equal(success, false);
+  assert.match(errors[0].message, /has no WebSocket/);
+  request.destroy();
 });

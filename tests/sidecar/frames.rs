@@ -6,8 +6,9 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use crate::sockets::NOVA;
 use crate::support::{config, start};
@@ -102,4 +103,25 @@ fn bytes_are_equal_both_ways_whatever_their_frames_are() {
         });
     });
     drop(sidecar);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_its_leave_is_answered_also_where_the_vendor_only_hangs_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let vendor = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut socket = accept_async(listener.accept().await.unwrap().0).await.unwrap();
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_close() {
+                return;
+            }
+        }
+    });
+    let (sidecar, _) = start(config(&vendor));
+    let mut request = format!("ws://{}/run/{NOVA}", sidecar.listen()).into_client_request().unwrap();
+    request.headers_mut().insert("authorization", "Bearer t".parse().unwrap());
+    let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+    socket.close(Some(CloseFrame { code: CloseCode::Library(4321), reason: "x".into() })).await.unwrap();
+    let Message::Close(Some(answer)) = socket.next().await.unwrap().unwrap() else { panic!("no close frame came") };
+    assert_eq!(answer.code, CloseCode::Library(4321));
 }

@@ -251,7 +251,7 @@ async fn each_sides_end_is_the_others() {
     let close =
         tokio_tungstenite::tungstenite::protocol::CloseFrame { code: CloseCode::Library(4321), reason: "x".into() };
     socket.close(Some(close)).await.unwrap();
-    rest(&mut socket).await;
+    assert_eq!(rest(&mut socket).await.1.map(|(code, _)| code), Some(4321));
     let facts = gate.receipts.after(4).await.pop().unwrap();
     assert_eq!((facts.outcome, facts.socket.unwrap().close_code), (Outcome::Ok, Some(4321)));
 }

@@ -219,7 +219,7 @@ where
 {
     // What has no bound has none in a shorter stretch.
     if let Some(Refusal { error: error @ Error::CostUnbounded { .. }, .. }) = refusal {
-        budgets.count(&error);
+        budgets.count(&error, false);
         return Err(error);
     }
     let opening = call.socket.clone().unwrap_or_default();
@@ -229,7 +229,7 @@ where
     match stretch {
         Ok(stretch) => open(budgets, inner, call, stretch).await,
         Err(error) => {
-            budgets.count(&error);
+            budgets.count(&error, false);
             Err(error)
         }
     }
