@@ -37,10 +37,12 @@ test("a token comes as a subprotocol", async () => {
 test("what is refused is an ordinary reply", async () => {
   const socket = new WebSocket(`${url}/run/${LLAMA}`, { headers });
   socket.on("error", () => {});
-  const [request, reply] = await once(socket, "unexpected-response");
+  const [, reply] = await once(socket, "unexpected-response");
   assert.equal(reply.statusCode, 400);
+  const { socket: connection } = reply;
   const { success, errors } = JSON.parse((await reply.toArray()).join(""));
   assert.equal(success, false);
   assert.match(errors[0].message, /has no WebSocket/);
-  request.destroy();
+  // Kept alive, it would keep the process, too.
+  connection.destroy();
 });
