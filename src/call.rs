@@ -17,6 +17,7 @@ use crate::Error;
 use crate::audio::Length;
 use crate::batches::Held;
 use crate::catalogue::{Model, Text};
+use crate::ceiling::Ceiling;
 use crate::departure::Departure;
 pub use crate::endpoint::Endpoint;
 use crate::neurons::Neurons;
@@ -70,6 +71,8 @@ pub struct Call {
     pub assumed: Option<Neurons>,
     /// Who answers for what it costs, where anyone does.
     pub allowance: Option<Arc<dyn Allowance>>,
+    /// The most that it may cost, where its caller says.
+    pub ceiling: Option<Arc<Ceiling>>,
     /// Tells whether this attempt's request has gone out, where anyone asks: see [`departure`](crate::departure).
     pub departure: Option<Departure>,
     /// Where it goes, where that is another provider behind an AI Gateway.

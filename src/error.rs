@@ -106,6 +106,14 @@ pub enum Error {
         /// What to add to the request or to the config.
         mend: String,
     },
+    /// The call's own ceiling is under what it may cost.
+    #[error("{what}")]
+    OverCeiling {
+        /// What it may cost and what it is allowed, and the mend.
+        what: String,
+        /// The most it may cost; `None` where nothing bounds that.
+        bound: Option<Neurons>,
+    },
     /// The vendor said that the day's free neurons are used up, and nothing will change that before midnight.
     #[error(
         "Workers AI says that the account's free neurons of the day are used up; it will refuse every call until 00:00 UTC. \
@@ -225,6 +233,7 @@ impl Error {
             | Self::BudgetExceeded { .. }
             | Self::CostUnbounded { .. }
             | Self::FreeNeuronsUsedUp { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::OverCeiling { .. } => StatusCode::PAYMENT_REQUIRED,
             Self::Unreachable { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } | Self::Elapsed { .. } | Self::QueueTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded { .. } | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -257,6 +266,7 @@ impl Error {
             Self::RateLimited { .. } => "rate_limited",
             Self::BudgetExceeded { .. } => "budget_exceeded",
             Self::CostUnbounded { .. } => "cost_unbounded",
+            Self::OverCeiling { .. } => "over_ceiling",
             Self::FreeNeuronsUsedUp { .. } => "free_neurons_used_up",
             Self::Unreachable { .. } => "upstream_unreachable",
             Self::Timeout { .. } | Self::Elapsed { .. } => "upstream_timeout",
@@ -278,9 +288,11 @@ impl Error {
             Self::Forbidden(_) => 5018,
             Self::RateLimited { .. } | Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } => 3021,
             Self::FreeNeuronsUsedUp { .. } => 3036,
-            Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) | Self::QueueTimeout { .. } => {
-                self.status().as_u16().into()
-            }
+            Self::OverCeiling { .. }
+            | Self::Unreachable { .. }
+            | Self::Overloaded { .. }
+            | Self::Unavailable(_)
+            | Self::QueueTimeout { .. } => self.status().as_u16().into(),
             Self::Timeout { .. } | Self::Elapsed { .. } => 3007,
         }
     }
@@ -300,7 +312,10 @@ impl Error {
     fn should_retry(&self) -> Option<bool> {
         match self {
             Self::RateLimited { .. } | Self::Overloaded { .. } => Some(true),
-            Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => Some(false),
+            Self::BudgetExceeded { .. }
+            | Self::CostUnbounded { .. }
+            | Self::OverCeiling { .. }
+            | Self::FreeNeuronsUsedUp { .. } => Some(false),
             _ => None,
         }
     }
@@ -309,9 +324,10 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::RateLimited { .. } | Self::QueueTimeout { .. } => Outcome::RateLimited,
-            Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => {
-                Outcome::BudgetExceeded
-            }
+            Self::BudgetExceeded { .. }
+            | Self::CostUnbounded { .. }
+            | Self::OverCeiling { .. }
+            | Self::FreeNeuronsUsedUp { .. } => Outcome::BudgetExceeded,
             Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unavailable(_) => Outcome::UpstreamError,
             Self::Timeout { .. } | Self::Elapsed { .. } => Outcome::Timeout,
             _ => Outcome::ClientError,
@@ -357,9 +373,10 @@ impl Error {
             Self::Unauthorized(_) => "authentication_error",
             Self::Forbidden(_) => "permission_error",
             Self::RateLimited { .. } => "rate_limit_error",
-            Self::BudgetExceeded { .. } | Self::CostUnbounded { .. } | Self::FreeNeuronsUsedUp { .. } => {
-                "billing_error"
-            }
+            Self::BudgetExceeded { .. }
+            | Self::CostUnbounded { .. }
+            | Self::OverCeiling { .. }
+            | Self::FreeNeuronsUsedUp { .. } => "billing_error",
             Self::Timeout { .. } | Self::Elapsed { .. } => "timeout_error",
             Self::Overloaded { .. } | Self::Unavailable(_) => "overloaded_error",
             Self::Unreachable { .. } => "api_error",
@@ -381,6 +398,11 @@ impl Error {
         }
         if let Self::Method { takes, .. } = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(takes));
+        }
+        if let Self::OverCeiling { bound: Some(bound), .. } = self
+            && let Ok(bound) = HeaderValue::try_from(bound.decimal())
+        {
+            headers.insert("x-tollgate-bound-neurons", bound);
         }
         if let Some(should) = self.should_retry() {
             headers.insert("x-should-retry", HeaderValue::from_static(if should { "true" } else { "false" }));

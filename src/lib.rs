@@ -69,6 +69,7 @@ pub mod batches;
 pub mod body;
 pub mod call;
 pub mod catalogue;
+pub mod ceiling;
 #[cfg(feature = "sidecar")]
 #[doc(hidden)]
 // What it says is a terminal's help.
@@ -89,6 +90,7 @@ pub mod openai;
 pub mod pace;
 pub mod payload;
 pub mod peer;
+pub mod preview;
 pub mod readers;
 pub mod receipt;
 #[cfg(feature = "replicas")]

@@ -46,6 +46,7 @@ use tower::{Layer, Service, ServiceBuilder};
 
 pub use self::builder::{BuildError, Builder};
 use crate::body::{Body, BoxError};
+use crate::call::Call;
 
 use crate::layers::Reply;
 use crate::layers::budget::{Budget, BudgetLayer, Budgets};
@@ -56,6 +57,7 @@ use crate::layers::identify::{self, Identify, IdentifyLayer, ReplyBody};
 use crate::layers::meter::{Meter, MeterLayer};
 use crate::layers::rate_limit::{RateLimit, RateLimitLayer};
 use crate::layers::retry::{Retry, RetryLayer};
+use crate::preview::{Ahead, Foresee};
 use crate::upstream::{Client, Target, Upstream};
 
 /// The whole gate around an HTTP client: a service of HTTP requests, for axum, for hyper, or to be called by hand. Cloning
@@ -153,6 +155,11 @@ impl<C> std::fmt::Debug for Gateway<C> {
 pub fn stack<C: Clone>(client: C, target: Target, mut settings: Settings) -> Stack<C> {
     settings.identify.has_budgets |= settings.budget.can_refuse();
     settings.identify.has_gateway = target.gateway.is_some();
+    settings.identify.ahead = Some(Arc::new(LooksAhead {
+        cache: settings.cache.clone(),
+        budget: settings.budget.clone(),
+        rate_limit: settings.rate_limit.clone(),
+    }));
     let upstream = Upstream::new(client, target);
     let catalogue = settings.identify.catalogue.clone();
     let mut compat = CompatLayer::new(settings.identify.openai);
@@ -170,4 +177,20 @@ pub fn stack<C: Clone>(client: C, target: Target, mut settings: Settings) -> Sta
         .layer(meter)
         .into_inner()
         .layer(upstream)
+}
+
+/// What a call would meet in the layers of a stack.
+struct LooksAhead {
+    cache: CacheLayer,
+    budget: BudgetLayer,
+    rate_limit: RateLimitLayer,
+}
+
+impl Foresee for LooksAhead {
+    fn foresee(&self, call: &Call) -> Ahead {
+        let mut ahead = Ahead { cache: self.cache.foresee(call), ..Ahead::default() };
+        self.budget.foresee(call, &mut ahead);
+        ahead.limit = Some(self.rate_limit.foresee(call));
+        ahead
+    }
 }

@@ -71,6 +71,7 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
         named_beside: None,
         receipt,
         allowance: None,
+        ceiling: None,
         departure: None,
         elsewhere: None,
         assumed: None,

@@ -240,7 +240,7 @@ impl Target {
     /// `goes_on`: the request names a gateway, which the AI Gateway's headers are meant for.
     fn is_for_us(&self, name: &str, goes_on: bool) -> bool {
         is_special(name)
-            && (name.starts_with("x-tollgate-")
+            && (name.starts_with(OWN)
                 || !goes_on
                     && (OBEYED.contains(&name)
                         || self.gateway.is_none() && GATEWAYS.contains(&name)
@@ -258,9 +258,12 @@ impl Target {
     }
 }
 
+/// What begins every header of the gate's own.
+const OWN: &str = "x-tollgate-";
+
 /// Most headers are told by their first letters.
 fn is_special(name: &str) -> bool {
-    name.starts_with("cf-") || name.starts_with("x-tollgate-")
+    name.starts_with("cf-") || name.starts_with(OWN)
 }
 
 /// What every request's headers get, call or not.
@@ -393,6 +396,9 @@ where
         let length = request.headers().get(header::CONTENT_LENGTH).cloned();
         let mut headers = std::mem::take(request.headers_mut());
         strip_hop_by_hop(&mut headers);
+        while let Some(name) = headers.keys().find(|name| name.as_str().starts_with(OWN)).cloned() {
+            headers.remove(name);
+        }
         prepare(&mut headers);
         if credentials == Credentials::Gate {
             self.target.sign(&mut headers);

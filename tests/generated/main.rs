@@ -6,6 +6,7 @@
 
 mod audio;
 mod bounds;
+mod ceilings;
 mod corpus;
 mod encodings;
 mod figures;

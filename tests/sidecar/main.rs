@@ -8,6 +8,7 @@ mod books;
 mod budgets;
 mod bytes;
 mod cache;
+mod ceilings;
 mod client;
 mod commands;
 mod costs;

@@ -217,6 +217,11 @@ impl Budgets {
         }
     }
 
+    /// The fewest tokens that are written into requests, where any are.
+    pub(super) fn clamp(&self) -> Option<u32> {
+        self.settings.clamp_max_tokens.then_some(self.settings.min_tokens)
+    }
+
     /// See [`BudgetLayer::can_refuse`](super::BudgetLayer::can_refuse).
     pub(super) fn can_refuse(&self) -> bool {
         self.tables.iter().any(|counted| counted.rule.on_exceeded != OnExceeded::Allow)
@@ -323,7 +328,7 @@ impl Budgets {
     }
 
     /// What a call reserves: its bound, or what stands in for one where nothing bounds it.
-    fn needed(&self, call: &Call) -> Result<Neurons, Refusal> {
+    pub(super) fn needed(&self, call: &Call) -> Result<Neurons, Refusal> {
         let estimate = Estimate::of(call);
         if let Some(upper) = estimate.upper {
             return Ok(upper);
@@ -349,7 +354,7 @@ impl Budgets {
     }
 
     /// The model that a rule sends to what it has no room for.
-    fn instead(&self, rule: &Rule) -> Option<Arc<Model>> {
+    pub(super) fn instead(&self, rule: &Rule) -> Option<Arc<Model>> {
         match &rule.on_exceeded {
             OnExceeded::Model(id) => Some(self.catalogue.find(id, Task::TextGeneration)),
             OnExceeded::Reject | OnExceeded::Allow => None,

@@ -73,11 +73,13 @@ mod budgets;
 mod calendar;
 #[cfg(test)]
 mod calendar_tests;
+mod ceiling;
 mod clamp;
 #[cfg(test)]
 mod clock_tests;
 #[cfg(test)]
 mod departure_tests;
+mod foresee;
 mod free;
 mod ledger;
 mod notice;
@@ -122,6 +124,7 @@ use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
 use crate::headers::CF_AIG_STEP;
+use crate::preview::{Ahead, Ceilinged, Money, Verdict};
 use crate::socket::LEAST;
 use crate::vendor_error::VendorError;
 
@@ -129,6 +132,7 @@ use crate::vendor_error::VendorError;
 #[derive(Clone, Debug, Default)]
 pub struct BudgetLayer {
     budgets: Option<Arc<Budgets>>,
+    clamp: Option<u32>,
 }
 
 /// Reserves before each call and settles after it: see the [module](self).
@@ -136,6 +140,8 @@ pub struct BudgetLayer {
 pub struct Budget<S> {
     inner: Inner<S>,
     budgets: Option<Arc<Budgets>>,
+    /// The fewest tokens that are written into a request that names more, or none; `None` writes none.
+    clamp: Option<u32>,
 }
 
 // === impl BudgetLayer ===
@@ -143,7 +149,27 @@ pub struct Budget<S> {
 impl BudgetLayer {
     /// Holds to these budgets; the default holds to none.
     pub fn new(budgets: impl Into<Arc<Budgets>>) -> Self {
-        Self { budgets: Some(budgets.into()).filter(|budgets| !budgets.is_empty()) }
+        let budgets: Arc<Budgets> = budgets.into();
+        let clamp = budgets.clamp();
+        Self { budgets: Some(budgets).filter(|budgets| !budgets.is_empty()), clamp }
+    }
+
+    /// What this call would meet here: its own ceiling, the budgets that count it, and why these would refuse one that nothing
+    /// bounds. Reserves nothing, and makes no bucket.
+    pub fn foresee(&self, call: &Call, ahead: &mut Ahead) {
+        if let Some(ceiling) = &call.ceiling {
+            let most = Money(ceiling.most);
+            ahead.ceiling = Some(match ceiling::held(call.clone(), None) {
+                Ok(_) => Ceilinged { most, would: Verdict::Pass, why: None },
+                Err(_) if ceiling::held(call.clone(), self.clamp).is_ok() => {
+                    Ceilinged { most, would: Verdict::Clamp, why: None }
+                }
+                Err(error) => Ceilinged { most, would: Verdict::Refuse, why: Some(error.to_string()) },
+            });
+        }
+        if let Some(budgets) = &self.budgets {
+            budgets.foresee(call, ahead);
+        }
     }
 
     /// There is a budget that refuses what it has no room for, or sends it elsewhere.
@@ -156,7 +182,7 @@ impl<S> Layer<S> for BudgetLayer {
     type Service = Budget<S>;
 
     fn layer(&self, inner: S) -> Budget<S> {
-        Budget { inner: Inner(inner), budgets: self.budgets.clone() }
+        Budget { inner: Inner(inner), budgets: self.budgets.clone(), clamp: self.clamp }
     }
 }
 
@@ -179,6 +205,11 @@ where
     }
 
     fn call(&mut self, mut call: Call) -> ReplyFuture {
+        if call.ceiling.is_some() {
+            let clone = self.inner.clone();
+            let inner = mem::replace(&mut self.inner, clone);
+            return Box::pin(ceiling::answer(self.clamp, self.budgets.clone(), inner, call));
+        }
         let Some(budgets) = &self.budgets else { return Box::pin(self.inner.call(call)) };
         match budgets.reserve_now(&call) {
             Some(Ok(None)) => Box::pin(self.inner.call(call)),
@@ -281,6 +312,8 @@ where
                 facts.step = facts.step.saturating_add(1);
                 facts.model = model.clone();
             });
+            // The model that is asked instead has a bound of its own.
+            call = ceiling::held(call, budgets.clamp())?;
             continue;
         }
         match clamped(budgets, &call).await {
@@ -297,7 +330,7 @@ where
     let receipt = call.receipt.clone();
     call.allowance = Some(reservation.clone());
     call.assumed = budgets.assumed(&call);
-    let mut reply = inner.call(call).await;
+    let mut reply = ceiling::ask(&mut inner, call).await;
     settle_failed(&reply, &reservation, &receipt);
     if let (Ok(reply), true) = (&mut reply, tried.len() > 1) {
         reply.headers_mut().insert(CF_AIG_STEP, HeaderValue::from(receipt.read(|facts| u16::from(facts.step))));

@@ -120,6 +120,15 @@ impl Table {
         self.own.get(name).map(|bucket| bucket.clone())
     }
 
+    /// The bucket that a call has or would share; `None` where it would get a new one.
+    pub(super) fn foreseen(&self, call: &Call) -> Option<Arc<Bucket>> {
+        if !self.rule.rule.is_split() {
+            return Some(self.shared.clone());
+        }
+        let own = self.own.get(&self.rule.rule.bucket(call)).map(|bucket| bucket.clone());
+        own.or_else(|| (self.own.len() >= self.max_buckets).then(|| self.shared.clone()))
+    }
+
     /// Has all buckets look at what the rule is raised to, and those who wait.
     pub(super) fn raise(&self, to: Neurons, until: Millis, now: Moment) {
         self.rule.raised.set(to, until);

@@ -26,29 +26,34 @@ pub enum Unpriced {
 
 /// The refusal, with what to add to the request or to the config. `is_clamped`: the gate writes limits into requests.
 pub(super) fn error(call: &Call, rule: &Rule, is_clamped: bool) -> Error {
+    let otherwise =
+        ", or set [reservations] unpriced to \"allow\", or to what such a call is to reserve, such as \"50 neurons\"";
+    let mend = mend(call, is_clamped) + otherwise;
+    Error::CostUnbounded { budget: rule.name.clone(), model: call.model.id.to_string(), mend }
+}
+
+/// What to add to the request or to the config, so that the call has a bound.
+pub(super) fn mend(call: &Call, is_clamped: bool) -> String {
     let model = &*call.model.id;
     let entry = format!("[models.\"{model}\"]");
-    let otherwise =
-        "or set [reservations] unpriced to \"allow\", or to what such a call is to reserve, such as \"50 neurons\"";
-    let mend = match unbounded(call) {
+    match unbounded(call) {
         Some(Unbounded::Answer) => {
             let clamp = if is_clamped { "" } else { ", or set clamp_max_tokens = true in [reservations]" };
             format!(
-                "give max_tokens as a positive whole number{clamp}, or add `context` or `max_output_tokens` to {entry}, {otherwise}"
+                "give max_tokens as a positive whole number{clamp}, or add `context` or `max_output_tokens` to {entry}"
             )
         }
         Some(Unbounded::Translation) => {
-            format!("add `max_output_tokens`, the most tokens that it makes of a text, to {entry}, {otherwise}")
+            format!("add `max_output_tokens`, the most tokens that it makes of a text, to {entry}")
         }
         Some(Unbounded::Sound) => {
-            format!("add `max_audio_seconds`, the longest sound of a call, to {entry}, {otherwise}")
+            format!("add `max_audio_seconds`, the longest sound of a call, to {entry}")
         }
         Some(Unbounded::Media) => {
-            format!("send pictures themselves instead of links to them, or add `context` to {entry}, {otherwise}")
+            format!("send pictures themselves instead of links to them, or add `context` to {entry}")
         }
-        Some(Unbounded::Prices) | None => format!("add its `prices` to {entry}, {otherwise}"),
-    };
-    Error::CostUnbounded { budget: rule.name.clone(), model: model.to_owned(), mend }
+        Some(Unbounded::Prices) | None => format!("add its `prices` to {entry}"),
+    }
 }
 
 /// For a call that may use its model's whole window because it names no limit.

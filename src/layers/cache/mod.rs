@@ -83,6 +83,7 @@ use crate::call::Call;
 use crate::catalogue::Task;
 use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS};
 use crate::memory::Memory;
+use crate::preview::{Kept, Money};
 use crate::receipt::{CacheStatus, Ending, Outcome};
 use crate::reply::{Asked, Reader};
 use crate::vendor_error::{Meaning, VendorError};
@@ -185,6 +186,33 @@ impl CacheLayer {
         self.0.store.purge(model);
     }
 
+    /// What would be said to this call; `None` where nothing would be.
+    pub fn foresee(&self, call: &Call) -> Option<Kept> {
+        let plain = |status| Kept { status, age_seconds: None, saves: None };
+        match self.0.settings.plan(call) {
+            Plan::Off => return None,
+            Plan::Bypass => return Some(plain(CacheStatus::Bypass)),
+            Plan::Use(_) => {}
+        }
+        let Shared { store, flights, .. } = &*self.0;
+        let scope = Scope::of(call, store.secret());
+        let key = scope.call(call);
+        if let Some(entry) = store.get(&key) {
+            let (status, age_seconds) = (CacheStatus::Hit, Some(entry.age()));
+            return Some(Kept { status, age_seconds, saves: Some(Money(entry.cost)) });
+        }
+        let flight = flights.get(&key).and_then(|flight| flight.upgrade());
+        if flight.is_some_and(|flight| flight.can_be_joined()) {
+            return Some(plain(CacheStatus::Coalesced));
+        }
+        let known = |items: &Items<'_>| items.keys.iter().filter(|key| store.get(key).is_some()).count();
+        Some(plain(match Items::of(call, &scope).filter(|items| !items.is_single) {
+            Some(items) if !items.keys.is_empty() && known(&items) == items.keys.len() => CacheStatus::Hit,
+            Some(items) if known(&items) > 0 => CacheStatus::Partial,
+            _ => CacheStatus::Miss,
+        }))
+    }
+
     /// How many answers are kept, and what they weigh, in bytes.
     pub fn size(&self) -> (u64, u64) {
         self.0.store.size()
@@ -277,6 +305,10 @@ where
                 let head = poll_fn(|cx| flight.poll_head(cx)).await;
                 if is_passing(&head) && flown < MAX_FLIGHTS {
                     continue;
+                }
+                if matches!(head, Err(Error::OverCeiling { .. })) {
+                    // That was the ceiling of the call that flew first.
+                    break;
                 }
                 call.receipt.note(|facts| facts.cache = CacheStatus::Coalesced);
                 let reply = flight.reply(&*head?, Some(call.receipt.clone()));

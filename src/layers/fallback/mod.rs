@@ -168,7 +168,11 @@ fn may_have_begun(reply: &Result<Reply, Error>) -> bool {
 fn another_may_serve(reply: &Result<Reply, Error>) -> bool {
     match reply {
         Err(
-            Error::Timeout { .. } | Error::Elapsed { .. } | Error::BudgetExceeded { .. } | Error::CostUnbounded { .. },
+            Error::Timeout { .. }
+            | Error::Elapsed { .. }
+            | Error::BudgetExceeded { .. }
+            | Error::CostUnbounded { .. }
+            | Error::OverCeiling { .. },
         ) => true,
         Err(_) => false,
         Ok(reply) => reply.extensions().get::<VendorError>().is_some_and(|error| {

@@ -83,6 +83,7 @@ impl Call {
             receipt,
             assumed: None,
             allowance: None,
+            ceiling: None,
             departure: None,
             elsewhere: None,
             deadline: None,

@@ -119,6 +119,7 @@ pub(super) fn make_call(
         receipt: receipt.clone(),
         assumed: None,
         allowance: None,
+        ceiling: None,
         departure: None,
         elsewhere: elsewhere.map(Arc::new),
         deadline: None,

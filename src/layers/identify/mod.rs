@@ -41,6 +41,7 @@ mod complaints;
 mod count;
 #[cfg(feature = "sockets")]
 mod deepgram;
+mod dry;
 mod elsewhere;
 mod encoding;
 mod form;
@@ -68,6 +69,7 @@ mod span;
 mod universal;
 #[cfg(feature = "sockets")]
 mod universal_socket;
+mod wishes;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -86,6 +88,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
 pub use self::complaints::Complaints;
+use self::dry::Estimated;
 use self::intake::read_body;
 use self::keys::Keys;
 use self::make::{make_call, measured};
@@ -98,6 +101,7 @@ use self::path::CanonicalPath;
 pub use self::read::measure;
 pub use self::reply::ReplyBody;
 use self::route::{Other, Route, Target};
+use self::wishes::Wishes;
 use super::Reply;
 use super::inner::Inner;
 use crate::Error;
@@ -112,6 +116,7 @@ use crate::openai::{self, Face};
 use crate::pace::Pace;
 use crate::payload::{Copying, Payload, Payloads};
 use crate::peer::{Certified, Peer};
+use crate::preview::Foresee;
 use crate::receipt::{CallId, Outcome, ReadBy, Readers, Receipt};
 use crate::socket;
 
@@ -161,6 +166,8 @@ pub struct Settings {
     pub sockets: socket::Settings,
     /// What the log is told of headers.
     pub complaints: Arc<Complaints>,
+    /// Tells what a dry run would meet. [`stack`](crate::gateway::stack) sets it; without it, only what the call would cost is told.
+    pub ahead: Option<Arc<dyn Foresee>>,
 }
 
 /// Applies [`Identify`].
@@ -196,6 +203,8 @@ struct Arrived<'a> {
     reader: Option<ReadBy>,
     /// A step of the universal endpoint, whose body is here.
     body: Option<Bytes>,
+    /// It came to be estimated, and not to be made.
+    is_dry: bool,
 }
 
 /// How a refusal is told.
@@ -234,6 +243,7 @@ impl Default for Settings {
             batches: Batches::default(),
             sockets: socket::Settings::default(),
             complaints: Arc::default(),
+            ahead: None,
         }
     }
 }
@@ -242,6 +252,28 @@ impl Settings {
     /// What may run a model must not pass uncounted.
     fn must_count(&self) -> bool {
         self.has_token || self.has_budgets || !self.keys.is_empty()
+    }
+}
+
+// === impl Arrived ===
+
+impl<'a> Arrived<'a> {
+    fn of(target: Target<'a>, route: Option<openai::Route>, uri: &'a Uri, head: &mut request::Parts) -> Self {
+        Self {
+            target,
+            route,
+            elsewhere: None,
+            own: None,
+            asked: None,
+            method: mem::take(&mut head.method),
+            query: uri.query(),
+            headers: mem::take(&mut head.headers),
+            peer: head.extensions.get().copied(),
+            certified: head.extensions.remove(),
+            reader: head.extensions.remove(),
+            body: None,
+            is_dry: false,
+        }
     }
 }
 
@@ -344,20 +376,7 @@ where
         let target = short.map(|route| Target { account: None, endpoint: route.endpoint(), model: None });
         match target.map_or_else(|| Route::of(path.decoded()), Route::Call) {
             Route::Call(target) => {
-                let arrived = Arrived {
-                    target,
-                    route: short,
-                    elsewhere: None,
-                    own: None,
-                    asked: None,
-                    method: mem::take(&mut head.method),
-                    query: uri.query(),
-                    headers: mem::take(&mut head.headers),
-                    peer: head.extensions.get().copied(),
-                    certified: head.extensions.remove(),
-                    reader: head.extensions.remove(),
-                    body: None,
-                };
+                let arrived = Arrived::of(target, short, &uri, head);
                 answer_call(&self.settings, &mut self.inner, arrived, body).await
             }
             Route::Other(other) => {
@@ -374,9 +393,13 @@ where
                 // Few requests are so, and their future is large.
                 Box::pin(universal.answer(&self.settings, &mut self.inner, head, body)).await
             }
-            Route::Universal(_) | Route::Unknown => {
-                refuse(unknown_path(path.decoded()), ErrorForm::of_path(path.decoded()))
-            }
+            Route::Universal(_) | Route::Unknown => match Estimated::of(path.decoded()) {
+                Some(Estimated { target, route }) => {
+                    let arrived = Arrived { is_dry: true, ..Arrived::of(target, route, &uri, head) };
+                    answer_call(&self.settings, &mut self.inner, arrived, body).await
+                }
+                None => refuse(unknown_path(path.decoded()), ErrorForm::of_path(path.decoded())),
+            },
         }
     }
 }
@@ -392,6 +415,7 @@ fn admitted(
     if let Some(client) = settings.keys.admit(&mut head.headers, head.extensions.get())? {
         client.take_turn()?;
     }
+    Wishes::refuse_any(&head.headers)?;
     let credentials = pass::credentials(settings, &head.method, path, other, &head.headers)?;
     let no_url = |error| Error::Malformed(format!("the path makes no URL: {error}"));
     let uri =
@@ -436,6 +460,13 @@ where
         form: if arrived.route.is_some() { ErrorForm::OpenAi } else { endpoint.error_form() },
         budget_status: short::is_openai(settings, &arrived).then_some(settings.openai.budget_status),
     };
+    let wishes = match Wishes::read(&arrived.headers) {
+        Ok(wishes) if wishes.is_dry || arrived.is_dry => {
+            // Few requests are so.
+            return Box::pin(dry::answer(settings, arrived, wishes, body, refusal)).await;
+        }
+        wishes => wishes,
+    };
     let (is_step, readers) = (
         arrived.body.is_some(),
         match &arrived.reader {
@@ -445,7 +476,7 @@ where
     );
     let receipt = Receipt::open(readers, settings.catalogue.nameless(endpoint.guess()));
     receipt.note(|facts| facts.endpoint = Some(endpoint));
-    let call = match identify(settings, arrived, body, &receipt).await {
+    let call = match identify(settings, arrived, wishes, body, &receipt).await {
         Ok(call) => call,
         Err(error) => return hand_over(Err(error), receipt, refusal, &settings.payloads),
     };
@@ -493,7 +524,13 @@ where
 }
 
 /// Makes the call: everything that can be wrong with a request is found here.
-async fn identify<B>(settings: &Settings, mut arrived: Arrived<'_>, body: B, receipt: &Receipt) -> Result<Call, Error>
+async fn identify<B>(
+    settings: &Settings,
+    mut arrived: Arrived<'_>,
+    wishes: Result<Wishes, Error>,
+    body: B,
+    receipt: &Receipt,
+) -> Result<Call, Error>
 where
     B: HttpBody,
     B::Error: Into<BoxError>,
@@ -520,8 +557,10 @@ where
                 .into(),
         ));
     }
-    let options =
-        CallerOptions::read(headers, settings.has_gateway, &settings.complaints).map(|all| noted(all, receipt));
+    let wishes = wishes?;
+    let options = wishes
+        .has_options
+        .then(|| noted(CallerOptions::read(headers, settings.has_gateway, &settings.complaints), receipt));
     let body = match arrived.body.take() {
         Some(body) => body,
         None => read_body(settings, headers, body).await?,
@@ -532,6 +571,7 @@ where
     let measured = measured(&arrived, body, content).await?;
     let mut call = make_call(settings, payer, arrived, measured, receipt)?;
     call.face = answer.map_or(call.face, Face::OpenAi);
+    call.ceiling = wishes.ceiling;
     if let Some(options) = options.filter(|options| *options != Options::default()) {
         call.deadline = options.request_timeout.and_then(Deadline::after);
         call.options = Arc::new(options);

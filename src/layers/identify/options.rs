@@ -54,12 +54,8 @@ const MAX_USD_PER_TOKEN: f64 = 1.0;
 const MAX_USD: f64 = 1e6;
 
 impl CallerOptions {
-    /// None where no header speaks of them: the usual case, which costs one look at each name. `has_gateway`: calls leave
-    /// through a gateway of the config's, so that none that a request names is asked.
-    pub(super) fn read(headers: &HeaderMap, has_gateway: bool, complaints: &Complaints) -> Option<Self> {
-        if !headers.keys().any(|name| is_ours(name.as_str())) {
-            return None;
-        }
+    /// `has_gateway`: calls leave through a gateway of the config's, so that none that a request names is asked.
+    pub(super) fn read(headers: &HeaderMap, has_gateway: bool, complaints: &Complaints) -> Self {
         let goes_to_a_gateway = !has_gateway && headers.contains_key(GATEWAY_ID);
         let read = Headers { headers, complaints };
         let attempts = read.value("cf-aig-max-attempts", attempts);
@@ -86,11 +82,12 @@ impl CallerOptions {
             payload: read.value("cf-aig-collect-log-payload", flag),
         };
         let metadata = read.value("cf-aig-metadata", metadata).unwrap_or_default();
-        Some(Self { options, metadata, event_id: read.value("cf-aig-event-id", event_id), collect })
+        Self { options, metadata, event_id: read.value("cf-aig-event-id", event_id), collect }
     }
 }
 
-fn is_ours(name: &str) -> bool {
+/// Whether a header of this name is read here: where none is, nothing has to be.
+pub(super) fn is_option(name: &str) -> bool {
     name.starts_with("cf-aig-") || matches!(name, "cf-skip-cache" | "cf-cache-ttl" | STREAM_COST)
 }
 
@@ -293,7 +290,7 @@ mod tests {
             (http::HeaderName::from_static(name), http::HeaderValue::from_bytes(value).unwrap())
         };
         let headers = HeaderMap::from_iter(pairs.iter().map(header));
-        CallerOptions::read(&headers, false, &Complaints::default()).unwrap_or_default()
+        CallerOptions::read(&headers, false, &Complaints::default())
     }
 
     fn one(name: &'static str, value: &str) -> CallerOptions {

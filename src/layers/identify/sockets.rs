@@ -17,6 +17,7 @@ use super::pass::{Payer, is_authorized};
 use super::path::CanonicalPath;
 use super::route::{Route, Socket};
 use super::universal_socket;
+use super::wishes::Wishes;
 use super::{Refusal, ReplyBody, Settings, ask, hand_over, model, noted, span, write_id};
 use crate::Error;
 use crate::call::{Ask, Call, Credentials, Deadline, Endpoint, Head, Options};
@@ -133,8 +134,9 @@ fn identify(
                 .into(),
         ));
     }
-    let options = CallerOptions::read(&head.headers, settings.has_gateway, &settings.complaints);
-    let options = options.map(|all| noted(all, receipt)).filter(|options| *options != Options::default());
+    Wishes::refuse_any(&head.headers)?;
+    let options = noted(CallerOptions::read(&head.headers, settings.has_gateway, &settings.complaints), receipt);
+    let options = Some(options).filter(|options| *options != Options::default());
     let handshake = Handshake::take(head, offered)?;
     let query = uri.query().unwrap_or("");
     let named = pairs(query).find(|(name, _)| *name == "model").map(|(_, value)| value);
@@ -199,6 +201,7 @@ fn identify(
         named_beside: None,
         receipt: receipt.clone(),
         allowance: None,
+        ceiling: None,
         departure: None,
         assumed: None,
         elsewhere: None,

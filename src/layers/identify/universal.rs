@@ -25,6 +25,7 @@ use tower::Service;
 use super::intake::read_body;
 use super::path::CanonicalPath;
 use super::route::{Route, Universal};
+use super::wishes::OWN;
 use super::{Arrived, ReplyBody, Settings, answer_call, encoding, refuse};
 use crate::Error;
 use crate::body::BoxError;
@@ -198,6 +199,7 @@ impl Universal<'_> {
             certified,
             reader,
             body: Some(query),
+            is_dry: false,
         };
         answer_call(settings, inner, arrived, crate::body::Body::empty()).await
     }
@@ -243,9 +245,12 @@ impl Step<'_> {
         let mut own = HeaderMap::new();
         for (name, value) in self.headers.iter().flatten() {
             let text = text(value);
-            if let (Some(text), Ok(name)) = (text, HeaderName::try_from(name)) {
-                own.extend(HeaderValue::try_from(text).ok().map(|value| (name, value)));
-            }
+            let Ok(name) = HeaderName::try_from(name) else { continue };
+            let read = text.and_then(|text| HeaderValue::try_from(text).ok());
+            // What asks something of the gate itself and cannot be read is told, and not left out.
+            let is_told = name.as_str().starts_with(OWN) && !value.is_null();
+            let value = read.or_else(|| is_told.then(|| HeaderValue::from_static("?")));
+            own.extend(value.map(|value| (name, value)));
         }
         strip_hop_by_hop(&mut own);
         for name in [header::CONTENT_ENCODING, header::CONTENT_LENGTH, header::HOST, header::ACCEPT_ENCODING] {

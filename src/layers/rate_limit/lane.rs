@@ -201,6 +201,20 @@ impl Lane {
         Some(self.charge(ask.caller, ask.tokens, now))
     }
 
+    /// How long a call would wait now, in nanoseconds: behind those who wait already.
+    pub(super) fn foresee(&mut self, ask: Ask, bounds: Bounds, now: u64) -> u64 {
+        let cap = self.advance(now);
+        let nobody_waits = self.busy.as_ref().is_none_or(|busy| busy.queue.is_empty());
+        if nobody_waits && self.is_open(ask.caller, ask.tokens, cap, now) {
+            return 0;
+        }
+        let mut turn = self.turn_for(ask, now.saturating_add(bounds.max_wait), cap, now);
+        if !nobody_waits {
+            turn = turn.max(self.turn_after(ask, bounds, cap, &[], 0, now));
+        }
+        turn.saturating_sub(now).max(1)
+    }
+
     #[cold]
     fn queue_up(&mut self, ask: Ask, bounds: Bounds, cap: u32, now: u64) -> Answer {
         let nobody_waits = self.busy.as_ref().is_none_or(|busy| busy.queue.is_empty());

@@ -23,6 +23,7 @@ use super::{ModelStanding, Quota, Settings};
 use crate::call::Call;
 use crate::catalogue::{Limit, Model, Slot};
 use crate::estimate;
+use crate::preview::{Limited, Verdict};
 
 /// How calls are held, and the state that every clone of the layer shares.
 #[derive(Debug)]
@@ -156,6 +157,23 @@ impl Limits {
     /// A permit if there is one now.
     pub(super) fn try_take(&self, request: Request, call: &Call) -> bool {
         self.on_lane(request, call, |lane, now| lane.try_take(request.ask, self.bounds, now).is_some())
+    }
+
+    /// How a call would stand. A lane that has nothing to remember is not made for it.
+    pub(super) fn foresee(&self, request: Request) -> Limited {
+        let limit = request.ask.requests_limit;
+        let seen =
+            self.with(request.lane, |lane, now| (lane.standing(now), lane.foresee(request.ask, self.bounds, now)));
+        let (requests, remaining, waiting, wait) = match seen {
+            Some((standing, wait)) => (standing.limit, standing.left, standing.waiting, wait),
+            None => (limit.units, limit.units, 0, 0),
+        };
+        let would = match wait {
+            0 => Verdict::Pass,
+            wait if wait <= self.bounds.max_wait && waiting < self.bounds.max_queue => Verdict::Wait,
+            _ => Verdict::Refuse,
+        };
+        Limited { requests, per: limit.per(), remaining, waiting, wait: Duration::from_nanos(wait), would }
     }
 
     /// Does something with the request's lane, which holds to the limits that its model has now.

@@ -102,6 +102,7 @@ use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
 use crate::catalogue::{Catalogue, Limit, Slot};
+use crate::preview::Limited;
 use crate::receipt::Source;
 use crate::vendor_error::{Meaning, VendorError};
 
@@ -253,6 +254,11 @@ impl RateLimitLayer {
     /// No state is kept.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How this call would stand to its model's limit and its key's own. Takes no permit, and leaves no trace.
+    pub fn foresee(&self, call: &Call) -> Limited {
+        self.limits.foresee(self.limits.request(call))
     }
 
     /// Takes a permit if there is one now, without waiting: for callers that pace by other means, and for benches.
