@@ -31,6 +31,8 @@
 //! ```
 
 #[cfg(test)]
+mod budget_faults;
+#[cfg(test)]
 mod faults;
 mod link;
 mod local;
@@ -38,6 +40,8 @@ mod local;
 mod script_tests;
 mod session;
 mod store;
+#[cfg(test)]
+mod world;
 
 pub use self::link::{Link, LinkError, Server};
 pub use self::local::Local;

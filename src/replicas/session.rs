@@ -35,6 +35,8 @@ pub struct Session {
     next: HashMap<u64, Instant>,
     sent: Instant,
     news_at: Instant,
+    /// Each bucket says again what it has: the store may not know.
+    tells_all: bool,
     /// Whether the store can be reached is known.
     has_tried: bool,
 }
@@ -97,6 +99,7 @@ impl Session {
             next: HashMap::new(),
             sent: Instant::now(),
             news_at: Instant::now(),
+            tells_all: false,
             has_tried: false,
         }
     }
@@ -176,6 +179,9 @@ impl Session {
                         under_way.push(self.say(Vec::new(), Vec::new()));
                     }
                 }
+            }
+            if std::mem::take(&mut self.tells_all) {
+                registers.extend(self.all_buckets(false));
             }
             while !words.is_empty() {
                 let rest = words.split_off(words.len().min(MOST_WORDS));
@@ -307,8 +313,7 @@ impl Session {
                         );
                     }
                     self.fleet = answer.fleet;
-                    // Each says again what it has.
-                    self.news_at = Instant::now();
+                    self.tells_all = true;
                 }
                 for ((lane, word), heard) in done.words.into_iter().zip(answer.heard) {
                     let answered = heard.map_or(Answered::Lost, Answered::Heard);
@@ -319,7 +324,7 @@ impl Session {
                 }
                 self.has_tried = true;
                 if self.sharing.set_away(false) {
-                    self.news_at = Instant::now();
+                    self.tells_all = true;
                     *self.seen.why.lock() = None;
                     tracing::info!("the store of the shared limits can be reached");
                     let lanes = self.limits.look_again();

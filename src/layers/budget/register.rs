@@ -82,6 +82,8 @@ pub(super) struct Elsewhere {
     /// It was granted less than it asked for.
     is_short: bool,
     heard: Option<Instant>,
+    /// When the store could not be reached, where it has said nothing since.
+    lost: Option<Instant>,
 }
 
 /// A register runs ahead by this part of the limit, where there is plenty.
@@ -104,6 +106,11 @@ impl Elsewhere {
     /// What is known of the others was told just now.
     fn is_fresh(&self) -> bool {
         self.heard.is_some_and(|heard| heard.elapsed() < REMEMBERED)
+    }
+
+    /// The store could not be reached just now. Who speaks with it asks all buckets when it can be again.
+    fn is_lost(&self) -> bool {
+        self.lost.is_some_and(|lost| lost.elapsed() < REMEMBERED)
     }
 }
 
@@ -160,7 +167,7 @@ impl Bucket {
         };
         if let Some(elsewhere) = &mut state.elsewhere {
             (elsewhere.spent, elsewhere.upto) = (grant.spent_elsewhere, grant.upto_elsewhere);
-            (elsewhere.gates, elsewhere.heard) = (grant.gates, Some(Instant::now()));
+            (elsewhere.gates, elsewhere.heard, elsewhere.lost) = (grant.gates, Some(Instant::now()), None);
             elsewhere.is_short = register.slots.last().is_some_and(|told| grant.upto < told.upto);
         }
         if let Some(slot) = register.slots.last().and_then(|told| state.slot(told.start_ms)) {
@@ -174,16 +181,17 @@ impl Bucket {
     /// The store cannot be reached: no more is spent than the register says.
     pub fn unreached(&self) {
         self.is_wanted.store(false, Ordering::Release);
+        if let Some(elsewhere) = &mut self.lock(self.rule.now()).elsewhere {
+            elsewhere.lost = Some(Instant::now());
+        }
         self.unwritten();
     }
 
     /// Has its register told, if it is low or too high.
     pub(super) fn want(self: &Arc<Self>, state: &State) {
         let Some(registers) = &self.rule.registers else { return };
-        let may_ask = state
-            .elsewhere
-            .as_ref()
-            .is_some_and(|elsewhere| !(elsewhere.is_asking || elsewhere.is_short && elsewhere.is_fresh()));
+        let may_ask =
+            state.elsewhere.as_ref().is_some_and(|it| !(it.is_asking || it.is_lost() || it.is_short && it.is_fresh()));
         if may_ask && state.needs_grant() && !self.is_wanted.swap(true, Ordering::AcqRel) {
             registers.want(self.clone());
         }
@@ -192,7 +200,7 @@ impl Bucket {
     /// A call is refused for what others have: they may have less by now.
     pub(super) fn want_news(self: &Arc<Self>, state: &State) {
         let Some(registers) = &self.rule.registers else { return };
-        let is_old = |elsewhere: &Elsewhere| !elsewhere.is_asking && !elsewhere.is_fresh();
+        let is_old = |it: &Elsewhere| !(it.is_asking || it.is_lost() || it.is_fresh());
         if state.elsewhere.as_ref().is_some_and(|elsewhere| is_old(elsewhere))
             && !self.is_wanted.swap(true, Ordering::AcqRel)
         {
