@@ -51,6 +51,13 @@ impl Redis {
         self.child.wait().unwrap();
     }
 
+    /// Its log of changes is lost.
+    pub fn forget(&self) {
+        for entry in std::fs::read_dir(self.place.path()).unwrap() {
+            drop(std::fs::remove_dir_all(entry.unwrap().path()));
+        }
+    }
+
     /// The same again, with what its log of changes has.
     pub fn start_again(&mut self) {
         self.child = spawn(&self.bin, self.place.path(), self.port);
