@@ -14,6 +14,7 @@ mod manual;
 mod models;
 mod reconcile;
 mod reload;
+mod replicas;
 mod report;
 mod serve;
 mod settings;
@@ -55,6 +56,8 @@ enum Command {
     Logs(logs::Logs),
     /// Hold the records against the vendor's own books; exit 3 where they differ, 1 where they cannot be read
     Reconcile(reconcile::Reconcile),
+    /// List the gates that share limits and budgets, and what each holds
+    Replicas(replicas::Replicas),
     /// Ask a running gate whether it is ready; exit 1 where it is not
     Health(health::Health),
     /// Print a shell's completions
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Report(command) => command.run(),
         Command::Logs(command) => command.run(),
         Command::Reconcile(command) => command.run(),
+        Command::Replicas(command) => command.run(),
         Command::Health(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),

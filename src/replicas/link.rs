@@ -150,6 +150,19 @@ impl Link {
         Ok(server)
     }
 
+    /// What a record is called at the store.
+    pub(super) fn named(&self, what: &str) -> String {
+        format!("{}{what}", self.0.prefix)
+    }
+
+    pub(super) async fn connection(&self) -> Result<MultiplexedConnection, Away> {
+        Ok(self.0.connected().await?.connection)
+    }
+
+    pub(super) async fn ask<T>(&self, asking: impl Future<Output = Result<T, RedisError>>) -> Result<T, Away> {
+        self.0.ask(asking).await
+    }
+
     /// The same step with a clock and a run of the caller's, for tests.
     #[cfg(test)]
     pub(super) async fn exchange_at(&self, exchange: &Exchange, now: u64, run: &str) -> Result<Answer, Away> {

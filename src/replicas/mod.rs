@@ -36,6 +36,7 @@ mod budget_faults;
 mod faults;
 mod link;
 mod local;
+mod present;
 #[cfg(test)]
 mod script_tests;
 mod session;
@@ -45,6 +46,7 @@ mod world;
 
 pub use self::link::{Link, LinkError, Server};
 pub use self::local::Local;
+pub use self::present::{Held, Present, Registered};
 pub use self::session::{Seen, Session, Wanted};
 pub use self::store::{AGAIN_MS, Answer, Answering, Away, Exchange, FORGET_MS, LEARN_MS, Store};
 #[cfg(doc)]

@@ -9,7 +9,7 @@ use tollgate::sidecar::config::Config;
 use tollgate::simulator::{self, Running};
 
 use crate::redis::Redis;
-use crate::support::{LLAMA, ask, client, config, start};
+use crate::support::{LLAMA, ask, client, command, config, start};
 
 /// A stand-in that enforces the vendor's limit of 300 a minute, as the vendor does.
 fn vendor() -> Running {
@@ -180,6 +180,110 @@ async fn gates_that_share_a_budget_spend_it_once() {
     assert!(spent >= 0.9 * limit, "{spent} of {limit}, {passed} passed");
     let redis_has = redis.ask(&["KEYS", "*budget*"]);
     assert!(redis_has.contains("budget:all"), "{redis_has}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_and_a_limit_that_a_reload_brings_or_changes_are_shared_from_then_on() {
+    const OTHER: &str = "@cf/meta/llama-3.1-8b-instruct-fp8-fast";
+    let Some(redis) = Redis::start() else { return };
+    let vendor = crate::support::vendor();
+    let with = |name: &str, more: &str| {
+        let mut config = config(&vendor.base_url());
+        let text = format!(
+            "{more}[limits]\nmax_wait = \"0s\"\n[replicas]\nstore = \"{}\"\nname = \"{name}\"\ntimeout = \"2s\"\n",
+            redis.url()
+        );
+        let own = Config::parse(&text, "test").unwrap();
+        (config.budgets, config.replicas, config.limits.max_wait) = (own.budgets, own.replicas, own.limits.max_wait);
+        config.limits.models.extend(own.limits.models);
+        config
+    };
+    let gates = ["a", "b"].map(|name| (name, start(with(name, "")).0));
+    let put = |more: &str| {
+        for (name, gate) in &gates {
+            tokio::task::block_in_place(|| gate.put(with(name, more))).unwrap();
+        }
+    };
+    let passed = |model: &'static str, calls: usize| {
+        let urls = [0, 1].map(|n: usize| format!("http://{}/run/{model}", gates[n].1.listen()));
+        async move {
+            let (client, mut passed) = (client(), 0);
+            for n in 0..calls {
+                let body = json!({"prompt": format!("call {n}"), "max_tokens": 20});
+                passed += usize::from(ask(&client, &urls[n % 2], &body).send().await.unwrap().status() == 200);
+            }
+            passed
+        }
+    };
+    // A store that was never used grants nothing for two seconds.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(passed(LLAMA, 20).await, 20);
+    let budget = |limit: u32| {
+        format!("[[budgets]]\nname = \"all\"\nlimit = \"{limit} neurons\"\nwindow = \"day\"\nmodels = [{LLAMA:?}]\n")
+    };
+    let before = vendor.spent("acc").as_f64();
+    for limit in [15, 25] {
+        put(&budget(limit));
+        passed(LLAMA, 150).await;
+        // What one gate has ahead it gives back with its next word.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        passed(LLAMA, 20).await;
+        let (spent, limit) = (vendor.spent("acc").as_f64() - before, f64::from(limit));
+        assert!((0.9 * limit..=limit).contains(&spent), "{spent} of {limit}");
+    }
+    assert_eq!(passed(OTHER, 40).await, 40);
+    put(&format!("[limits.models.{OTHER:?}]\nrequests = 60\n"));
+    let more = passed(OTHER, 100).await;
+    // What was taken before counts, and half of a limit may be taken at once.
+    assert!(more <= 60, "{more} passed with a limit of 60");
+    put(&format!("[limits.models.{OTHER:?}]\nrequests = 600\n"));
+    let began = Instant::now();
+    let more = passed(OTHER, 400).await as f64;
+    let seconds = began.elapsed().as_secs_f64();
+    // One a second came free before, and ten do now.
+    assert!(more > 3.0 * seconds, "{more} passed in {seconds} s with a limit of 600");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_there_and_what_they_hold_is_listed() {
+    let Some(redis) = Redis::start() else { return };
+    let list = |arguments: &[&str]| {
+        let mut command = command();
+        command.env("TOLLGATE_REPLICAS_STORE", redis.url()).arg("replicas").args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(list(&[]).contains("no gate has been heard of"));
+    let vendor = vendor();
+    let gates = ["a", "b"].map(|name| {
+        let mut config = config(&vendor.base_url());
+        let rule = "[[budgets]]\nname = \"all\"\nlimit = \"40 neurons\"\nwindow = \"day\"\n";
+        let text = format!("{rule}[replicas]\nstore = \"{}\"\nname = \"{name}\"\n", redis.url());
+        let own = Config::parse(&text, "test").unwrap();
+        (config.budgets, config.replicas, config.limits) = (own.budgets, own.replicas, own.limits);
+        start(config).0
+    });
+    // A store that was never used grants nothing for two seconds.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    for gate in &gates {
+        let url = format!("http://{}/run/{LLAMA}", gate.listen());
+        for n in 0..3 {
+            let body = json!({"prompt": format!("call {n}"), "max_tokens": 5});
+            assert_eq!(ask(&client(), &url, &body).send().await.unwrap().status(), 200);
+        }
+    }
+    // What was used is told with the next word, a second later at most.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let all: serde_json::Value = serde_json::from_str(&list(&["--json"])).unwrap();
+    let names: Vec<_> = all["gates"].as_array().unwrap().iter().map(|gate| gate["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a", "b"], "{all}");
+    assert_eq!(all["limits"][0]["limit"], format!("acc/{LLAMA}"), "{all}");
+    assert_eq!((&all["limits"][0]["gates"][0]["held"], &all["is_partial"]), (&json!(3), &json!(false)), "{all}");
+    let of = |gate: usize| all["budgets"][0]["gates"][gate]["spent_neurons"].as_f64().unwrap();
+    assert!((of(0) + of(1) - vendor.spent("acc").as_f64()).abs() < 1e-6, "{all}");
+    let text = list(&[]);
+    assert!(text.contains("a  heard") && text.contains("6 in its window") && text.contains("budget all/day"), "{text}");
 }
 
 /// The figures of `docs/replicas.md`: three windows of a flood, even and 10:1, through so many gates. Takes minutes, so it is asked for.
