@@ -158,7 +158,8 @@ fn upper(ask: &Ask, model: &Model) -> Result<Neurons, Unbounded> {
     let is_priced = |unit| prices.get(unit).is_some_and(|price| !price.is_zero());
     let mut usage = Usage::default();
     if is_priced(Unit::InputToken) {
-        usage.input_tokens = input_tokens(ask, model).ok_or(Unbounded::Media)?;
+        let times = if model.bills_input_twice { 2 } else { 1 };
+        usage.input_tokens = input_tokens(ask, model).ok_or(Unbounded::Media)?.saturating_mul(times);
     }
     if is_priced(Unit::OutputToken) {
         let is_limited_by_itself = matches!(model.task, Task::Translation | Task::Summarization);

@@ -64,6 +64,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod affinity;
 pub mod audio;
 pub mod batches;
 pub mod body;

@@ -185,6 +185,12 @@ pub struct Facts {
     /// The vendor's name for the call, `cf-ai-req-id` or `cf-ray`.
     pub vendor_id: Option<String>,
 
+    /// `max_tokens`, where the request has it.
+    pub max_tokens: Option<u32>,
+    /// A keyed digest of all that was asked, where digests are kept: the same for the same call of the same client.
+    pub digest: Option<u64>,
+    /// The same of what the call begins with: see [`affinity`](crate::affinity).
+    pub beginning: Option<u64>,
     /// What was thought before the call; absent where the cache answered first.
     pub estimate: Option<Estimate>,
     /// What the budget that has least left had left, where the reply tells it.
@@ -485,6 +491,16 @@ impl Drop for Open {
 // === impl Facts ===
 
 impl Facts {
+    /// What the vendor's prefix cache saved: what its cached tokens would have cost beyond what they did, by the table.
+    pub fn saved_by_prefix(&self) -> Neurons {
+        if self.usage.cached_input_tokens == 0 {
+            return Neurons::ZERO;
+        }
+        let (input, cached) = (self.usage.input_tokens, self.usage.cached_input_tokens);
+        let cost = |cached| self.model.prices.cost(&Usage::tokens(input, cached, 0));
+        cost(0).saturating_sub(cost(cached))
+    }
+
     fn new(model: Arc<Model>) -> Self {
         let received_at = SystemTime::now();
         Self {
@@ -513,6 +529,9 @@ impl Facts {
             socket: None,
             saved: Neurons::ZERO,
             vendor_id: None,
+            max_tokens: None,
+            digest: None,
+            beginning: None,
             estimate: None,
             budget: None,
             usage: Usage::default(),

@@ -37,6 +37,8 @@ pub struct Model {
     pub max_tokens_default: Option<u32>,
     /// That default holds on the native route alone, not for OpenAI's chat form (gpt-oss).
     pub default_on_run_only: bool,
+    /// What it reports as its cost may have the input in it twice, as moondream's streams do.
+    pub bills_input_twice: bool,
     /// The tokens that an answer has at most, whatever is asked, where known.
     pub max_output_tokens: Option<u32>,
     /// The tokens that a picture of any size is read as, at most, where known.
@@ -289,6 +291,9 @@ pub struct Entry {
     /// That default holds on the native route alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_on_run_only: Option<bool>,
+    /// What it reports as its cost may have the input in it twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bills_input_twice: Option<bool>,
     /// The tokens that an answer has at most, whatever is asked. For translations, which nothing else bounds, of each text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_output_tokens: Option<u32>,
@@ -355,6 +360,7 @@ impl Entry {
             context: self.context.or(other.context),
             max_tokens_default: self.max_tokens_default.or(other.max_tokens_default),
             default_on_run_only: self.default_on_run_only.or(other.default_on_run_only),
+            bills_input_twice: self.bills_input_twice.or(other.bills_input_twice),
             max_output_tokens: self.max_output_tokens.or(other.max_output_tokens),
             picture_tokens: self.picture_tokens.or(other.picture_tokens),
             max_audio_seconds: self.max_audio_seconds.or(other.max_audio_seconds),
@@ -387,6 +393,7 @@ impl Entry {
             context: self.context,
             max_tokens_default: self.max_tokens_default,
             default_on_run_only: self.default_on_run_only.unwrap_or(false),
+            bills_input_twice: self.bills_input_twice.unwrap_or(false),
             max_output_tokens: self.max_output_tokens,
             picture_tokens: self.picture_tokens,
             max_audio_seconds: self.max_audio_seconds,

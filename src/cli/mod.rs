@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 asked and answered: the two sides differ.
 
 mod admin;
+mod advise;
 mod check;
 mod demo;
 mod diff;
@@ -52,6 +53,8 @@ enum Command {
     Usage(usage::Usage),
     /// Make a page of what was spent, by who is charged: for a month's end
     Report(report::Report),
+    /// Say what to change to spend less, by what the records show
+    Advise(advise::Advise),
     /// Show the latest calls, from the records
     Logs(logs::Logs),
     /// Hold the records against the vendor's own books; exit 3 where they differ, 1 where they cannot be read
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Keys(command) => command.run(),
         Command::Usage(command) => command.run(),
         Command::Report(command) => command.run(),
+        Command::Advise(command) => command.run(),
         Command::Logs(command) => command.run(),
         Command::Reconcile(command) => command.run(),
         Command::Replicas(command) => command.run(),

@@ -28,7 +28,7 @@ use crate::layers::budget::Rule;
 use crate::layers::cache;
 use crate::layers::identify::PassThrough;
 use crate::layers::identify::keys::Key;
-use crate::upstream::{self, Proxies, Road, Target};
+use crate::upstream::{self, Affinity, Proxies, Road, SessionBy, Target};
 
 /// The whole config.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -169,6 +169,9 @@ pub struct Upstream {
     /// Authorities that are believed besides Mozilla's and the system's, in PEM: a company's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+    /// What makes calls one session with the vendor's prefix cache, where they say nothing of it themselves: `off`; `auto`, what
+    /// they begin with; `key`, their client's key; or `metadata.NAME`, an entry of their metadata.
+    pub session_affinity: SessionBy,
     /// How long until a connection stands.
     #[serde(with = "super::duration")]
     pub connect_timeout: Duration,
@@ -356,6 +359,7 @@ impl Default for Upstream {
             gateway: String::new(),
             gateway_token_env: "CF_AIG_TOKEN".into(),
             ca: None,
+            session_affinity: SessionBy::Off,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: upstream::FIRST_BYTE_TIMEOUT,
             idle_timeout: upstream::IDLE_TIMEOUT,
@@ -412,6 +416,7 @@ impl Config {
             target = target.with_gateway_token(token).map_err(wrong(&upstream.gateway_token_env))?;
         }
         target.gateway = gateway;
+        target.affinity = Affinity::new(upstream.session_affinity.clone());
         target.first_byte_timeout = upstream.first_byte_timeout;
         target.idle_timeout = upstream.idle_timeout;
         target.body_timeout = upstream.body_timeout;

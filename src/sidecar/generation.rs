@@ -11,6 +11,7 @@ use super::door::{Door, Way};
 use super::entrance::{Entrance, Terms};
 use super::guard::Guard;
 use super::spending::Spending;
+use crate::affinity::Affinity;
 use crate::catalogue::Catalogue;
 use crate::gateway;
 use crate::layers::budget::{BudgetLayer, Budgets};
@@ -32,6 +33,8 @@ pub(super) struct Parts {
     pub(super) spending: Arc<Spending>,
     pub(super) readers: Arc<[Arc<dyn Reader>]>,
     pub(super) complaints: Arc<Complaints>,
+    /// What digests for the records are keyed with, as long as the gate runs.
+    pub(super) digests: Option<Affinity>,
 }
 
 /// What outlives a config, and the generation in force.
@@ -95,7 +98,8 @@ impl Generation {
     pub(super) fn follow(lasting: &Lasting, config: Config, variables: &Variables) -> Result<(), ConfigError> {
         let (before, parts) = (lasting.now.load_full(), &lasting.parts);
         let keys = parts.keys(&config, &before.keys)?;
-        let target = config.target(variables)?;
+        let mut target = config.target(variables)?;
+        target.affinity = target.affinity.map(|affinity| affinity.following(before.target.affinity.as_ref()));
         let budgets = before.budgets.followed_by(super::spending::budget_settings(&config));
         let budgets = Arc::new(budgets.map_err(super::spending::wrong_budgets)?);
         let identify = parts.door(&config, variables, &target, &keys);
@@ -155,6 +159,7 @@ impl Parts {
             has_token: target.has_token(),
             keys: keys.clone(),
             payloads: config.records.payloads(),
+            digests: self.digests.clone().filter(|_| config.records.digests),
             readers: self.readers.clone(),
             aliases: Arc::new(config.aliases.aliases()),
             openai: config.compat.settings(),

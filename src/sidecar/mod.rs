@@ -66,6 +66,7 @@ use self::reload::{Reloads, Source};
 use self::spending::Spending;
 use self::warm::Warm;
 use self::webhooks::{Events, Look, Sending};
+use crate::affinity::{Affinity, SessionBy};
 use crate::batches::Batches;
 use crate::catalogue::Catalogue;
 use crate::layers::budget::Registers;
@@ -375,7 +376,8 @@ impl Plan {
         readers.extend(reading.reader());
         readers.extend(spending.records.clone().map(|records| records as Arc<dyn Reader>));
         let budgets = spending.budgets.get();
-        let parts = Parts { catalogue, memory, spending, readers: readers.into(), complaints: Arc::default() };
+        let digests = Affinity::new(SessionBy::Auto);
+        let parts = Parts { catalogue, memory, spending, readers: readers.into(), complaints: Arc::default(), digests };
         let generation = {
             let rate_limit = replicas::limits(rate_limits(&config, &parts.catalogue), shared.as_ref());
             Generation::first(&config, variables, &parts, budgets, rate_limit)?

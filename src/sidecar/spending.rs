@@ -104,6 +104,9 @@ pub struct Records {
     /// Keep the bodies of each call, but for those that say `cf-aig-collect-log-payload: false`; else only where a call
     /// says `true`.
     pub payloads: bool,
+    /// Keep keyed digests of what was asked, and of what it begins with, by which `tollgate advise` tells repeats. They cost each
+    /// call a microsecond or two.
+    pub digests: bool,
     /// Of each body at most this; `0B` keeps none, whatever a call asks for.
     pub max_payload: ByteSize,
 }
@@ -166,6 +169,7 @@ impl Default for Records {
             max_size: ByteSize::b(max_bytes),
             queue,
             payloads: false,
+            digests: false,
             max_payload: ByteSize::b(Payloads::default().max_bytes as u64),
         }
     }

@@ -1,6 +1,6 @@
 //! Connections, and the road of a request: refused, broken, or answered and charged.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -47,8 +47,8 @@ pub(super) struct State {
     pub(super) faults: Faults,
     pub(super) books_trouble: Mutex<Option<BooksTrouble>>,
     pub(super) seen: Requests,
-    /// The last prompt of each conversation, by `x-session-affinity`.
-    prefixes: Mutex<HashMap<String, String>>,
+    /// The last prompts that were read where each `x-session-affinity` leads.
+    prefixes: Mutex<HashMap<String, VecDeque<String>>>,
 }
 
 /// The request's connection is closed, with no reply.
@@ -58,6 +58,8 @@ struct Closed;
 
 const MAX_BODY: usize = 128 << 20;
 const MAX_PREFIXES: usize = 1000;
+/// Prompts that a prefix cache keeps of a session.
+const MAX_PROMPTS: usize = 16;
 
 pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
@@ -317,10 +319,15 @@ impl State {
         let Some(session) = call.header("x-session-affinity") else { return 0 };
         let said = prompt.texts.join("\n");
         let mut prefixes = self.prefixes.lock();
-        let before = prefixes.get(session).map_or("", String::as_str);
-        let common = before.bytes().zip(said.bytes()).take_while(|(a, b)| a == b).count() as u64;
-        if prefixes.len() < MAX_PREFIXES || prefixes.contains_key(session) {
-            prefixes.insert(session.to_owned(), said);
+        let is_known = prefixes.contains_key(session);
+        let same = |before: &String| before.bytes().zip(said.bytes()).take_while(|(a, b)| a == b).count() as u64;
+        let common = prefixes.get(session).into_iter().flatten().map(same).max().unwrap_or(0);
+        if is_known || prefixes.len() < MAX_PREFIXES {
+            let prompts = prefixes.entry(session.to_owned()).or_default();
+            prompts.push_back(said);
+            if prompts.len() > MAX_PROMPTS {
+                prompts.pop_front();
+            }
         }
         common / 5 / BLOCK_TOKENS * BLOCK_TOKENS
     }

@@ -31,6 +31,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tower::Service;
 
 use crate::Error;
+use crate::affinity::SESSION_AFFINITY;
 use crate::body::Body;
 use crate::call::{Call, Credentials, Endpoint};
 use crate::departure::Departure;
@@ -39,6 +40,7 @@ use crate::headers::{
 };
 use crate::layers::{Reply, ReplyFuture};
 
+pub use crate::affinity::{Affinity, SessionBy};
 pub use around::Around;
 pub use client::Client;
 #[cfg(feature = "sidecar")]
@@ -61,6 +63,8 @@ pub struct Target {
     token: Option<HeaderValue>,
     /// The AI Gateway's own token. Never shown.
     gateway_token: Option<HeaderValue>,
+    /// What gives calls a session with the vendor's prefix cache, where they have none of their own.
+    pub affinity: Option<Affinity>,
     /// How long until the reply's head is here, and then until a stream's first event.
     pub first_byte_timeout: Duration,
     /// How long between two pieces of a reply's body.
@@ -111,6 +115,7 @@ impl Default for Target {
             gateway: None,
             token: None,
             gateway_token: None,
+            affinity: None,
             first_byte_timeout: FIRST_BYTE_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
@@ -225,6 +230,9 @@ impl Target {
             }
         }
         prepare(&mut headers);
+        if let Some(session) = self.affinity.as_ref().and_then(|affinity| affinity.session(call)) {
+            headers.insert(SESSION_AFFINITY, session);
+        }
         if call.credentials == Credentials::Gate {
             // Another provider has a token of its own.
             if call.elsewhere.is_none() {

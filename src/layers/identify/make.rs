@@ -90,12 +90,14 @@ pub(super) fn make_call(
         ask.batch = settings.batches.knows(&payer.account, id);
     }
     let stream = stream && !ask.batch;
+    let max_tokens = ask.max_tokens;
     receipt.identify(|facts| {
         facts.account = payer.account.clone();
         facts.asked = model.clone();
         facts.asked_as = (is_short && *asked != *model.id).then(|| asked.into());
         facts.model = model.clone();
         facts.stream = stream;
+        facts.max_tokens = max_tokens;
     });
     strip_hop_by_hop(&mut headers);
     let mut call = Call {

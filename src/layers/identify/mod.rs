@@ -105,6 +105,7 @@ use self::wishes::Wishes;
 use super::Reply;
 use super::inner::Inner;
 use crate::Error;
+use crate::affinity::Affinity;
 use crate::batches::Batches;
 use crate::body::{Body, BoxError};
 use crate::call::{Call, Credentials, Deadline, Elsewhere, Options};
@@ -164,6 +165,8 @@ pub struct Settings {
     pub batches: Batches,
     /// How WebSockets are held.
     pub sockets: socket::Settings,
+    /// Puts digests of what was asked on the receipts, by which their readers tell repeats; `None` puts none.
+    pub digests: Option<Affinity>,
     /// What the log is told of headers.
     pub complaints: Arc<Complaints>,
     /// Tells what a dry run would meet. [`stack`](crate::gateway::stack) sets it; without it, only what the call would cost is told.
@@ -242,6 +245,7 @@ impl Default for Settings {
             openai: openai::Settings::default(),
             batches: Batches::default(),
             sockets: socket::Settings::default(),
+            digests: None,
             complaints: Arc::default(),
             ahead: None,
         }
@@ -582,6 +586,10 @@ where
             client.may_ask(&model.id)?;
         }
         (call.key, call.models) = (Some(client.name()), client.models());
+    }
+    if let Some(digests) = &settings.digests {
+        let (digest, beginning) = (digests.whole(&call), digests.beginning(&call));
+        receipt.note(|facts| (facts.digest, facts.beginning) = (Some(digest), beginning));
     }
     Ok(call)
 }

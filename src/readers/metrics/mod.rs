@@ -69,6 +69,7 @@ struct Families {
     cost_usd: CounterVec,
     custom_cost_usd: CounterVec,
     saved: CounterVec,
+    prefix_saved: CounterVec,
     unpriced: IntCounterVec,
     cache: IntCounterVec,
     wait: HistogramVec,
@@ -330,6 +331,10 @@ impl Metrics {
             let [input, cached, output] = model.tokens(families);
             input.inc_by(usage.input_tokens.saturating_sub(usage.cached_input_tokens));
             cached.inc_by(usage.cached_input_tokens);
+            if usage.cached_input_tokens > 0 {
+                let saved = facts.saved_by_prefix().as_f64();
+                families.prefix_saved.with_label_values(&[&*model.model]).inc_by(saved);
+            }
             output.inc_by(usage.output_tokens);
         }
         if let Some(counter) = model.neurons(families, cost.source) {
@@ -397,6 +402,7 @@ impl Families {
         }
         self.cost_usd.with_label_values(&[model]);
         self.saved.with_label_values(&[model]);
+        self.prefix_saved.with_label_values(&[model]);
     }
 
     fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
@@ -443,6 +449,11 @@ impl Families {
             saved: counter(
                 "tollgate_saved_neurons_total",
                 "Neurons that answers from the cache would have cost.",
+                &["model"],
+            )?,
+            prefix_saved: counter(
+                "tollgate_prefix_saved_neurons_total",
+                "Neurons that tokens from the vendor's prefix cache would have cost more without it.",
                 &["model"],
             )?,
             cache: whole(

@@ -34,6 +34,8 @@ pub struct ModelTotals {
     pub usd: f64,
     /// Neurons that the cache saved.
     pub saved: f64,
+    /// Neurons that the vendor's prefix cache saved.
+    pub prefix_saved: f64,
     /// Calls that the cache answered, alone or by joining a twin.
     pub hits: f64,
     /// Calls that the cache was asked for.
@@ -91,6 +93,7 @@ impl ModelTotals {
             "tollgate_neurons_total" => self.neurons += count,
             "tollgate_cost_usd_total" => self.usd += count,
             "tollgate_saved_neurons_total" => self.saved += count,
+            "tollgate_prefix_saved_neurons_total" => self.prefix_saved += count,
             "tollgate_cache_requests_total" => {
                 self.looked_up += count;
                 if matches!(label(metric, "status"), Some("HIT" | "COALESCED")) {

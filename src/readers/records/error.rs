@@ -18,6 +18,14 @@ pub enum RecordsError {
         /// Where it is.
         path: String,
     },
+    /// An earlier version wrote it, and it lacks what is asked for.
+    #[error(
+        "the records in {path} were written by an earlier version of Tollgate: this one's `tollgate serve` brings them up to date"
+    )]
+    Earlier {
+        /// Where it is.
+        path: String,
+    },
     /// Another process writes it.
     #[error("the records in {path} are another sidecar's; set [records] path to a file of its own")]
     Taken {

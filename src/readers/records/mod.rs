@@ -29,6 +29,7 @@ mod batches;
 mod books;
 mod checkpoints;
 mod error;
+mod evidence;
 #[cfg(test)]
 mod file_tests;
 #[cfg(test)]
@@ -52,6 +53,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use self::error::RecordsError;
+pub use self::evidence::{BLOCK_TOKENS, Beginnings, Evidence, Lost, Ran, Repeats, Roomy};
 pub use self::query::{Archive, Filter, Moment, Record};
 use self::row::Row;
 pub use self::usage::{Group, Usage};

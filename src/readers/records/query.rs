@@ -15,7 +15,7 @@ use crate::receipt::CallId;
 /// The records, open for reading beside whoever writes them.
 pub struct Archive {
     pub(super) connection: Connection,
-    path: String,
+    pub(super) path: String,
 }
 
 /// What a model did in a minute.

@@ -34,7 +34,7 @@ pub(super) const DAY_MS: i64 = 96 * QUARTER_MS;
 
 const INSERT: &str = "INSERT OR IGNORE INTO records VALUES \
     (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,\
-    NULL,NULL,NULL)";
+    NULL,NULL,NULL,?31,?32,?33)";
 
 const KEEP: &str = "INSERT OR IGNORE INTO payloads VALUES (?1,?2,?3,?4,?5,?6,?7)";
 
@@ -102,6 +102,9 @@ impl Row {
             metadata,
             facts.event_id.as_deref(),
             facts.vendor_id.as_deref(),
+            facts.max_tokens,
+            facts.digest.map(u64::cast_signed),
+            facts.beginning.map(u64::cast_signed),
         ])
     }
 }

@@ -12,7 +12,8 @@ use super::lock::Lock;
 /// microseconds, moments are milliseconds since 1970, UTC. The longer indexes answer filters of several parts by themselves.
 /// `quarters` has the same figures summed up by quarters of an hour, so that a month's usage reads thousands of rows and not
 /// millions, and so that a day of any time zone is a whole number of rows; `ran` are the calls that a model ran for, which the
-/// vendor counts too. `payloads` has bodies where they are kept, `batches` those that were queued
+/// vendor counts too. `digest` and `beginning` are
+/// keyed digests of a call and of what it begins with, where they are kept. `payloads` has bodies where they are kept, `batches` those that were queued
 /// and those that are paid. `leases` is the budgets' own; each has a checksum, for a budget
 /// is not to begin anew because of a bit. `budget_changes` are what people have changed of budgets, in order.
 const SCHEMA: &str = "
@@ -23,7 +24,8 @@ CREATE TABLE IF NOT EXISTS records (
   neurons INTEGER NOT NULL, source TEXT, custom_usd REAL, cache TEXT, saved INTEGER NOT NULL, attempts INTEGER NOT NULL,
   vendor_code INTEGER, step INTEGER NOT NULL, waited_us INTEGER NOT NULL, upstream_us INTEGER NOT NULL,
   first_byte_us INTEGER, duration_us INTEGER NOT NULL, reply_bytes INTEGER NOT NULL, metadata TEXT, event_id TEXT,
-  vendor_id TEXT, feedback INTEGER, score INTEGER, note TEXT
+  vendor_id TEXT, feedback INTEGER, score INTEGER, note TEXT,
+  max_tokens INTEGER, digest INTEGER, beginning INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS records_by_model ON records (model, outcome, id);
 CREATE INDEX IF NOT EXISTS records_in_time_of_model ON records (model, id, key, outcome, status);
@@ -61,11 +63,13 @@ CREATE TABLE IF NOT EXISTS payloads (
 );
 CREATE TRIGGER IF NOT EXISTS records_take_payloads_along AFTER DELETE ON records
   BEGIN DELETE FROM payloads WHERE id = old.id; END;
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 ";
 
 /// Of the tables above.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
+/// From here on leases have checksums from the first.
+const CHECKED: i64 = 3;
 /// The first version summed up by days.
 const FROM_DAYS: &str = "
 INSERT INTO quarters SELECT day_ms, model, key, account, outcome, calls, input_tokens, cached_input_tokens, output_tokens,
@@ -80,6 +84,9 @@ DROP TABLE hours;
 ";
 /// Leases of the first two versions have no checksum, and are believed.
 const WITH_CHECKSUMS: &str = "ALTER TABLE leases ADD COLUMN checksum INTEGER;";
+/// Records of the first three versions do not tell what was asked for.
+const WITH_DIGESTS: &str = "ALTER TABLE records ADD COLUMN max_tokens INTEGER;
+ALTER TABLE records ADD COLUMN digest INTEGER; ALTER TABLE records ADD COLUMN beginning INTEGER;";
 /// Of the write-ahead log, at most.
 pub(super) const MAX_LOG_PAGES: i64 = 65_536;
 const MIN_LOG_PAGES: i64 = 64;
@@ -107,17 +114,20 @@ pub(super) fn open(path: &Path, max_bytes: u64) -> Result<(Connection, Lock), Re
 fn create(connection: &Connection, version: i64) -> rusqlite::Result<()> {
     let columns = "SELECT sql LIKE '%checksum%' FROM sqlite_schema WHERE type = 'table' AND name = 'leases'";
     let has_checksums: Option<bool> = connection.query_row(columns, [], |row| row.get(0)).optional()?;
-    if version >= VERSION && has_checksums.is_none() {
+    if version >= CHECKED && has_checksums.is_none() {
         // It was made with the file, so the file is broken; to make another one would be to forget what was spent.
         return Err(rusqlite::Error::InvalidQuery);
     }
     let with_checksums = if has_checksums == Some(false) { WITH_CHECKSUMS } else { "" };
+    let columns = "SELECT sql LIKE '%beginning%' FROM sqlite_schema WHERE type = 'table' AND name = 'records'";
+    let has_digests: Option<bool> = connection.query_row(columns, [], |row| row.get(0)).optional()?;
+    let with_digests = if has_digests == Some(false) { WITH_DIGESTS } else { "" };
     let sums = match version {
         1 => FROM_DAYS,
         2 => FROM_HOURS,
         _ => "",
     };
-    connection.execute_batch(&format!("BEGIN IMMEDIATE; {with_checksums} {SCHEMA} {sums} COMMIT;"))
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {with_checksums} {with_digests} {SCHEMA} {sums} COMMIT;"))
 }
 
 fn prepare(connection: &Connection, max_bytes: u64) -> rusqlite::Result<()> {
