@@ -253,8 +253,10 @@ async fn read(
         let bytes = opening.into_bytes();
         let is_submit =
             call.ask.batch && !call.ask.is_poll() && reader.error().is_none() && reader.tally().batch_items == 0;
-        let queued = batches.filter(|_| is_submit).zip(batch::acknowledged(&bytes));
-        if !queued.is_some_and(|((batches, _), id)| batch::queue(call, &id, &batches)) {
+        let queue = |(batches, _): (Batches, _)| {
+            batch::acknowledged(&bytes).is_some_and(|id| batch::queue(call, &id, &batches))
+        };
+        if !batches.filter(|_| is_submit).is_some_and(queue) {
             settle(call, &reader, &word);
         }
         let mut reply = Reply::from_parts(head, Body::from(bytes));
