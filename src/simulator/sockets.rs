@@ -293,6 +293,7 @@ impl Open {
     fn heard_ms(&self) -> u64 {
         let sample = match self.wanted.query.get("encoding").map(String::as_str) {
             Some("mulaw" | "alaw") => 1,
+            Some("linear32") => 4,
             _ => 2,
         };
         let bytes_a_second = self.number("sample_rate", 16_000) * self.number("channels", 1) * sample;

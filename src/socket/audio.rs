@@ -25,7 +25,8 @@ impl Audio {
     /// From a query. Of a name that is there twice the last value counts.
     pub fn of(dialect: Dialect, query: &str) -> Self {
         let last = |name: &str| {
-            let value = pairs(query).filter(|(key, _)| *key == name).map(|(_, value)| value).last();
+            let is_it = |key: &str| percent_decode_str(key).decode_utf8_lossy() == name;
+            let value = pairs(query).filter(|(key, _)| is_it(key)).map(|(_, value)| value).last();
             value.map(|value| percent_decode_str(value).decode_utf8_lossy().trim().to_ascii_lowercase())
         };
         let number = |name: &str| last(name)?.parse::<u64>().ok().filter(|number| *number > 0);
@@ -72,6 +73,7 @@ mod tests {
             ("encoding=linear16&sample_rate=16000", Some(32_000), 1),
             ("encoding=linear16&sample_rate=44100&channels=2", Some(176_400), 1),
             ("encoding=linear16&sample_rate=16000&channels=2&multichannel=true", Some(64_000), 2),
+            ("encoding=linear16&sample%5Frate=16000&ch%61nnels=2&multi%63hannel=%74rue", Some(64_000), 2),
             ("encoding=mulaw&sample_rate=8000", Some(8_000), 1),
             ("encoding=alaw", Some(8_000), 1),
             ("encoding=Linear16&sample_rate=8000&sample_rate=48000", Some(96_000), 1),

@@ -19,6 +19,18 @@ const told = await page.evaluate(async ([url, model]) => {
   return [reply.status, reply.headers.get("cf-aig-log-id")?.length, (await reply.json()).success, failed.status];
 }, [proxy, model]);
 assert.deepEqual(told, [200, 32, true, 404]);
+const heard = await page.evaluate((url) => new Promise((done) => {
+  const query = "model=@cf/deepgram/nova-3&encoding=linear16&sample_rate=16000";
+  const socket = new WebSocket(`${url.replace("http", "ws")}/v1/acc/gw/workers-ai?${query}`, ["cf-aig-authorization.t"]);
+  let last;
+  socket.onopen = () => {
+    for (let n = 0; n < 50; n += 1) socket.send(new Uint8Array(640));
+    socket.send(JSON.stringify({ type: "CloseStream" }));
+  };
+  socket.onmessage = ({ data }) => { last = JSON.parse(data); };
+  socket.onclose = ({ code }) => done([code, socket.protocol, last?.duration]);
+}), proxy);
+assert.deepEqual(heard, [1000, "cf-aig-authorization.t", 1]);
 await browser.close();
 server.close();
 console.log("done");

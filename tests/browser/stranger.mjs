@@ -61,12 +61,26 @@ for (const host of ["127.0.0.1", "localhost"]) {
         document.body.append(node);
         await new Promise((done) => { node.onload = node.onerror = done; });
       }
-      const socket = new WebSocket(url.replace("http", "ws"));
-      const opened = await new Promise((done) => { socket.onopen = () => done(true); socket.onerror = () => done(false); });
       navigator.sendBeacon(url, body);
+      const opens = (address, protocols) => new Promise((done) => {
+        const socket = new WebSocket(address, protocols);
+        socket.onopen = () => done(true);
+        socket.onerror = () => done(false);
+      });
+      const speech = "@cf/deepgram/nova-3";
+      const root = new URL("/", url).href.replace("http", "ws");
+      const sockets = [
+        [url.replace("http", "ws")],
+        [`${root}run/${speech}`],
+        [`${root}run/${speech}`, ["cf-aig-authorization.t"]],
+        [`${root}v1/acc/gw/workers-ai?model=${speech}`, ["cf-aig-authorization.t"]],
+        [`${root}v1/acc/gw`, ["cf-aig-authorization.t"]],
+      ];
+      const opened = [];
+      for (const [address, protocols] of sockets) if (await opens(address, protocols ?? [])) opened.push(address);
       return opened;
     }, [`http://${host}:${port}/run/${model}`, `frame ${host} ${n}`, ask]);
-    assert.equal(opened, false, "a WebSocket opened");
+    assert.deepEqual(opened, [], "a WebSocket opened");
   }
 }
 

@@ -22,6 +22,7 @@ mod errors;
 mod estimates;
 mod fair;
 mod frames;
+mod heard;
 mod keys;
 mod keys_made;
 mod memory;
