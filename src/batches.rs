@@ -6,15 +6,16 @@
 //!
 //! # What it does not do
 //! It reads no reply and keeps nothing over a restart: the meter does the one, a [`Reader`](crate::receipt::Reader) that sees the
-//! receipts' [`Note`]s the other.
+//! receipts' [`Note`]s the other, and a [`Journal`] before a submit is answered.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::neurons::Neurons;
 
@@ -81,6 +82,12 @@ pub enum Note {
     },
 }
 
+/// Keeps batches over a kill.
+pub trait Journal: Send + Sync {
+    /// Writes it soon, and says when it is written. It must not block.
+    fn keep(&self, queued: &Queued) -> oneshot::Receiver<()>;
+}
+
 /// How the batches stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -92,13 +99,13 @@ pub struct Counts {
 }
 
 /// The latest batches, by account and `request_id`. Cloning shares it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Batches(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
     release_after: Duration,
     known: Mutex<Known>,
+    journal: OnceLock<Arc<dyn Journal>>,
 }
 
 #[derive(Debug, Default)]
@@ -135,8 +142,16 @@ pub(crate) enum Settling {
 const MOST: usize = 100_000;
 /// The vendor's ids are some 36 bytes.
 const MOST_ID_BYTES: usize = 256;
+/// The vendor has taken a batch in: its submit is answered, whether the disk is slow or not.
+const JOURNAL_WAIT: Duration = Duration::from_secs(2);
 /// A day.
 pub const RELEASE_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+impl fmt::Debug for Batches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Batches").field(&self.counts()).finish()
+    }
+}
 
 impl Default for Batches {
     fn default() -> Self {
@@ -147,7 +162,23 @@ impl Default for Batches {
 impl Batches {
     /// None yet; those that wait longer are released.
     pub fn new(release_after: Duration) -> Self {
-        Self(Arc::new(Shared { release_after, known: Mutex::default() }))
+        Self(Arc::new(Shared { release_after, known: Mutex::default(), journal: OnceLock::new() }))
+    }
+
+    /// Has each kept before its submit is answered. Only the first journal counts.
+    pub fn keep_in(&self, journal: Arc<dyn Journal>) {
+        let _ = self.0.journal.set(journal);
+    }
+
+    /// Waits until it is kept over a kill, where there is a journal.
+    pub(crate) async fn kept(&self, queued: &Queued) {
+        let Some(journal) = self.0.journal.get() else { return };
+        if !matches!(tokio::time::timeout(JOURNAL_WAIT, journal.keep(queued)).await, Ok(Ok(()))) {
+            tracing::warn!(
+                batch = &*queued.id,
+                "a batch is not on record yet: after a kill, who fetches its answers would pay"
+            );
+        }
     }
 
     /// A batch waits for its answers. False where there is no room for it: then it is to be paid at once.

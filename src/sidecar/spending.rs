@@ -368,6 +368,7 @@ impl Spending {
         let batches = Batches::new(config.reservations.release_batches);
         if let Some(records) = &records {
             records.restore_batches(&batches, &budgets).map_err(|error| wrong("[records] path", error))?;
+            batches.keep_in(records.clone());
         }
         batches.release(SystemTime::now());
         let keys = config.keys_path().map(KeyStore::open).transpose();

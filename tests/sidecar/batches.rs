@@ -13,7 +13,7 @@ use tollgate::sidecar::Sidecar;
 use tollgate::sidecar::config::Config;
 use tollgate::simulator::Running;
 
-use crate::support::{Gate, LLAMA, Receipts, ask, client, config, start_with, vendor};
+use crate::support::{Gate, LLAMA, Process, Receipts, ask, client, config, start_with, vendor};
 
 const SHAPES: [&str; 8] = ["responses", "results", "completed", "nested", "shuffled", "items", "words", "bare"];
 
@@ -218,4 +218,38 @@ async fn a_thousand_batches_in_all_shapes_polled_by_several_over_restarts_are_ea
     }
     assert_eq!(charged, count, "each is charged once");
     assert_eq!(by_key, owed, "to who submitted it");
+}
+
+#[tokio::test]
+async fn a_batch_whose_submit_was_answered_is_its_submitters_also_after_a_kill() {
+    let (vendor, place) = (vendor(), tempfile::tempdir().unwrap());
+    let path = place.path().join("tollgate.db");
+    let key = |team: usize| format!("{{name = \"team-{team}\", sha256 = \"{}\"}}", sha256(&secret(team)));
+    let keys = format!("[{}, {}]", key(0), key(1));
+    let variables = [("TOLLGATE_RECORDS_PATH", path.to_str().unwrap()), ("TOLLGATE_KEYS", &*keys)];
+    let variables = [&variables[..], &[("CLOUDFLARE_API_TOKEN", "the-gates")]].concat();
+    let mut process = Process::serve(&vendor.base_url(), &variables);
+    let send = async |listen: &str, team: usize, queue: bool, body: Value| {
+        let request = client().post(format!("{listen}{}", self::path(queue))).bearer_auth(secret(team));
+        let request = request.header("content-type", "application/json").header("x-simulate-batch", "polls=0");
+        told(request.body(body.to_string())).await
+    };
+    for kill in 1..=5 {
+        let id = id(&send(&process.listen, 0, true, batch(kill)).await);
+        process.kill();
+        process.start_again();
+        send(&process.listen, 1, false, json!({ "request_id": id })).await;
+        let spent = vendor.spent("acc");
+        let mut charged = Neurons::ZERO;
+        for _ in 0..100 {
+            let logs = told(client().get(format!("{}/logs?key=team-0&per_page=50", process.admin))).await;
+            let of = |log: &Value| Neurons::from_f64(log["neurons"].as_f64().unwrap_or_default());
+            charged = logs["result"].as_array().unwrap().iter().map(of).sum();
+            if charged >= spent {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(charged, spent, "after {kill} kills");
+    }
 }

@@ -21,7 +21,7 @@ pub(super) fn acknowledged(reply: &[u8]) -> Option<String> {
 }
 
 /// Holds what a batch may cost until its answers come. False where that cannot be: then it is paid at once.
-pub(super) fn queue(call: &Call, id: &str, batches: &Batches) -> bool {
+pub(super) async fn queue(call: &Call, id: &str, batches: &Batches) -> bool {
     let usage = estimate::queued(&call.ask, &call.model);
     let held = call.allowance.clone().and_then(|allowance| allowance.hold());
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -43,6 +43,7 @@ pub(super) fn queue(call: &Call, id: &str, batches: &Batches) -> bool {
         }
         return false;
     }
+    batches.kept(&queued).await;
     call.receipt.note(|facts| {
         facts.ending = Ending::Answer;
         facts.batch = Some(Note::Queued(Box::new(queued)));

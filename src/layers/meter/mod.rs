@@ -253,10 +253,14 @@ async fn read(
         let bytes = opening.into_bytes();
         let is_submit =
             call.ask.batch && !call.ask.is_poll() && reader.error().is_none() && reader.tally().batch_items == 0;
-        let queue = |(batches, _): (Batches, _)| {
-            batch::acknowledged(&bytes).is_some_and(|id| batch::queue(call, &id, &batches))
+        let taken_in =
+            batches.filter(|_| is_submit).and_then(|(batches, _)| Some((batch::acknowledged(&bytes)?, batches)));
+        let is_queued = match taken_in {
+            // Boxed, for few calls are batches.
+            Some((id, batches)) => Box::pin(batch::queue(call, &id, &batches)).await,
+            None => false,
         };
-        if !batches.filter(|_| is_submit).is_some_and(queue) {
+        if !is_queued {
             settle(call, &reader, &word);
         }
         let mut reply = Reply::from_parts(head, Body::from(bytes));

@@ -1,7 +1,7 @@
 //! The batches that wait for their answers, and those that are paid, in the records' database.
 //!
-//! They are written in the transaction of the call's own record: a batch is paid here where what it cost is on record, and
-//! nowhere else.
+//! A batch is written before its submit is answered, so that a kill does not lose who pays, and is paid here in the transaction of
+//! the call's own record: where what it cost is on record, and nowhere else.
 
 use std::sync::Arc;
 
@@ -20,26 +20,41 @@ const LATEST: &str = "SELECT account, id, is_paid, model, key, submitted_ms, lik
 
 pub(super) fn write(connection: &Connection, account: &str, note: &Note, now_ms: i64) -> rusqlite::Result<()> {
     match note {
-        Note::Queued(queued) => {
-            let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            let holdings = serde_json::to_string(&queued.holdings).unwrap_or_default();
-            connection.prepare_cached(QUEUE)?.execute(params![
-                account,
-                &*queued.id,
-                now_ms,
-                &*queued.model,
-                queued.key.as_deref(),
-                number(queued.submitted_ms),
-                number(queued.likely.micro()),
-                number(queued.input_tokens),
-                number(queued.output_tokens),
-                number(queued.held.micro()),
-                holdings,
-            ])?;
-        }
+        Note::Queued(queued) => insert(connection, account, queued, now_ms)?,
         Note::Settled { id, .. } => drop(connection.prepare_cached(PAY)?.execute(params![account, &**id, now_ms])?),
     }
     Ok(())
+}
+
+/// Batches that are kept before their submits are answered.
+pub(super) fn keep<'a>(connection: &mut Connection, batches: impl Iterator<Item = &'a Queued>) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for queued in batches {
+        insert(&transaction, &queued.account, queued, number(queued.submitted_ms))?;
+    }
+    transaction.commit()
+}
+
+fn insert(connection: &Connection, account: &str, queued: &Queued, now_ms: i64) -> rusqlite::Result<()> {
+    let holdings = serde_json::to_string(&queued.holdings).unwrap_or_default();
+    connection.prepare_cached(QUEUE)?.execute(params![
+        account,
+        &*queued.id,
+        now_ms,
+        &*queued.model,
+        queued.key.as_deref(),
+        number(queued.submitted_ms),
+        number(queued.likely.micro()),
+        number(queued.input_tokens),
+        number(queued.output_tokens),
+        number(queued.held.micro()),
+        holdings,
+    ])?;
+    Ok(())
+}
+
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Takes up what earlier runs knew.

@@ -51,13 +51,14 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 pub use self::error::RecordsError;
 pub use self::evidence::{BLOCK_TOKENS, Beginnings, Evidence, Lost, Ran, Repeats, Roomy};
 pub use self::query::{Archive, Filter, Moment, Record};
 use self::row::Row;
 pub use self::usage::{Group, Usage};
-use crate::batches::Batches;
+use crate::batches::{Batches, Journal, Queued};
 use crate::layers::budget::{Bucket, Budgets, Change, Lease, Ledger, LedgerError};
 use crate::receipt::{Facts, Reader};
 
@@ -120,6 +121,8 @@ struct Shared {
     stop: AtomicBool,
     /// Buckets whose leases are to be written.
     leases: Mutex<Vec<Arc<Bucket>>>,
+    /// Batches that are to be written before their submits are answered.
+    journal: Mutex<Vec<(Queued, oneshot::Sender<()>)>>,
 }
 
 // === impl Settings ===
@@ -214,6 +217,15 @@ impl Shared {
     fn left(&self, rows: u64, payload_bytes: usize) {
         self.waiting.fetch_sub(rows, Ordering::Relaxed);
         self.waiting_payload_bytes.fetch_sub(payload_bytes, Ordering::Relaxed);
+    }
+}
+
+impl Journal for Records {
+    fn keep(&self, queued: &Queued) -> oneshot::Receiver<()> {
+        let (kept, told) = oneshot::channel();
+        self.shared.journal.lock().push((queued.clone(), kept));
+        self.thread.unpark();
+        told
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) struct Writer {
 /// What is written by itself.
 #[derive(Clone, Copy)]
 enum Work {
+    Journal,
     Leases,
     Records,
     /// Letting go of what is old.
@@ -48,7 +49,7 @@ enum Work {
 }
 
 impl Work {
-    const COUNT: usize = 3;
+    const COUNT: usize = 4;
 }
 
 /// Records are written this often; what was settled longer ago survives a kill.
@@ -135,6 +136,7 @@ impl Writer {
     /// Until it is told to stop; then all that is there is written once more.
     pub(super) fn run(mut self) {
         while !self.shared.stop.load(Ordering::Acquire) {
+            self.write_journal();
             self.write_leases(false);
             if Instant::now() >= self.next_batch {
                 self.write_batch();
@@ -146,10 +148,11 @@ impl Writer {
                 self.note(Work::Sweep, swept);
             }
             std::thread::sleep(LEASES_EVERY);
-            if self.shared.leases.lock().is_empty() {
+            if self.shared.leases.lock().is_empty() && self.shared.journal.lock().is_empty() {
                 std::thread::park_timeout(self.next_batch.saturating_duration_since(Instant::now()));
             }
         }
+        self.write_journal();
         self.retry_leases = Instant::now();
         self.write_leases(true);
         for _ in 0..LAST_TRIES {
@@ -161,6 +164,21 @@ impl Writer {
         let lost = self.batch.len() + self.rows.try_iter().count();
         self.shared.lost.fetch_add(lost as u64, Ordering::Relaxed);
         tracing::error!(lost, path = %self.settings.path.display(), "records are lost: they could not be written to the end");
+    }
+
+    /// Those that cannot be written are not tried again here: their submits' own records have them, too.
+    fn write_journal(&mut self) {
+        let queued = std::mem::take(&mut *self.shared.journal.lock());
+        if queued.is_empty() {
+            return;
+        }
+        let written = batches::keep(&mut self.connection, queued.iter().map(|(queued, _)| queued));
+        if self.note(Work::Journal, written).is_some() {
+            for (_, kept) in queued {
+                // Nobody waits where the client has left.
+                let _ = kept.send(());
+            }
+        }
     }
 
     fn write_leases(&mut self, is_closing: bool) {
