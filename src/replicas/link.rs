@@ -232,7 +232,7 @@ impl Inner {
         let mut connection = timeout(self.within * 4, connecting)
             .await
             .map_err(|_| Away(format!("no connection within {:?}", self.within * 4)))?
-            .map_err(|error| Away(describe(&error)))?;
+            .map_err(|error| Away(self.describe(&error)))?;
         let number = fastrand::u64(..);
         // Where not even this is told, each connection counts as another run: a freeze too many, and no limit passed.
         let info = self.ask::<String>(redis::cmd("INFO").arg("server").query_async(&mut connection)).await;
@@ -243,9 +243,14 @@ impl Inner {
         Ok(place.insert(Connected { connection, run, number }).clone())
     }
 
+    fn describe(&self, error: &RedisError) -> String {
+        let has_tls = matches!(self.client.get_connection_info().addr(), redis::ConnectionAddr::TcpTls { .. });
+        describe(error, has_tls)
+    }
+
     async fn ask<T>(&self, asking: impl Future<Output = Result<T, RedisError>>) -> Result<T, Away> {
         match timeout(self.within, asking).await {
-            Ok(answer) => answer.map_err(|error| Away(describe(&error))),
+            Ok(answer) => answer.map_err(|error| Away(self.describe(&error))),
             Err(_) => Err(Away(format!("no answer within {:?}", self.within))),
         }
     }
@@ -258,21 +263,31 @@ impl fmt::Debug for Link {
 }
 
 /// What went wrong, and what to do where that is known. Nothing of what was sent is in it.
-fn describe(error: &RedisError) -> String {
+fn describe(error: &RedisError, has_tls: bool) -> String {
+    let text = error.to_string();
+    let is_ended = error.is_connection_dropped() || error.is_timeout();
     let mend = match error.kind() {
         redis::ErrorKind::AuthenticationFailed => "; is the password in [replicas] store right?",
         redis::ErrorKind::Server(ServerErrorKind::ReadOnly) => "; it is a copy that takes no writes: name the primary",
         redis::ErrorKind::Server(ServerErrorKind::NoPerm) => {
             "; its ACL must allow EVALSHA, SCRIPT, GET, SET, TIME and INFO"
         }
-        redis::ErrorKind::Parse => "; is it a Redis or a Valkey?",
+        redis::ErrorKind::Parse | redis::ErrorKind::UnexpectedReturnType => "; is it a Redis or a Valkey?",
         _ if error.is_connection_refusal() => "; does a Redis or Valkey listen there?",
         _ if error.code() == Some("NOAUTH") => "; it asks for a password: redis://user:password@host:6379",
         _ if error.code() == Some("OOM") => "; its maxmemory is reached: give it more, or a store of its own",
         _ if error.code() == Some("MISCONF") => "; it cannot write to its disk",
+        _ if text.contains("certificate") => {
+            "; its certificate must be for this name, and by an authority that this machine trusts"
+        }
+        _ if text.contains("lookup") => "; is the host's name right?",
+        _ if is_ended && has_tls => {
+            "; does it speak TLS? rediss:// is for a store that does, redis:// for one that does not"
+        }
+        _ if is_ended => "; does it ask for TLS? then write rediss://",
         _ => "",
     };
-    format!("{error}{mend}")
+    format!("{text}{mend}")
 }
 
 fn told(word: &Word) -> Told {

@@ -286,6 +286,30 @@ async fn who_is_there_and_what_they_hold_is_listed() {
     assert!(text.contains("a  heard") && text.contains("6 in its window") && text.contains("budget all/day"), "{text}");
 }
 
+#[test]
+fn a_store_that_cannot_be_used_is_told_of_with_the_mend() {
+    let Some(redis) = Redis::start() else { return };
+    redis.ask(&["ACL", "SETUSER", "poor", "on", ">right", "~tollgate:*", "+get", "+set", "+time", "+info"]);
+    let (vendor, port) = (vendor(), redis.port);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for (url, what) in [
+        (format!("redis://poor:s3cret@127.0.0.1:{port}"), "is the password in [replicas] store right?"),
+        (format!("redis://poor:right@127.0.0.1:{port}"), "its ACL must allow EVALSHA"),
+        (format!("rediss://127.0.0.1:{port}"), "does it speak TLS?"),
+        (format!("redis://127.0.0.1:{free}"), "does a Redis or Valkey listen there?"),
+        (format!("redis://{}", vendor.address()), "is it a Redis or a Valkey?"),
+    ] {
+        for arguments in [&["check", "--connect"][..], &["replicas"]] {
+            let mut command = command();
+            command.env("TOLLGATE_REPLICAS_STORE", &url).env("TOLLGATE_REPLICAS_TIMEOUT", "1s").args(arguments);
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{url}: {said}");
+            assert!(said.contains(what) && !said.contains("s3cret"), "{url}: {said}");
+        }
+    }
+}
+
 /// The figures of `docs/replicas.md`: three windows of a flood, even and 10:1, through so many gates. Takes minutes, so it is asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_windows_of_a_flood_are_used_to_the_full() {
