@@ -239,12 +239,23 @@ impl Bench {
         let (counts, mut reserved, mut is_shared) = (self.vendor.counts(), 0.0, true);
         for gate in &self.gates {
             reserved += standing(&client(), &gate.admin, "all").await["reserved_neurons"].as_f64().unwrap();
-            let ready = client().get(format!("{}/readyz", gate.admin)).send().await.unwrap().text().await.unwrap();
-            is_shared &= ready.contains("shared through the store");
+            is_shared &= is_back(&gate.admin).await;
         }
         let spent = counts.models.get(BUDGETED).map_or(0.0, |model| model.neurons.as_f64());
         Row { fault, limited, budgeted, over: counts.rate_limited, spent, budget: scale.budget, reserved, is_shared }
     }
+}
+
+/// On a busy machine a gate finds its store again later than on others.
+async fn is_back(admin: &str) -> bool {
+    for _ in 0..600 {
+        let ready = client().get(format!("{admin}/readyz")).send().await.unwrap().text().await.unwrap();
+        if ready.contains("shared through the store") {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    false
 }
 
 #[derive(Debug)]
@@ -264,9 +275,13 @@ impl Row {
     fn holds(&self) {
         assert_eq!(self.over, 0, "429s upstream: {self:?}");
         assert!(self.spent <= self.budget, "overspent: {self:?}");
-        assert!(self.limited.passed > 0 && self.budgeted.passed > 0, "{self:?}");
         assert!(self.is_shared, "not back: {self:?}");
         assert!(self.reserved.abs() < 1e-9, "left reserved: {self:?}");
+    }
+
+    /// Some calls pass, where gates and stores have the time for it.
+    fn goes_on(&self) {
+        assert!(self.limited.passed > 0 && self.budgeted.passed > 0, "{self:?}");
     }
 }
 
@@ -360,4 +375,5 @@ async fn what_fails_costs_what_the_table_says() {
         );
     }
     rows.iter().for_each(Row::holds);
+    rows.iter().for_each(Row::goes_on);
 }
