@@ -25,6 +25,7 @@ use crate::openai::Face;
 use crate::peer::Peer;
 use crate::receipt::{Facts, Receipt};
 use crate::socket::Opening;
+use crate::trace::TraceContext;
 use crate::usage::Size;
 
 /// One call, as often as it is tried.
@@ -77,6 +78,8 @@ pub struct Call {
     pub departure: Option<Departure>,
     /// Where it goes, where that is another provider behind an AI Gateway.
     pub elsewhere: Option<Arc<Elsewhere>>,
+    /// Its place in a trace, where anyone follows traces: the call's own, and below the meter the attempt's.
+    pub trace: Option<TraceContext>,
     /// Until when its client wants the reply to begin, whatever it waits for and however often it is tried.
     pub deadline: Option<Deadline>,
 }

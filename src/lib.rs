@@ -104,6 +104,7 @@ pub mod sidecar;
 pub mod simulator;
 pub mod socket;
 mod sse;
+pub mod trace;
 pub mod upstream;
 pub mod usage;
 pub mod vendor;

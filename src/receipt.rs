@@ -22,6 +22,7 @@ use crate::catalogue::Model;
 use crate::endpoint::Endpoint;
 use crate::neurons::Neurons;
 use crate::payload::{Collect, Payload};
+use crate::trace::TraceContext;
 use crate::usage::Usage;
 use crate::vendor_error::Meaning;
 
@@ -159,6 +160,8 @@ pub struct Facts {
     pub metadata: Arc<[(String, Metadatum)]>,
     /// `cf-aig-event-id`.
     pub event_id: Option<Arc<str>>,
+    /// Its place in a trace, where anyone follows traces.
+    pub trace: Option<TraceContext>,
     /// `cf-aig-collect-log` and `-payload`: what the caller wants kept.
     pub collect: Collect,
 
@@ -246,6 +249,10 @@ pub struct Attempt {
     pub code: Option<u32>,
     /// Why it was tried again, where it was.
     pub retried: Option<&'static str>,
+    /// From the call's beginning until it was handed to upstream.
+    pub began: Duration,
+    /// From then until its reply's head was here, or it failed; what it waited for on the way is in it.
+    pub took: Duration,
     /// It was sent, may have run, and nobody will ever know what it cost.
     pub may_have_cost: bool,
 }
@@ -398,12 +405,13 @@ impl Receipt {
     }
 
     /// Writes what is asked on it, and lets the readers know. Once a call.
-    pub fn identify(&self, write: impl FnOnce(&mut Facts)) {
+    pub fn identify<T>(&self, write: impl FnOnce(&mut Facts) -> T) -> T {
         let mut facts = self.0.facts.lock();
-        write(&mut facts);
+        let written = write(&mut facts);
         for reader in self.0.readers.iter() {
             reader.identified(&facts);
         }
+        written
     }
 
     /// The call begins to wait for a turn.
@@ -517,6 +525,7 @@ impl Facts {
             labels: None,
             metadata: Arc::default(),
             event_id: None,
+            trace: None,
             collect: Collect::default(),
             status: None,
             ending: Ending::default(),

@@ -14,6 +14,7 @@ use super::settings::{KEYS, MODELS, Settings, variables};
 use super::watch::Watch;
 use super::{Failure, print};
 use crate::sidecar::config::{BaseUrl, Config, ConfigError, Log, LogFormat, Variables};
+use crate::sidecar::otel::LogLines;
 use crate::sidecar::tls::Tls;
 use crate::sidecar::{Sidecar, StartError, machine, service};
 
@@ -50,13 +51,17 @@ impl Serve {
         let file = self.settings.file();
         let as_read = file.as_ref().and_then(|file| std::fs::read(file).ok());
         let config = self.read(&variables).map_err(|error| Failure::Usage(error.to_string()))?;
-        let log = start_log(&config.log)?;
+        let lines = config.otel.log_lines(&variables).map_err(|error| Failure::Usage(error.to_string()))?;
+        let log = start_log(&config.log, lines.clone())?;
         machine::raise_open_files();
         let mut signals = Signals::hear().map_err(|error| Failure::Failed(error.to_string()))?;
         let watches = config.watch_config;
         let scheme = |tls: &Tls| if tls.cert.is_some() { "https" } else { "http" };
         let (clients, admins) = (scheme(&config.tls), scheme(&config.admin_tls));
         let sidecar = Sidecar::start(config, &variables, Vec::new()).map_err(failure)?;
+        if let Some(lines) = lines {
+            sidecar.send_log(lines);
+        }
         sidecar.read_again_by(move || self.read(&variables), move |config| log.hold_to(&config.log.level));
         let _watch = if watches { file.and_then(|file| Watch::start(&file, as_read, &sidecar)) } else { None };
         let (listen, admin) = (sidecar.listen(), sidecar.admin());
@@ -96,11 +101,12 @@ pub(super) fn failure(error: StartError) -> Failure {
 /// The log's level, which may change.
 pub(super) struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
-pub(super) fn start_log(log: &Log) -> Result<LogLevel, Failure> {
+/// `sent`: what has lines sent to a collector besides.
+pub(super) fn start_log(log: &Log, sent: Option<LogLines>) -> Result<LogLevel, Failure> {
     let (filter, handle) = reload::Layer::new(filter(&log.level)?);
     let lines =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(sent);
     let started = match log.format {
         LogFormat::Text => registry.with(lines).try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),

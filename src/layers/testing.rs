@@ -74,6 +74,7 @@ pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
         ceiling: None,
         departure: None,
         elsewhere: None,
+        trace: None,
         assumed: None,
         deadline: None,
     }

@@ -11,6 +11,7 @@ impl Reader for CallLog {
     fn sealed(&self, facts: &Facts) {
         tracing::debug!(
             id = %facts.id,
+            trace_id = facts.trace.map(|trace| tracing::field::display(format!("{:032x}", trace.trace))),
             asked = facts.asked_as.as_deref(),
             model = facts.model.label(),
             outcome = facts.outcome.label(),

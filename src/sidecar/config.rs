@@ -17,6 +17,7 @@ use super::browsers::{Cors, Host};
 use super::compat::Compat;
 use super::guard::Secret;
 use super::limits::{Limits, Retry};
+use super::otel::Otel;
 use super::replicas::Replicas;
 use super::sockets::Sockets;
 use super::spending::{Account, Records, Reservations};
@@ -110,6 +111,8 @@ pub struct Config {
     /// Who is told what has happened.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub webhooks: Vec<Webhook>,
+    /// Where traces, metrics and the log go besides.
+    pub otel: Otel,
     /// Where models and prices come from besides the built-in table.
     pub catalogue: CatalogueSettings,
     /// Models beyond or over the built-in table and the vendor's list, by name.
@@ -235,7 +238,7 @@ pub struct ConfigError {
     pub what: String,
 }
 
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     "tls",
     "admin_tls",
     "cors",
@@ -251,6 +254,7 @@ const TABLES: [&str; 16] = [
     "reservations",
     "records",
     "replicas",
+    "otel",
     "catalogue",
 ];
 const PREFIX: &str = "TOLLGATE_";
@@ -291,6 +295,7 @@ impl Default for Config {
             keys_path: None,
             budgets: Vec::new(),
             webhooks: Vec::new(),
+            otel: Otel::default(),
             catalogue: CatalogueSettings::default(),
             models: BTreeMap::new(),
             aliases: AliasTable::default(),
@@ -427,7 +432,7 @@ impl Config {
     pub fn road(&self, variables: &Variables) -> Result<Road, ConfigError> {
         // Nobody is believed on the way to an upstream without TLS.
         let is_tls = self.upstream.base_url.as_ref().is_none_or(|url| url.0.starts_with("https:"));
-        let is_tls = is_tls || !self.webhooks.is_empty();
+        let is_tls = is_tls || !self.webhooks.is_empty() || self.otel.is_tls(variables);
         let mut authorities = if is_tls { upstream::system_authorities() } else { Vec::new() };
         if let Some(path) = &self.upstream.ca {
             let wrong = |what: String| ConfigError { place: "[upstream] ca".into(), what };

@@ -35,6 +35,8 @@ pub(super) struct Parts {
     pub(super) complaints: Arc<Complaints>,
     /// What digests for the records are keyed with, as long as the gate runs.
     pub(super) digests: Option<Affinity>,
+    /// Traces are followed, and which part is kept of those that begin here.
+    pub(super) traces: Option<f64>,
 }
 
 /// What outlives a config, and the generation in force.
@@ -164,6 +166,7 @@ impl Parts {
             aliases: Arc::new(config.aliases.aliases()),
             openai: config.compat.settings(),
             complaints: self.complaints.clone(),
+            traces: self.traces,
             batches: self.spending.batches.clone(),
             sockets: config.sockets.settings(),
             ..identify::Settings::default()

@@ -25,6 +25,7 @@ pub mod limits;
 mod listen;
 mod logs;
 pub mod machine;
+pub mod otel;
 pub(crate) mod page;
 mod reload;
 pub mod replicas;
@@ -60,6 +61,7 @@ use self::generation::{Generation, Lasting, Parts};
 use self::guard::Guard;
 use self::listen::{Addresses, Limits, Serving, Upload};
 use self::machine::Descriptors;
+use self::otel::{LogLines, Telemetry};
 use self::page::Page;
 pub use self::reload::{ReloadError, Reloaded};
 use self::reload::{Reloads, Source};
@@ -98,6 +100,7 @@ pub struct Sidecar {
     spending: Arc<Spending>,
     reading: Arc<Reading>,
     webhooks: Sending,
+    telemetry: Option<Telemetry>,
     speaking: Option<replicas::Speaking>,
     reloads: Arc<Reloads>,
 }
@@ -178,8 +181,12 @@ impl Sidecar {
         let (running, health) = (Arc::new(Running::default()), Arc::new(Health::default()));
         let own: [Arc<dyn Reader>; 5] =
             [metrics.clone(), Arc::new(CallLog), recent.clone(), running.clone(), health.clone()];
-        let readers = own.into_iter().chain(readers).collect();
-        let plan = Arc::new(Plan::new(config, variables, readers, workers)?);
+        let mut readers: Vec<_> = own.into_iter().chain(readers).collect();
+        let collector = config.otel.collector(variables)?;
+        let traces = collector.as_ref().filter(|collector| collector.traces.is_some()).map(|it| it.sample);
+        let telemetry = collector.map(|collector| Telemetry::new(collector, &config.road(variables)?)).transpose()?;
+        readers.extend(telemetry.as_ref().map(Telemetry::reader));
+        let plan = Arc::new(Plan::new(config, variables, readers, workers, traces)?);
         let spending = plan.lasting.parts.spending.clone();
         metrics.watch_budgets(spending.budgets.clone())?;
         if let Some(records) = &spending.records {
@@ -190,6 +197,7 @@ impl Sidecar {
         metrics.watch_limits(plan.rate_limit.clone(), catalogue.clone())?;
         metrics.watch_books(plan.reading.known.clone(), catalogue.clone())?;
         plan.watch(&metrics)?;
+        telemetry.as_ref().map_or(Ok(()), |telemetry| telemetry.watch(&metrics))?;
         let endpoints = webhooks::endpoints(&plan.config.webhooks, variables, &plan.road)?;
         let reloads = Arc::new(Reloads::new(plan.lasting.clone(), plan.config.clone(), variables.clone()));
         let looked_at = reloads.clone();
@@ -207,9 +215,14 @@ impl Sidecar {
             spending: spending.clone(),
             reading: plan.reading.clone(),
             webhooks: Sending::start(&plan.events, endpoints)?,
+            telemetry,
             speaking: None,
             reloads: reloads.clone(),
         };
+        if let Some(telemetry) = &mut sidecar.telemetry {
+            let lasting = plan.lasting.clone();
+            telemetry.start(metrics.clone(), move || lasting.now.load().target.host().to_owned())?;
+        }
         if let Some(shared) = &plan.shared {
             let speaking = shared.speak(plan.rate_limit.clone(), sidecar.listen, plan.runtimes.start()?)?;
             metrics.watch_store(speaking.standing.seen.clone(), speaking.standing.sharing.clone())?;
@@ -293,6 +306,13 @@ impl Sidecar {
         }
     }
 
+    /// Has these lines of the log sent to the collector, where `[otel]` has one.
+    pub fn send_log(&self, lines: LogLines) {
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.send_log(lines);
+        }
+    }
+
     /// The config in force.
     pub fn config(&self) -> Config {
         self.reloads.config()
@@ -315,6 +335,7 @@ impl Sidecar {
         self.spending.close();
         self.reading.close();
         self.webhooks.close();
+        self.telemetry.as_mut().map(Telemetry::close);
         self.admin_stop.cancel();
         ended.and(self.admin_thread.take().map_or(Ok(()), wait))
     }
@@ -339,6 +360,7 @@ pub fn check(config: &Config, variables: &Variables) -> Result<Vec<String>, Conf
     let keys = spending::check(config, &catalogue)?;
     spending::check_token(&keys, target.has_token())?;
     books::check(config, variables)?;
+    config.otel.collector(variables)?;
     Ok(open)
 }
 
@@ -359,6 +381,7 @@ impl Plan {
         variables: &Variables,
         mut readers: Vec<Arc<dyn Reader>>,
         workers: usize,
+        traces: Option<f64>,
     ) -> Result<Self, ConfigError> {
         let target = config.target(variables)?;
         let road = config.road(variables)?;
@@ -377,7 +400,8 @@ impl Plan {
         readers.extend(spending.records.clone().map(|records| records as Arc<dyn Reader>));
         let budgets = spending.budgets.get();
         let digests = Affinity::new(SessionBy::Auto);
-        let parts = Parts { catalogue, memory, spending, readers: readers.into(), complaints: Arc::default(), digests };
+        let (readers, complaints) = (readers.into(), Arc::default());
+        let parts = Parts { catalogue, memory, spending, readers, complaints, digests, traces };
         let generation = {
             let rate_limit = replicas::limits(rate_limits(&config, &parts.catalogue), shared.as_ref());
             Generation::first(&config, variables, &parts, budgets, rate_limit)?

@@ -106,6 +106,7 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<String> {
         watch_config,
         webhooks,
         replicas,
+        otel,
         tls,
         admin_tls,
         reservations.release_batches,

@@ -39,6 +39,7 @@ use crate::headers::{
     CF_AIG_AUTHORIZATION, GATEWAY_ID, X_AUTH_EMAIL, X_AUTH_KEY, X_AUTH_USER_SERVICE_KEY, strip_hop_by_hop,
 };
 use crate::layers::{Reply, ReplyFuture};
+use crate::trace::{TRACEPARENT, TraceContext};
 
 pub use crate::affinity::{Affinity, SessionBy};
 pub use around::Around;
@@ -365,6 +366,9 @@ where
         *request.method_mut() = call.head.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = self.target.headers(&call);
+        if let Some(trace) = call.trace.and_then(TraceContext::header) {
+            request.headers_mut().insert(TRACEPARENT, trace);
+        }
         let target = self.target.clone();
         let opening = call.socket.as_ref().map(|opening| opening.settings.open_timeout);
         // The request's body is all that upstream needs of the call.

@@ -51,6 +51,8 @@ mod stalls;
 mod storm;
 mod streams;
 mod support;
+#[cfg(feature = "otel")]
+mod telemetry;
 mod tls;
 mod universal;
 mod universal_socket;

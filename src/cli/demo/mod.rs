@@ -45,7 +45,7 @@ const LAG: Duration = Duration::from_secs(5);
 
 impl Demo {
     pub(super) fn run(self) -> Result<(), Failure> {
-        start_log(&Log { level: "warn".into(), ..Log::default() })?;
+        start_log(&Log { level: "warn".into(), ..Log::default() }, None)?;
         let failed = |error: std::io::Error| Failure::Failed(error.to_string());
         let settings = simulator::Settings {
             latency: LATENCY,

@@ -86,6 +86,7 @@ impl Call {
             ceiling: None,
             departure: None,
             elsewhere: None,
+            trace: None,
             deadline: None,
         };
         Ok(if is_other { call.with_model(call.model.clone()) } else { call })

@@ -91,13 +91,14 @@ pub(super) fn make_call(
     }
     let stream = stream && !ask.batch;
     let max_tokens = ask.max_tokens;
-    receipt.identify(|facts| {
+    let trace = receipt.identify(|facts| {
         facts.account = payer.account.clone();
         facts.asked = model.clone();
         facts.asked_as = (is_short && *asked != *model.id).then(|| asked.into());
         facts.model = model.clone();
         facts.stream = stream;
         facts.max_tokens = max_tokens;
+        facts.trace
     });
     strip_hop_by_hop(&mut headers);
     let mut call = Call {
@@ -124,6 +125,7 @@ pub(super) fn make_call(
         ceiling: None,
         departure: None,
         elsewhere: elsewhere.map(Arc::new),
+        trace,
         deadline: None,
     };
     if let Some(body) = with_name {

@@ -101,6 +101,8 @@ use self::path::CanonicalPath;
 pub use self::read::measure;
 pub use self::reply::ReplyBody;
 use self::route::{Other, Route, Target};
+#[cfg(feature = "otel")]
+pub(crate) use self::span::{PROVIDER, operation};
 use self::wishes::Wishes;
 use super::Reply;
 use super::inner::Inner;
@@ -120,6 +122,7 @@ use crate::peer::{Certified, Peer};
 use crate::preview::Foresee;
 use crate::receipt::{CallId, Outcome, ReadBy, Readers, Receipt};
 use crate::socket;
+use crate::trace::TraceContext;
 
 /// What the door needs to know.
 #[derive(Clone)]
@@ -167,6 +170,9 @@ pub struct Settings {
     pub sockets: socket::Settings,
     /// Puts digests of what was asked on the receipts, by which their readers tell repeats; `None` puts none.
     pub digests: Option<Affinity>,
+    /// Traces are followed: `traceparent` is taken from clients and handed upstream, and this share of the calls that come
+    /// without one is kept. `None` hands on what clients send, as any other header.
+    pub traces: Option<f64>,
     /// What the log is told of headers.
     pub complaints: Arc<Complaints>,
     /// Tells what a dry run would meet. [`stack`](crate::gateway::stack) sets it; without it, only what the call would cost is told.
@@ -246,6 +252,7 @@ impl Default for Settings {
             batches: Batches::default(),
             sockets: socket::Settings::default(),
             digests: None,
+            traces: None,
             complaints: Arc::default(),
             ahead: None,
         }
@@ -479,7 +486,10 @@ where
         },
     );
     let receipt = Receipt::open(readers, settings.catalogue.nameless(endpoint.guess()));
-    receipt.note(|facts| facts.endpoint = Some(endpoint));
+    receipt.note(|facts| {
+        facts.endpoint = Some(endpoint);
+        facts.trace = settings.traces.map(|share| TraceContext::of(&arrived.headers, facts.id.to_bytes(), share));
+    });
     let call = match identify(settings, arrived, wishes, body, &receipt).await {
         Ok(call) => call,
         Err(error) => return hand_over(Err(error), receipt, refusal, &settings.payloads),

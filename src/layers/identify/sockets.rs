@@ -28,6 +28,7 @@ use crate::layers::Reply;
 use crate::openai::Face;
 use crate::receipt::{ReadBy, Receipt};
 use crate::socket::{Audio, Handshake, Held, Meter, Opening, Tunnel, pairs, take_protocol_token};
+use crate::trace::TraceContext;
 
 /// As any call is answered; of an upgrade both sides go on by themselves.
 pub(super) async fn answer<S>(
@@ -53,7 +54,10 @@ where
         Some(ReadBy(own)) => settings.readers.iter().cloned().chain([own]).collect(),
     };
     let receipt = Receipt::open(readers, settings.catalogue.nameless(Task::Unknown));
-    receipt.note(|facts| facts.endpoint = Some(Endpoint::Socket));
+    receipt.note(|facts| {
+        facts.endpoint = Some(Endpoint::Socket);
+        facts.trace = settings.traces.map(|share| TraceContext::of(&head.headers, facts.id.to_bytes(), share));
+    });
     let (handshake, call) = match identify(settings, head, uri, path, offered, &receipt) {
         Ok(identified) => identified,
         Err(error) => return hand_over(Err(error), receipt, refusal, &settings.payloads),
@@ -158,11 +162,12 @@ fn identify(
     let meant = if is_short { settings.aliases.resolve(&settings.catalogue, &asked) } else { asked.as_str().into() };
     let model = settings.catalogue.find(model::canonical(&meant)?, Task::Unknown);
     drop(meant);
-    receipt.identify(|facts| {
+    let trace = receipt.identify(|facts| {
         facts.account = payer.account.clone();
         facts.asked = model.clone();
         facts.asked_as = (is_short && *asked != *model.id).then(|| asked.into());
         facts.model = model.clone();
+        facts.trace
     });
     let (mut key, mut models) = (None, None);
     if let Some(client) = client {
@@ -205,6 +210,7 @@ fn identify(
         departure: None,
         assumed: None,
         elsewhere: None,
+        trace,
     };
     Ok((handshake, call))
 }

@@ -13,7 +13,7 @@ use crate::catalogue::Task;
 use crate::receipt::{Facts, Outcome};
 
 /// The vendor's name where conventions ask for one; they list none of their own for it.
-const PROVIDER: &str = "cloudflare.workers_ai";
+pub(crate) const PROVIDER: &str = "cloudflare.workers_ai";
 
 /// The call's span, which closes itself.
 pub(super) fn open(call: &Call) -> Span {
@@ -52,7 +52,7 @@ pub(super) fn open(call: &Call) -> Span {
     span
 }
 
-fn operation(task: Task) -> &'static str {
+pub(crate) fn operation(task: Task) -> &'static str {
     match task {
         Task::TextGeneration => "chat",
         Task::TextEmbeddings => "embeddings",

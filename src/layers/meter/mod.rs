@@ -140,18 +140,20 @@ where
 
     fn call(&mut self, mut call: Call) -> ReplyFuture {
         let at = Instant::now();
-        let waited_before = call.receipt.note(|facts| {
+        let (waited_before, attempts) = call.receipt.note(|facts| {
             facts.model = call.model.clone();
             facts.ending = Ending::Open;
             facts.estimate.get_or_insert_with(|| Estimate::of(&call));
-            facts.waited
+            (facts.waited, facts.attempts.len())
         });
+        let trace = call.trace.map(|trace| trace.attempt(attempts));
         let departure = Departure::default();
         call.departure = Some(departure.clone());
         let (asked, memory) = (call.clone(), self.memory.clone());
         let is_routed = call.model.slot == Slot::OTHER;
         let routes = is_routed.then(|| self.catalogue.clone());
         let batches = call.ask.batch.then(|| (self.batches.clone(), self.catalogue.clone()));
+        call.trace = trace;
         let reply = self.inner.call(call);
         Box::pin(async move {
             let sent = Sent { call: &asked, at, waited_before, departure, is_noted: false };
@@ -198,19 +200,23 @@ impl Drop for Sent<'_> {
 
 fn note_attempt(sent: &Sent<'_>, reply: Option<&Reply>, may_have_cost: bool) {
     let call = sent.call;
-    let attempt = Attempt {
+    let (at, took) = (sent.at, sent.at.elapsed());
+    let mut attempt = Attempt {
         model: call.model.id.clone(),
         status: reply.map(Reply::status),
         code: reply.and_then(|reply| reply.extensions().get::<VendorError>()?.code),
         retried: None,
+        began: Duration::ZERO,
+        took,
         may_have_cost,
     };
     let vendor_id = reply.and_then(|reply| vendor_id(reply.headers()));
     call.receipt.note(|facts| {
+        attempt.began = at.saturating_duration_since(facts.opened_at);
         facts.attempts.push(attempt);
         facts.vendor_id = vendor_id.or(facts.vendor_id.take());
         let waited_below = facts.waited.saturating_sub(sent.waited_before);
-        facts.upstream += sent.at.elapsed().saturating_sub(waited_below);
+        facts.upstream += took.saturating_sub(waited_below);
     });
 }
 

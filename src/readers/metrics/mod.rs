@@ -16,6 +16,8 @@ mod speech;
 mod standing;
 #[cfg(feature = "replicas")]
 mod store;
+#[cfg(feature = "otel")]
+pub(crate) mod telemetry;
 pub mod totals;
 mod watched;
 
@@ -223,6 +225,21 @@ impl Metrics {
         sharing: Arc<crate::layers::rate_limit::Sharing>,
     ) -> Result<(), MetricsError> {
         self.add(store::StoreMetrics::new(seen, sharing))
+    }
+
+    /// Adds what became of telemetry.
+    #[cfg(feature = "otel")]
+    pub(crate) fn watch_telemetry(
+        &self,
+        look: impl Fn() -> Vec<telemetry::Count> + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.add(telemetry::TelemetryMetrics::new(look))
+    }
+
+    /// Everything, as the registry has it.
+    #[cfg(feature = "otel")]
+    pub(crate) fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
     }
 
     /// Adds a gauge that is looked up at each scrape.
