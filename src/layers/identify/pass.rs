@@ -137,6 +137,23 @@ pub(super) fn is_authorized(headers: &HeaderMap) -> bool {
         || headers.contains_key(X_AUTH_EMAIL) && headers.contains_key(X_AUTH_KEY)
 }
 
+/// The AI Gateway takes a token as `cf-aig-authorization`, also bare; the vendor's API, where the call may leave for, does not.
+#[cfg(feature = "sockets")]
+pub(super) fn vouch(headers: &mut HeaderMap) {
+    if is_authorized(headers) {
+        return;
+    }
+    let Some(sent) = headers.get(crate::headers::CF_AIG_AUTHORIZATION).map(header::HeaderValue::as_bytes) else {
+        return;
+    };
+    let is_bearer = sent.get(..7).is_some_and(|begin| begin.eq_ignore_ascii_case(b"bearer "));
+    let value = if is_bearer { sent.to_vec() } else { [b"Bearer ", sent].concat() };
+    if let Ok(mut value) = header::HeaderValue::from_bytes(&value) {
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+    }
+}
+
 /// With whose authorisation something leaves that is no call, if it may.
 pub(super) fn credentials(
     settings: &Settings,

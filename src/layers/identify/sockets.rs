@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use super::deepgram::Deepgram;
 use super::options::CallerOptions;
-use super::pass::{Payer, is_authorized};
+use super::pass::{Payer, is_authorized, vouch};
 use super::path::CanonicalPath;
 use super::route::{Route, Socket};
 use super::universal_socket;
@@ -23,7 +23,7 @@ use crate::Error;
 use crate::call::{Ask, Call, Credentials, Deadline, Endpoint, Head, Options};
 use crate::catalogue::Task;
 use crate::endpoint::ErrorForm;
-use crate::headers::{CF_AIG_AUTHORIZATION, strip_hop_by_hop};
+use crate::headers::strip_hop_by_hop;
 use crate::layers::Reply;
 use crate::openai::Face;
 use crate::receipt::{ReadBy, Receipt};
@@ -231,20 +231,6 @@ fn take_deepgram_token(headers: &mut HeaderMap) {
     {
         bearer.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, bearer);
-    }
-}
-
-/// The AI Gateway takes a token as `cf-aig-authorization`, also bare; the vendor's API, where the call may leave for, does not.
-pub(super) fn vouch(headers: &mut HeaderMap) {
-    if is_authorized(headers) {
-        return;
-    }
-    let Some(sent) = headers.get(CF_AIG_AUTHORIZATION).map(HeaderValue::as_bytes) else { return };
-    let is_bearer = sent.get(..7).is_some_and(|begin| begin.eq_ignore_ascii_case(b"bearer "));
-    let value = if is_bearer { sent.to_vec() } else { [b"Bearer ", sent].concat() };
-    if let Ok(mut value) = HeaderValue::from_bytes(&value) {
-        value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
     }
 }
 

@@ -34,8 +34,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tower::Service;
 
+use super::pass::vouch;
 use super::route::Universal;
-use super::sockets::vouch;
 use super::universal::{Asker, Step};
 use super::{ReplyBody, Settings, refuse};
 use crate::Error;
