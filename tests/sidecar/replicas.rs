@@ -225,10 +225,16 @@ async fn a_budget_and_a_limit_that_a_reload_brings_or_changes_are_shared_from_th
     for limit in [15, 25] {
         put(&budget(limit));
         passed(LLAMA, 150).await;
-        // What one gate has ahead it gives back with its next word.
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        passed(LLAMA, 20).await;
-        let (spent, limit) = (vendor.spent("acc").as_f64() - before, f64::from(limit));
+        let (mut spent, limit) = (0.0, f64::from(limit));
+        for _ in 0..20 {
+            // What one gate has ahead it gives back with its next word.
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            passed(LLAMA, 20).await;
+            spent = vendor.spent("acc").as_f64() - before;
+            if spent >= 0.9 * limit {
+                break;
+            }
+        }
         assert!((0.9 * limit..=limit).contains(&spent), "{spent} of {limit}");
     }
     assert_eq!(passed(OTHER, 40).await, 40);
@@ -237,11 +243,13 @@ async fn a_budget_and_a_limit_that_a_reload_brings_or_changes_are_shared_from_th
     // What was taken before counts, and half of a limit may be taken at once.
     assert!(more <= 60, "{more} passed with a limit of 60");
     put(&format!("[limits.models.{OTHER:?}]\nrequests = 600\n"));
-    let began = Instant::now();
-    let more = passed(OTHER, 400).await as f64;
+    // One a second came free before, and ten do now, however many calls a second this machine makes.
+    let (began, mut more) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(4) {
+        more += passed(OTHER, 20).await;
+    }
     let seconds = began.elapsed().as_secs_f64();
-    // One a second came free before, and ten do now.
-    assert!(more > 3.0 * seconds, "{more} passed in {seconds} s with a limit of 600");
+    assert!(more as f64 > 3.0 * seconds, "{more} passed in {seconds} s with a limit of 600");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
