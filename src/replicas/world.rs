@@ -35,6 +35,19 @@ pub(super) enum Fault {
     Clock,
 }
 
+/// Nothing, and each fault by itself.
+pub(super) const SINGLE: [&[Fault]; 9] = [
+    &[],
+    &[Fault::Kill],
+    &[Fault::Restart],
+    &[Fault::Outage],
+    &[Fault::Cut],
+    &[Fault::Flush],
+    &[Fault::Failover],
+    &[Fault::Network],
+    &[Fault::Clock],
+];
+
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) began: Instant,

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, header};
 
-use super::place::Reading;
+use super::reading::Reading;
 use crate::call::{Call, Endpoint};
 use crate::catalogue::Slot;
 use crate::headers::is_json;

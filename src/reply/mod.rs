@@ -11,6 +11,7 @@ mod form;
 mod found;
 mod keys;
 mod place;
+mod reading;
 mod scan;
 mod tally;
 #[cfg(test)]

@@ -8,7 +8,8 @@
 
 use super::found::{Found, ScopeName};
 use super::keys::{KEY_BYTES, Key};
-use super::place::{Kept, Kind, Leaf, Place, Reading, Value};
+use super::place::{Kept, Kind, Place};
+use super::reading::{Leaf, Reading, Value};
 
 /// See the [module](self).
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! The admin port: metrics, health, and behind the [guard](super::guard) what tells of single calls. Not for clients.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::{Query, State};
@@ -11,32 +10,12 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
+use super::admin_state::Admin;
 use super::guard::{self, Guard};
-use super::page::Page;
-use super::reload::{ReloadError, Reloads};
-use super::spending::Spending;
-use crate::catalogue::Catalogue;
-use crate::layers::cache::CacheLayer;
-use crate::readers::metrics::Metrics;
+use super::reload::ReloadError;
+use crate::vendor::Book;
 use crate::vendor::reconcile::Report;
-use crate::vendor::{Book, Known};
-
-/// What the admin port shows.
-#[derive(Clone)]
-pub(super) struct Admin {
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) page: Page,
-    pub(super) cache: CacheLayer,
-    pub(super) spending: Arc<Spending>,
-    pub(super) known: Arc<Known>,
-    pub(super) catalogue: Arc<Catalogue>,
-    pub(super) records_path: Option<std::path::PathBuf>,
-    pub(super) store: Option<super::replicas::Standing>,
-    pub(super) reloads: Arc<Reloads>,
-    pub(super) stop: CancellationToken,
-}
 
 pub(super) fn router(admin: Admin, guard: Guard) -> Router {
     let guarded = Router::new()

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::admin::Admin;
+use super::admin_state::Admin;
 use crate::layers::budget::{Amount, Budgets, ChangeError, Which};
 use crate::neurons::Neurons;
 use crate::peer::Peer;

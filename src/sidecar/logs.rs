@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::admin::Admin;
+use super::admin_state::Admin;
 use crate::payload::{Part, Payload};
 use crate::readers::records::{Archive, Filter, Record, RecordsError, Stats};
 use crate::receipt::{CallId, Outcome};

@@ -4,6 +4,7 @@
 //! state. The admin port has a thread to itself, so that a scrape holds no call up.
 
 mod admin;
+mod admin_state;
 pub mod aliases;
 pub mod books;
 pub mod browsers;
@@ -53,7 +54,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{Layer, ServiceExt};
 use tower_http::compression::CompressionBody;
 
-use self::admin::Admin;
+use self::admin_state::Admin;
 use self::books::Reading;
 use self::changes::{Changes, Health, Seen};
 use self::config::{Config, ConfigError, Variables};
@@ -62,7 +63,7 @@ use self::guard::Guard;
 use self::listen::{Addresses, Limits, Serving, Upload};
 use self::machine::Descriptors;
 use self::otel::{LogLines, Telemetry};
-use self::page::Page;
+use self::page::observer::Page;
 pub use self::reload::{ReloadError, Reloaded};
 use self::reload::{Reloads, Source};
 use self::spending::Spending;

@@ -50,7 +50,7 @@ pub struct Settings {
     pub headers: bool,
     /// What outlives the process; without one, nothing.
     pub ledger: Option<Arc<dyn Ledger>>,
-    /// What other gates share: budgets of [`Scope::Gate`](super::Scope::Gate) that refuse what they have no room for.
+    /// What other gates share: budgets of [`Scope::Gate`](super::Scope::Gate).
     pub registers: Option<Arc<dyn Registers>>,
     /// Who is told of what a person may want to know; the log is in any case.
     pub watch: Option<Arc<dyn Watch>>,

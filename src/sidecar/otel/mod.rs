@@ -8,36 +8,17 @@
 //! It asks nothing of a collector but that it takes what is sent: no sampling from afar, no profiles. It keeps nothing over a
 //! restart. OTLP over gRPC is not spoken.
 
-#[cfg(feature = "otel")]
-mod calls;
-#[cfg(feature = "otel")]
-mod counts;
-#[cfg(feature = "otel")]
-mod figures;
-#[cfg(feature = "otel")]
-mod genai;
-#[cfg(feature = "otel")]
-mod lines;
 #[cfg(not(feature = "otel"))]
 mod off;
 #[cfg(feature = "otel")]
-mod run;
-#[cfg(feature = "otel")]
-mod send;
+mod on;
 mod settings;
-#[cfg(feature = "otel")]
-mod spans;
 
-#[cfg(feature = "otel")]
-use self::counts::{Counts, Fate};
-#[cfg(feature = "otel")]
-pub use self::lines::LogLines;
 #[cfg(not(feature = "otel"))]
-pub use self::off::LogLines;
-#[cfg(not(feature = "otel"))]
-pub(super) use self::off::Telemetry;
+use self::off as built;
 #[cfg(feature = "otel")]
-pub(super) use self::run::Telemetry;
+use self::on as built;
+
+pub use self::built::LogLines;
+pub(super) use self::built::Telemetry;
 pub use self::settings::Otel;
-#[cfg(feature = "otel")]
-use self::settings::Signal;

@@ -11,8 +11,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::settings::Destination;
-use super::{Counts, Fate, Signal};
+use super::{Counts, Destination, Fate, Signal};
 use crate::sidecar::config::ConfigError;
 use crate::upstream::{Road, causes};
 

@@ -40,7 +40,7 @@ struct Fields(LogRecord);
 
 impl LogLines {
     #[allow(clippy::unnecessary_wraps)]
-    pub(super) fn waiting() -> Option<Self> {
+    pub(in crate::sidecar::otel) fn waiting() -> Option<Self> {
         Some(Self::default())
     }
 
