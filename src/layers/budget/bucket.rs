@@ -465,6 +465,10 @@ impl State {
         if self.counted() + needed > limit || needed.is_zero() && self.counted() >= limit {
             return Verdict::Full;
         }
+        // It takes nothing from those who wait, and a batch's answers free what they may be waiting for.
+        if needed.is_zero() {
+            return Verdict::Room;
+        }
         let (is_behind, ahead) = self.ahead(ticket);
         if self.used() + ahead + needed > limit {
             return Verdict::Settling;
@@ -474,7 +478,7 @@ impl State {
             rule.ledger.is_some() && used > slot.covered || self.elsewhere.is_some() && used > slot.granted
         };
         let is_kept = rule.ledger.is_some() || self.elsewhere.is_some();
-        let is_short = is_kept && self.slots.back().is_none_or(|slot| is_over(slot) && !needed.is_zero());
+        let is_short = is_kept && self.slots.back().is_none_or(is_over);
         let is_hopeless = || self.unwritten_since.is_some_and(|since| since.elapsed() >= LEDGER_WAIT);
         match is_short {
             true if is_hopeless() => Verdict::Unwritten,

@@ -263,6 +263,27 @@ async fn a_call_waits_for_reservations_but_not_for_what_is_spent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batchs_answers_are_fetched_past_those_who_wait_for_what_it_holds() {
+    let budgets = budgets(vec![everyone(upper())], |settings| settings.max_wait = Duration::from_secs(20));
+    let submit = call(LLAMA, "{}");
+    let held = budgets.reserve_now(&submit).unwrap().unwrap();
+    let waiting = tokio::spawn({
+        let budgets = budgets.clone();
+        async move { ask(&budgets, call(LLAMA, "{}")).await.map(drop) }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished());
+    let mut poll = call(LLAMA, r#"{"request_id":"r"}"#);
+    let ask_of = Arc::make_mut(&mut poll.ask);
+    (ask_of.batch, ask_of.poll_of) = (true, Some("r".into()));
+    let began = tokio::time::Instant::now();
+    ask(&budgets, poll).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    drop((submit, held));
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_is_served_in_turn_and_who_leaves_holds_nobody_up() {
     let budgets = budgets(vec![everyone(upper())], |settings| settings.max_wait = Duration::from_secs(60));
     let first = call(LLAMA, "{}");
