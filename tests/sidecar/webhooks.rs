@@ -14,8 +14,9 @@ use sha2::Sha256;
 use tollgate::layers::budget::{Period, Rule, Share, Split};
 use tollgate::neurons::Neurons;
 use tollgate::sidecar::config::Config;
+use tollgate::simulator;
 
-use crate::support::{Gate, LLAMA, command, vendor};
+use crate::support::{GEMMA, Gate, LLAMA, TOKEN, client, command, config, start_with, vendor};
 
 const SECRET: &str = "a secret of the operator's";
 
@@ -225,4 +226,40 @@ async fn the_command_tries_each_webhook_and_shows_no_secret() {
     assert!(code == 2 && said.contains("HOOK"), "{code} {said}");
     assert_eq!(run(&["check"], hook).0, 0);
     assert_eq!(run(&["check"], Some("short")).0, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_price_that_the_vendor_lists_anew_and_a_model_that_goes_are_told() {
+    let (address, inbox) = server(&[200]).await;
+    let mut settings = simulator::Settings::default();
+    (settings.latency, settings.rate_limits) = (0.0, false);
+    let soon = std::time::SystemTime::now() + Duration::from_secs(5 * 86400);
+    let soon = humantime::format_rfc3339_seconds(soon).to_string();
+    let models = json!({
+        LLAMA: {"prices": {"input_token": 4000, "output_token": 40_000}},
+        GEMMA: {"deprecated": &soon[..10]},
+    });
+    settings.models = serde_json::from_value(models).unwrap();
+    let vendor = simulator::start(settings).unwrap();
+    let mut config = config(&vendor.base_url());
+    config.catalogue.refresh = Duration::from_secs(3600);
+    let events = r#"events = ["price.drift", "model.leaving"]"#;
+    webhooks(&mut config, &format!("[[webhooks]]\nurl = \"http://{address}/hook\"\n{events}\n"));
+    let (sidecar, _) = start_with(config, &vec![("CLOUDFLARE_API_TOKEN".into(), TOKEN.into())]);
+    // A model that is in use is told of with the days that are left.
+    let url = format!("http://{}/run/{GEMMA}", sidecar.listen());
+    client().post(url).json(&body()).send().await.unwrap().bytes().await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..12_000 {
+        told = inbox.lock().unwrap().iter().map(|sent| serde_json::from_str::<Value>(&sent.body).unwrap()).collect();
+        let has = |kind: &str, name: &str| {
+            let is_of = |event: &Value| event["type"] == kind && event["text"].as_str().unwrap().contains(name);
+            told.iter().any(is_of)
+        };
+        if has("price.drift", LLAMA) && has("model.leaving", GEMMA) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not all was told in two minutes: {told:?}");
 }

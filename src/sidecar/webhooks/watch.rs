@@ -45,7 +45,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// So many looks, half a minute, in which so many attempts were not answered, and none was.
 const DOWN_AFTER_LOOKS: u32 = 6;
 const DOWN_AFTER_ATTEMPTS: u64 = 5;
-/// Models change slowly: they are looked at with each twelfth look, a minute.
+/// Models change slowly: they are looked at with the first look and with each twelfth after it, a minute.
 const MODELS_EVERY: u64 = 12;
 /// A ratio that is as near to the one before is no news.
 const SAME: f64 = 0.01;
@@ -61,7 +61,7 @@ impl Look {
             if let Some(event) = upstream.look(self.metrics.attempts()) {
                 self.events.tell(event);
             }
-            if look.is_multiple_of(MODELS_EVERY) {
+            if look % MODELS_EVERY == 1 {
                 self.look_at_models(&mut models);
             }
         }
