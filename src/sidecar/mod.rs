@@ -100,7 +100,7 @@ pub struct Sidecar {
     warm: Option<Warm>,
     spending: Arc<Spending>,
     reading: Arc<Reading>,
-    webhooks: Sending,
+    webhooks: Arc<Sending>,
     telemetry: Option<Telemetry>,
     speaking: Option<replicas::Speaking>,
     reloads: Arc<Reloads>,
@@ -200,7 +200,9 @@ impl Sidecar {
         plan.watch(&metrics)?;
         telemetry.as_ref().map_or(Ok(()), |telemetry| telemetry.watch(&metrics))?;
         let endpoints = webhooks::endpoints(&plan.config.webhooks, variables, &plan.road)?;
-        let reloads = Arc::new(Reloads::new(plan.lasting.clone(), plan.config.clone(), variables.clone()));
+        let sending = Arc::new(Sending::start(&plan.events, endpoints)?);
+        let (lasting, config) = (plan.lasting.clone(), plan.config.clone());
+        let reloads = Arc::new(Reloads::new(lasting, config, variables.clone(), sending.clone()));
         let looked_at = reloads.clone();
         metrics.watch_reloads(move || looked_at.counts())?;
         let (listeners, mut admin_listeners) = (listeners.listen()?, admin_listeners.listen()?);
@@ -215,7 +217,7 @@ impl Sidecar {
             warm: plan.config.cache.path.clone().map(|path| Warm::start(plan.cache.clone(), path)).transpose()?,
             spending: spending.clone(),
             reading: plan.reading.clone(),
-            webhooks: Sending::start(&plan.events, endpoints)?,
+            webhooks: sending,
             telemetry,
             speaking: None,
             reloads: reloads.clone(),

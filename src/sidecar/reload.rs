@@ -15,12 +15,14 @@ use serde::Serialize;
 
 use super::config::{Config, ConfigError, Variables};
 use super::generation::{Generation, Lasting};
+use super::webhooks::{self, Sending};
 use crate::readers::metrics::reloads::Reloading;
 
 /// Where the config is read again, and who is told that it was.
 pub(super) struct Reloads {
     lasting: Arc<Lasting>,
     variables: Variables,
+    webhooks: Arc<Sending>,
     source: OnceLock<Source>,
     /// One at a time.
     state: Mutex<State>,
@@ -104,7 +106,6 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<String> {
         timeouts.call,
         shutdown_timeout,
         watch_config,
-        webhooks,
         replicas,
         otel,
         tls,
@@ -132,10 +133,10 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<String> {
 // === impl Reloads ===
 
 impl Reloads {
-    pub(super) fn new(lasting: Arc<Lasting>, config: Config, variables: Variables) -> Self {
+    pub(super) fn new(lasting: Arc<Lasting>, config: Config, variables: Variables, webhooks: Arc<Sending>) -> Self {
         let state = Mutex::new(State { config, last_good: SystemTime::now(), last_failure: None });
         let source = OnceLock::new();
-        Self { lasting, variables, source, state, succeeded: AtomicU64::new(0), failed: AtomicU64::new(0) }
+        Self { lasting, variables, webhooks, source, state, succeeded: AtomicU64::new(0), failed: AtomicU64::new(0) }
     }
 
     /// Only the first one counts.
@@ -167,7 +168,11 @@ impl Reloads {
         super::check(&config, &self.variables)?;
         let needs_restart = keep_fixed(&mut config, &state.config);
         let changed = difference(&state.config, &config);
+        let endpoints = webhooks::endpoints(&config.webhooks, &self.variables, &config.road(&self.variables)?)?;
         Generation::follow(&self.lasting, config.clone(), &self.variables)?;
+        if let Err(error) = self.webhooks.tell(endpoints) {
+            tracing::error!(%error, "webhooks are not told: the system refuses their thread");
+        }
         state.config = config;
         Ok(Reloaded { changed, needs_restart })
     }

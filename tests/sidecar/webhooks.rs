@@ -16,7 +16,7 @@ use tollgate::neurons::Neurons;
 use tollgate::sidecar::config::Config;
 use tollgate::simulator;
 
-use crate::support::{GEMMA, Gate, LLAMA, TOKEN, client, command, config, start_with, vendor};
+use crate::support::{GEMMA, Gate, LLAMA, TOKEN, client, command, config, start_with, until, vendor};
 
 const SECRET: &str = "a secret of the operator's";
 
@@ -262,4 +262,34 @@ async fn a_price_that_the_vendor_lists_anew_and_a_model_that_goes_are_told() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("not all was told in two minutes: {told:?}");
+}
+
+#[tokio::test]
+async fn webhooks_follow_a_reload_and_a_wrong_one_changes_nothing() {
+    let (first, told_first) = server(&[200]).await;
+    let (second, told_second) = server(&[200]).await;
+    let delivered = |count| format!("tollgate_webhook_events_total{{result=\"delivered\",webhook=\"ops\"}} {count}");
+    let to = |address: SocketAddr| format!("[[webhooks]]\nurl = \"http://{address}/hook\"\nname = \"ops\"\n");
+    let gate = Gate::with(vendor(), |config| {
+        let mut rule = Rule::new("everyone", Neurons::from_whole(6), Period::Month);
+        rule.warn_at = vec![Share::try_from(0.1).unwrap()];
+        config.budgets.push(rule);
+        webhooks(config, &to(first));
+    });
+    while !gate.metrics().await.contains("tollgate_events_total{event=\"budget.warned\"} 1") {
+        assert_eq!(gate.run(LLAMA, &body()).await.status(), 200);
+    }
+    until(async || gate.metrics().await.contains(&delivered(1))).await;
+    let mut config = gate.sidecar.config();
+    webhooks(&mut config, &(to(second) + &to(first)));
+    assert!(gate.sidecar.put(config.clone()).unwrap_err().to_string().contains("is there twice"));
+    webhooks(&mut config, &to(second));
+    let reloaded = gate.sidecar.put(config).unwrap();
+    assert_eq!((reloaded.changed, reloaded.needs_restart), (vec!["webhooks".to_owned()], vec![]));
+    while gate.run(LLAMA, &body()).await.status() == 200 {}
+    let told = arrived(&told_second, 1).await;
+    assert!(told[0].body.contains("budget.exceeded"), "{told:?}");
+    assert_eq!(told_first.lock().unwrap().len(), 1);
+    // The counts of one that has kept its name go on.
+    until(async || gate.metrics().await.contains(&delivered(2))).await;
 }

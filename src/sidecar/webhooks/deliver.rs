@@ -8,6 +8,7 @@ use http::{StatusCode, Uri, header};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::Webhook;
 use super::event::{Event, Kind};
 use super::sign::Key;
 use crate::sidecar::config::ConfigError;
@@ -21,6 +22,7 @@ pub(crate) struct Endpoint {
 }
 
 struct Inner {
+    settings: Webhook,
     url: Uri,
     events: Vec<Kind>,
     key: Option<Key>,
@@ -40,8 +42,8 @@ const PAUSES: [u64; 5] = [1, 5, 30, 120, 600];
 impl Endpoint {
     pub(super) fn new(
         name: &str,
+        settings: Webhook,
         url: Uri,
-        events: Vec<Kind>,
         key: Option<Key>,
         road: &Road,
     ) -> Result<Self, ConfigError> {
@@ -55,7 +57,8 @@ impl Endpoint {
             .map_err(|error| ConfigError { place: "[[webhooks]]".into(), what: causes(&error) })?;
         let inner = Inner {
             url,
-            events,
+            events: settings.events.clone(),
+            settings,
             key,
             client,
             delivered: AtomicU64::new(0),
@@ -64,6 +67,23 @@ impl Endpoint {
             is_gone: AtomicBool::new(false),
         };
         Ok(Self { name: name.into(), inner: Arc::new(inner) })
+    }
+
+    /// The one of those before where nothing of it has changed, or else with the counts of the one that had its name.
+    pub(super) fn following(self, before: &[Self]) -> Self {
+        let Some(old) = before.iter().find(|old| old.name == self.name) else { return self };
+        if old.inner.settings == self.inner.settings {
+            return old.clone();
+        }
+        let all = [(&old.inner.delivered, &self.inner.delivered), (&old.inner.failed, &self.inner.failed)];
+        for (old, new) in all.into_iter().chain([(&old.inner.dropped, &self.inner.dropped)]) {
+            new.store(old.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     pub(super) fn wants(&self, kind: Kind) -> bool {

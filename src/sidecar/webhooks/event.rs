@@ -1,9 +1,10 @@
 //! What has happened, and who counts it.
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -62,10 +63,10 @@ pub(super) enum Detail {
 #[derive(Default)]
 pub(crate) struct Events {
     counts: [AtomicU64; Kind::ALL.len()],
-    sender: OnceLock<mpsc::Sender<Event>>,
+    sender: ArcSwapOption<mpsc::Sender<Event>>,
     /// What the thread's queue had no room for.
     dropped: AtomicU64,
-    endpoints: OnceLock<Vec<Endpoint>>,
+    endpoints: ArcSwap<Vec<Endpoint>>,
 }
 
 // === impl Kind ===
@@ -152,14 +153,23 @@ fn time(at: SystemTime) -> String {
 // === impl Events ===
 
 impl Events {
-    pub(super) fn connect(&self, sender: mpsc::Sender<Event>, endpoints: &[Endpoint]) {
-        let _ = (self.sender.set(sender), self.endpoints.set(endpoints.to_vec()));
+    pub(super) fn connect(&self, sender: mpsc::Sender<Event>) {
+        self.sender.store(Some(Arc::new(sender)));
+    }
+
+    /// Who is told from here on, for the metrics.
+    pub(super) fn show(&self, endpoints: &[Endpoint]) {
+        self.endpoints.store(Arc::new(endpoints.to_vec()));
+    }
+
+    pub(super) fn endpoints(&self) -> Arc<Vec<Endpoint>> {
+        self.endpoints.load_full()
     }
 
     /// Never waits.
     pub(super) fn tell(&self, event: Event) {
         self.count(event.kind);
-        if let Some(sender) = self.sender.get()
+        if let Some(sender) = &*self.sender.load()
             && sender.try_send(event).is_err()
         {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -176,7 +186,7 @@ impl Events {
     pub(crate) fn told(&self) -> Told {
         let counts = Kind::ALL.iter().zip(&self.counts);
         let of = |(kind, count): (&Kind, &AtomicU64)| (kind.label(), count.load(Ordering::Relaxed));
-        let endpoints = self.endpoints.get().map(Vec::as_slice).unwrap_or_default();
+        let endpoints = self.endpoints.load();
         let dropped_before = self.dropped.load(Ordering::Relaxed);
         let deliveries = endpoints.iter().flat_map(|endpoint| endpoint.results(dropped_before)).collect();
         Told { events: counts.map(of).collect(), deliveries }

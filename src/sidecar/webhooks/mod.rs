@@ -17,8 +17,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::sync::watch as latest;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::deliver::Endpoint;
@@ -56,10 +59,25 @@ pub struct Webhook {
 #[serde(try_from = "String")]
 pub struct WebhookUrl(http::Uri);
 
-/// The thread that sends.
+/// The thread that sends, where there is anybody to tell.
 pub(super) struct Sending {
+    events: Arc<Events>,
     stop: CancellationToken,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<Sender>>,
+}
+
+/// The thread, and who is told.
+struct Sender {
+    endpoints: latest::Sender<Vec<Endpoint>>,
+    thread: JoinHandle<()>,
+}
+
+/// One webhook's queue.
+struct Queue {
+    endpoint: Endpoint,
+    sender: mpsc::Sender<Event>,
+    /// Makes no more pauses.
+    stop: CancellationToken,
 }
 
 /// Events that wait for the thread, and for each webhook.
@@ -133,7 +151,7 @@ pub(crate) fn endpoints(
             (None, None) => None,
         };
         let key = secret.map(|secret| Key::read(&secret)).transpose().map_err(wrong)?;
-        endpoints.push(Endpoint::new(name, webhook.url.0.clone(), webhook.events.clone(), key, road)?);
+        endpoints.push(Endpoint::new(name, webhook.clone(), webhook.url.0.clone(), key, road)?);
     }
     Ok(endpoints)
 }
@@ -143,23 +161,41 @@ pub(crate) fn endpoints(
 impl Sending {
     /// Starts the thread, where there is anybody to tell.
     pub(super) fn start(events: &Arc<Events>, endpoints: Vec<Endpoint>) -> std::io::Result<Self> {
-        let stop = CancellationToken::new();
-        if endpoints.is_empty() {
-            return Ok(Self { stop, thread: None });
+        let this = Self { events: events.clone(), stop: CancellationToken::new(), thread: Mutex::default() };
+        this.tell(endpoints)?;
+        Ok(this)
+    }
+
+    /// Who is told from here on. One in which nothing has changed keeps what waits for it; what waits for one that goes is tried
+    /// once more.
+    pub(super) fn tell(&self, endpoints: Vec<Endpoint>) -> std::io::Result<()> {
+        let mut thread = self.thread.lock();
+        let before = self.events.endpoints();
+        let endpoints: Vec<_> = endpoints.into_iter().map(|endpoint| endpoint.following(&before)).collect();
+        self.events.show(&endpoints);
+        match &*thread {
+            Some(sender) => drop(sender.endpoints.send_replace(endpoints)),
+            None if endpoints.is_empty() || self.stop.is_cancelled() => {}
+            None => *thread = Some(self.spawn(endpoints)?),
         }
+        Ok(())
+    }
+
+    fn spawn(&self, endpoints: Vec<Endpoint>) -> std::io::Result<Sender> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (sender, queue) = mpsc::channel(QUEUE);
-        events.connect(sender, &endpoints);
-        let stopping = stop.clone();
-        let run = move || runtime.block_on(send(queue, endpoints, stopping));
+        let (endpoints, now) = latest::channel(endpoints);
+        let stop = self.stop.clone();
+        let run = move || runtime.block_on(send(queue, now, stop));
         let thread = std::thread::Builder::new().name("webhooks".into()).spawn(run)?;
-        Ok(Self { stop, thread: Some(thread) })
+        self.events.connect(sender);
+        Ok(Sender { endpoints, thread })
     }
 
     /// Ends it; what is there has a second to be delivered.
-    pub(super) fn close(&mut self) {
+    pub(super) fn close(&self) {
         self.stop.cancel();
-        if let Some(thread) = self.thread.take() {
+        if let Some(Sender { thread, .. }) = self.thread.lock().take() {
             // A panic of the thread's has been logged where it happened.
             let _ = thread.join();
         }
@@ -174,36 +210,61 @@ impl Drop for Sending {
 
 impl fmt::Debug for Sending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sending({})", self.thread.is_some())
+        write!(f, "Sending({})", self.thread.lock().is_some())
     }
 }
 
 /// Hands each event to the webhooks that want it, until it is told to stop.
-async fn send(mut queue: mpsc::Receiver<Event>, endpoints: Vec<Endpoint>, stop: CancellationToken) {
-    let mut tasks = tokio::task::JoinSet::new();
-    let mut queues = Vec::new();
-    for endpoint in endpoints {
-        let (sender, own) = mpsc::channel(QUEUE);
-        queues.push((endpoint.clone(), sender));
-        tasks.spawn(endpoint.deliver_all(own, stop.clone()));
-    }
-    let hand_over = |event: Event| {
-        for (endpoint, queue) in queues.iter().filter(|(endpoint, _)| endpoint.wants(event.kind)) {
-            if queue.try_send(event.clone()).is_err() {
-                endpoint.note_dropped();
-            }
+async fn send(mut events: mpsc::Receiver<Event>, mut now: latest::Receiver<Vec<Endpoint>>, stop: CancellationToken) {
+    let mut tasks = JoinSet::new();
+    let mut queues = follow(Vec::new(), &now.borrow_and_update().clone(), &mut tasks, &stop);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Ok(()) = now.changed() => queues = follow(queues, &now.borrow_and_update().clone(), &mut tasks, &stop),
+            Some(event) = events.recv() => hand_over(&queues, &event),
+            else => break,
         }
-    };
-    while let Some(Some(event)) = stop.run_until_cancelled(queue.recv()).await {
-        hand_over(event);
+        while tasks.try_join_next().is_some() {}
     }
-    queue.close();
-    while let Ok(event) = queue.try_recv() {
-        hand_over(event);
+    events.close();
+    while let Ok(event) = events.try_recv() {
+        hand_over(&queues, &event);
     }
     drop(queues);
     let delivered = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(LAST_WORDS, delivered).await.is_err() {
         tracing::warn!("webhooks were not told all: the gate ends");
+    }
+}
+
+/// A queue for each webhook that has none, and none for those that are gone.
+fn follow(
+    mut before: Vec<Queue>,
+    endpoints: &[Endpoint],
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Vec<Queue> {
+    let mut queues = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        if let Some(place) = before.iter().position(|queue| queue.endpoint.is(endpoint)) {
+            queues.push(before.swap_remove(place));
+            continue;
+        }
+        let (sender, own) = mpsc::channel(QUEUE);
+        let stop = stop.child_token();
+        tasks.spawn(endpoint.clone().deliver_all(own, stop.clone()));
+        queues.push(Queue { endpoint: endpoint.clone(), sender, stop });
+    }
+    before.iter().for_each(|gone| gone.stop.cancel());
+    queues
+}
+
+fn hand_over(queues: &[Queue], event: &Event) {
+    for Queue { endpoint, sender, .. } in queues.iter().filter(|queue| queue.endpoint.wants(event.kind)) {
+        if sender.try_send(event.clone()).is_err() {
+            endpoint.note_dropped();
+        }
     }
 }
