@@ -7,6 +7,7 @@ mod advise;
 mod check;
 mod demo;
 mod diff;
+mod doctor;
 mod estimate;
 mod health;
 mod keys;
@@ -41,6 +42,8 @@ enum Command {
     Serve(serve::Serve),
     /// Check the config and show what is in force, secrets hidden
     Check(check::Check),
+    /// Look at all that the gate stands on, and say in order what to mend; exit 1 where there is something, 2 for the config
+    Doctor(doctor::Doctor),
     /// List the models: task, limit, prices
     Models(models::Models),
     /// Tell what a call would cost, from its body
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
     let result = match Tollgate::parse().command {
         Command::Serve(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Doctor(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Estimate(command) => command.run(),
         Command::Reload(command) => command.run(),

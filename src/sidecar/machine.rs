@@ -28,6 +28,11 @@ pub fn raise_open_files() -> u64 {
     open_files()
 }
 
+/// Clients' connections that so many open files allow.
+pub fn client_connections(open_files: u64) -> usize {
+    Descriptors::of(open_files).clients
+}
+
 /// How many files this process may have open.
 pub(super) fn open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)

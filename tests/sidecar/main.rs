@@ -16,6 +16,7 @@ mod costs;
 mod crowd;
 mod curl;
 mod departures;
+mod doctor;
 mod door;
 mod entrance;
 mod errors;
