@@ -99,9 +99,10 @@ impl Chunks {
     /// What becomes of an event.
     pub(super) fn judge(&mut self, event: &Event) -> Verdict {
         let raw = &event.raw[..];
-        if let Some(fit) = self.frame.as_ref().and_then(|frame| frame.fit(raw))
-            && fit.usage.is_none_or(|usage| self.usage.add(usage))
-        {
+        if let Some(fit) = self.frame.as_ref().and_then(|frame| frame.fit(raw)) {
+            if let Some(usage) = fit.usage {
+                self.usage.take_in(usage);
+            }
             self.text_bytes += fit.content_bytes as u64;
             return fit.verdict;
         }

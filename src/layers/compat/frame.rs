@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use memchr::memchr2;
 
 use super::events::Verdict;
+use super::usage::Usage;
 
 /// What stands around the content of a chunk's event, as it came and as it is told.
 #[derive(Debug, PartialEq)]
@@ -41,11 +42,11 @@ pub(super) enum Value {
 
 /// An event that has the frame.
 #[derive(Debug, PartialEq)]
-pub(super) struct Fit<'a> {
+pub(super) struct Fit {
     pub(super) verdict: Verdict,
     pub(super) content_bytes: usize,
-    /// The object that tells its usage, if it is one.
-    pub(super) usage: Option<&'a [u8]>,
+    /// What it tells of the usage, where the frame has a place for that.
+    pub(super) usage: Option<Usage>,
 }
 
 impl Frame {
@@ -71,7 +72,7 @@ impl Frame {
     }
 
     /// What becomes of an event with this frame; `None` for any other event.
-    pub(super) fn fit<'a>(&self, event: &'a [u8]) -> Option<Fit<'a>> {
+    pub(super) fn fit(&self, event: &[u8]) -> Option<Fit> {
         let rest = event.strip_prefix(&*self.before)?;
         let length = string_length(rest)?;
         let (content, mut rest) = rest.split_at(length);
@@ -81,9 +82,12 @@ impl Frame {
                 Part::Fixed(bytes) => rest.strip_prefix(&**bytes)?,
                 Part::Untold(Value::Padding) => &rest[string_length(rest)?..],
                 Part::Untold(Value::Usage) => {
-                    let (object, behind) = rest.split_at(object_length(rest)?);
-                    usage = Some(object);
-                    behind
+                    let (told, length) = Usage::plain(rest).or_else(|| {
+                        let length = object_length(rest)?;
+                        Some((Usage::read(&rest[..length])?, length))
+                    })?;
+                    usage = Some(told);
+                    &rest[length..]
                 }
             };
         }
@@ -161,7 +165,7 @@ mod tests {
         let untold = || vec![(28..35, Value::Usage), (19..23, Value::Padding)];
         let told = br#"data: {"c":"a","z":1}"#;
         let frame = Frame::of((event, 11..14), (told, 11..14), untold()).unwrap();
-        let usage = Some(&br#"{"n":{"}":"\""}}"#[..]);
+        let usage = Usage::read(br#"{"n":{"}":"\""}}"#);
         let fit =
             Fit { verdict: Verdict::Bytes(BytesMut::from(&br#"data: {"c":"","z":1}"#[..])), content_bytes: 0, usage };
         assert_eq!(frame.fit(br#"data: {"c":"","p":"y","u":{"n":{"}":"\""}},"z":1}"#), Some(fit));

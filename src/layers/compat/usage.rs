@@ -8,6 +8,8 @@ use crate::openai::object::{Object, count};
 /// Stands behind a usage that the gate has reckoned, because the vendor told none.
 pub(super) const ESTIMATED: &str = r#","x_tollgate":{"usage":"estimated"}"#;
 
+const PLAIN: [&[u8]; 3] = [br#""prompt_tokens":"#, br#""completion_tokens":"#, br#""total_tokens":"#];
+
 /// The usage that is known so far.
 ///
 /// The vendor tells it at a stream's end, as a running total, or as increments, and sometimes as two of these: a usage whose
@@ -29,14 +31,14 @@ impl Usage {
         Self { is_known: true, prompt_tokens, completion_tokens, ..Self::default() }
     }
 
-    /// Takes in a `usage` of either dialect; `false` where it is no JSON object.
-    pub(super) fn add(&mut self, json: &[u8]) -> bool {
-        let Some(told) = Self::read(json) else { return false };
-        self.take_in(told);
-        true
+    /// Takes in a `usage` of either dialect; what is no JSON object changes nothing.
+    pub(super) fn add(&mut self, json: &[u8]) {
+        if let Some(told) = Self::read(json) {
+            self.take_in(told);
+        }
     }
 
-    fn take_in(&mut self, told: Self) {
+    pub(super) fn take_in(&mut self, told: Self) {
         if told.prompt_tokens == 0 && told.completion_tokens == 0 {
             // Neither a total nor an increment: at most a last word on the cost.
             self.neurons = told.neurons.filter(|neurons| *neurons > 0.0).or(self.neurons);
@@ -52,7 +54,36 @@ impl Usage {
         self.is_known = true;
     }
 
-    fn read(json: &[u8]) -> Option<Self> {
+    /// The short way for what most streams say with each chunk: OpenAI's three counts and nothing else, without a space. Gives
+    /// the object's length, too; `None` for any other, which [`read`](Self::read) reads.
+    pub(super) fn plain(json: &[u8]) -> Option<(Self, usize)> {
+        let mut told = Self { is_known: true, ..Self::default() };
+        let mut rest = json.strip_prefix(b"{")?;
+        let mut has = [false; 3];
+        loop {
+            let field = PLAIN.iter().position(|name| rest.starts_with(name))?;
+            rest = &rest[PLAIN[field].len()..];
+            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            // A longer figure may be no count, and a leading zero is no JSON.
+            if digits == 0 || digits > 15 || (digits > 1 && rest[0] == b'0') || std::mem::replace(&mut has[field], true)
+            {
+                return None;
+            }
+            let figure = rest[..digits].iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+            match field {
+                0 => told.prompt_tokens = figure,
+                1 => told.completion_tokens = figure,
+                _ => {}
+            }
+            rest = match rest[digits..].split_first()? {
+                (b',', more) => more,
+                (b'}', behind) => return (has[0] || has[1]).then_some((told, json.len() - behind.len())),
+                _ => return None,
+            };
+        }
+    }
+
+    pub(super) fn read(json: &[u8]) -> Option<Self> {
         let usage = Object::read(json)?;
         let tokens = |names: [&str; 2]| names.iter().filter_map(|name| count(usage.get(name)?)).max();
         let (prompt, completion) =
@@ -103,11 +134,15 @@ pub(super) fn whole(json: &str) -> Option<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     fn sum(told: &[&str]) -> String {
         let mut usage = Usage::default();
-        told.iter().for_each(|json| assert!(usage.add(json.as_bytes())));
+        told.iter().for_each(|json| usage.add(json.as_bytes()));
         usage.json()
     }
 
@@ -130,5 +165,33 @@ mod tests {
             r#"{"prompt_tokens":0,"completion_tokens":0,"neurons":2.5}"#,
         ];
         assert_eq!(sum(&told), r#"{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12,"neurons":2.5}"#);
+    }
+
+    proptest! {
+        /// The short way says what the long one says, or nothing.
+        #[test]
+        fn plain_counts_are_read_as_any_usage_is(
+            fields in vec((select(vec!["prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "neurons"]),
+                select(vec!["0", "7", "07", "1234", "999999999999999", "9999999999999999999", "\"3\"", "1.5", "-1", "null", ""])), 0..5),
+            space in select(vec!["", " "]),
+            behind in ".{0,4}",
+        ) {
+            let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{space}{value}")).collect();
+            let json = format!("{{{}}}", fields.join(","));
+            let text = format!("{json}{behind}");
+            if let Some((usage, length)) = Usage::plain(text.as_bytes()) {
+                prop_assert_eq!(length, json.len());
+                prop_assert_eq!(Some(usage), Usage::read(json.as_bytes()));
+            }
+        }
+    }
+
+    #[test]
+    fn three_plain_counts_go_the_short_way() {
+        let json = br#"{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12},"z""#;
+        assert_eq!(
+            Usage::plain(json).map(|(usage, length)| (usage.json(), length)),
+            Some((r#"{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12}"#.into(), json.len() - 4))
+        );
     }
 }
