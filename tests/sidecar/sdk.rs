@@ -113,6 +113,14 @@ fn langchain_openai() {
 }
 
 #[test]
+fn langchains_own_suite_passes_as_it_does_without_a_gate() {
+    let Some(python) = tool("TOLLGATE_TEST_CLIENTS", "LangChain's suite for makers of models") else { return };
+    let (gate, script) =
+        (Gate::start(), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/python/provider_suite.py"));
+    run(Command::new(&python).arg(script).args([gate.url(""), gate.vendor.base_url()]));
+}
+
+#[test]
 fn langchain_for_javascript() {
     through(&gate(Form::OpenAi), "langchain.test.js");
 }
@@ -160,6 +168,16 @@ fn the_ai_gateways_provider_and_its_list_of_steps() {
         "[models.'openai/gpt-test']\ntask = 'Text Generation'\nprices = { input_token = 1000, output_token = 4000 }";
     settings.models = Config::parse(gpt, "test").unwrap().models;
     through(&Gate::with(tollgate::simulator::start(settings).unwrap(), |_| {}), "ai-gateway.test.js");
+}
+
+#[test]
+fn the_agents_sdks_create_ai() {
+    through(&gate(Form::Vendor), "agents.test.js");
+}
+
+#[test]
+fn tanstack_ai() {
+    through(&gate(Form::Vendor), "tanstack.test.js");
 }
 
 #[test]
