@@ -14,6 +14,7 @@ use super::settings::{KEYS, MODELS, Settings, variables};
 use super::watch::Watch;
 use super::{Failure, print};
 use crate::sidecar::config::{BaseUrl, Config, ConfigError, Log, LogFormat, Variables};
+use crate::sidecar::handover::Handed;
 use crate::sidecar::otel::LogLines;
 use crate::sidecar::tls::Tls;
 use crate::sidecar::{Sidecar, StartError, machine, service};
@@ -58,7 +59,11 @@ impl Serve {
         let watches = config.watch_config;
         let scheme = |tls: &Tls| if tls.cert.is_some() { "https" } else { "http" };
         let (clients, admins) = (scheme(&config.tls), scheme(&config.admin_tls));
-        let sidecar = Sidecar::start(config, &variables, Vec::new()).map_err(failure)?;
+        let handed = Handed::take(&variables).map_err(|error| Failure::Failed(format!("LISTEN_FDS: {error}")))?;
+        if handed.is_any() && !handed.wait_for_turn(&config, || signals.is_the_end()) {
+            return Ok(());
+        }
+        let sidecar = Sidecar::start_on(handed, config, &variables, Vec::new()).map_err(failure)?;
         if let Some(lines) = lines {
             sidecar.send_log(lines);
         }
@@ -138,6 +143,21 @@ impl Signals {
             (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
         };
         Ok(Self { runtime, hangup, terminate, interrupt })
+    }
+
+    /// Whether SIGTERM or Ctrl-C has come by now.
+    fn is_the_end(&mut self) -> bool {
+        let Self { runtime, terminate, interrupt, .. } = self;
+        runtime.block_on(async {
+            // Signals are heard by the runtime's driver, which has to run for a moment.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => true,
+                _ = interrupt.recv() => true,
+                () = std::future::ready(()) => false,
+            }
+        })
     }
 
     /// Until SIGTERM or Ctrl-C. SIGHUP has the config read again.

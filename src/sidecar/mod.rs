@@ -20,6 +20,7 @@ pub mod exposure;
 mod generation;
 pub mod guard;
 mod guesses;
+pub mod handover;
 mod key_api;
 pub mod key_store;
 pub mod limits;
@@ -60,7 +61,8 @@ use self::changes::{Changes, Health, Seen};
 use self::config::{Config, ConfigError, Variables};
 use self::generation::{Generation, Lasting, Parts};
 use self::guard::Guard;
-use self::listen::{Addresses, Limits, Serving, Upload};
+use self::handover::Handed;
+use self::listen::{Addresses, Bound, Limits, Serving, Upload};
 use self::machine::Descriptors;
 use self::otel::{LogLines, Telemetry};
 use self::page::observer::Page;
@@ -169,14 +171,28 @@ struct Background {
 impl Sidecar {
     /// Starts it, and returns when both ports are open. `readers` see each receipt besides its own metrics and log.
     pub fn start(config: Config, variables: &Variables, readers: Vec<Arc<dyn Reader>>) -> Result<Self, StartError> {
+        Self::start_on(Handed::default(), config, variables, readers)
+    }
+
+    /// The same on sockets that this process was started with: they take the place of the config's addresses.
+    pub fn start_on(
+        handed: Handed,
+        config: Config,
+        variables: &Variables,
+        readers: Vec<Arc<dyn Reader>>,
+    ) -> Result<Self, StartError> {
         let workers = workers(&config);
         check(&config, variables)?;
         // Before anything is written: who finds the address taken leaves no file behind.
-        let bind = |setting, address, count| {
-            listen::bind(address, count).map_err(|why| StartError::Listen { setting, address, why })
+        let bind = |setting, address, handed: Option<std::net::TcpListener>, count| {
+            let bound = match handed {
+                Some(socket) => Bound::handed(socket, count),
+                None => listen::bind(address, count),
+            };
+            bound.map_err(|why| StartError::Listen { setting, address, why })
         };
-        let listeners = bind("listen", config.listen, workers)?;
-        let admin_listeners = bind("admin", config.admin, 1)?;
+        let listeners = bind("listen", config.listen, handed.listen, workers)?;
+        let admin_listeners = bind("admin", config.admin, handed.admin, 1)?;
         let metrics = Arc::new(Metrics::new()?);
         let recent = Arc::new(Recent::default());
         let (running, health) = (Arc::new(Running::default()), Arc::new(Health::default()));

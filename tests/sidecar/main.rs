@@ -23,6 +23,7 @@ mod errors;
 mod estimates;
 mod fair;
 mod frames;
+mod handover;
 mod heard;
 mod keys;
 mod keys_made;

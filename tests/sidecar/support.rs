@@ -174,6 +174,21 @@ impl Process {
     }
 
     pub fn serve_under(starter: &[&str], upstream: &str, variables: &[(&str, &str)]) -> Self {
+        Self::serve_with(starter, Stdio::inherit(), upstream, variables)
+    }
+
+    /// The same by a starter that finds a socket as its standard input.
+    pub fn serve_on(
+        starter: &[&str],
+        socket: &std::net::TcpListener,
+        upstream: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let socket = std::os::fd::OwnedFd::from(socket.try_clone().unwrap());
+        Self::serve_with(starter, socket.into(), upstream, variables)
+    }
+
+    fn serve_with(starter: &[&str], stdin: Stdio, upstream: &str, variables: &[(&str, &str)]) -> Self {
         let mut config = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut config, unlimited().as_bytes()).unwrap();
         let mut command = command_under(starter);
@@ -183,6 +198,7 @@ impl Process {
             .envs([("TOLLGATE_LISTEN", "127.0.0.1:0"), ("TOLLGATE_ADMIN", "127.0.0.1:0")])
             .envs(variables.iter().copied())
             .env("CLOUDFLARE_ACCOUNT_ID", "acc")
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let (child, listen, admin) = spawn(&mut command);

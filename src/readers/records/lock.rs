@@ -4,7 +4,7 @@
 //! one file, so the lock is on the file itself (`flock`, which SQLite does not use) and not on a name beside it.
 
 use std::collections::BTreeSet;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -47,6 +47,12 @@ impl Drop for Lock {
     fn drop(&mut self) {
         HELD.lock().remove(&self.inode);
     }
+}
+
+/// Whether another process writes this file.
+pub(crate) fn is_taken(path: &Path) -> bool {
+    let file = OpenOptions::new().append(true).open(path);
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 fn inode(metadata: &Metadata) -> Inode {

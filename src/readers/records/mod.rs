@@ -55,6 +55,7 @@ use tokio::sync::oneshot;
 
 pub use self::error::RecordsError;
 pub use self::evidence::{BLOCK_TOKENS, Beginnings, Evidence, Lost, Ran, Repeats, Roomy};
+pub(crate) use self::lock::is_taken;
 pub use self::query::{Archive, Filter, Moment, Record};
 use self::row::Row;
 pub use self::usage::{Group, Usage};

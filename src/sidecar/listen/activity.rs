@@ -5,6 +5,7 @@
 //! timer a connection serves all limits, and most calls never touch it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -50,9 +51,14 @@ pub(super) enum Version {
     Http2,
 }
 
+/// Whether a socket is to be looked at, and what was found.
+const USUAL: u8 = 0;
+const LOOK: u8 = 1;
+const MORE: u8 = 2;
+
 /// A connection's state, shared by all that know of it.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<State>);
+pub(super) struct Activity(Mutex<State>, AtomicU8);
 
 #[derive(Debug)]
 struct State {
@@ -95,14 +101,15 @@ impl Limits {
 impl Activity {
     /// A connection that was accepted just now.
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+        let state = Mutex::new(State {
             phase: Phase::Opening,
             since: Instant::now(),
             calls: 0,
             version: Version::Http1,
             is_evicted: false,
             driver: None,
-        })))
+        });
+        Arc::new(Self(state, AtomicU8::new(USUAL)))
     }
 
     /// The first bytes told the version: the beginning of a head, or HTTP/2's whole handshake.
@@ -131,6 +138,25 @@ impl Activity {
             state.enter(Phase::Calls);
         }
         InCall(self.clone())
+    }
+
+    /// Has the next read that finds nothing look at the socket itself: what the runtime knows of it may be some time old.
+    pub(super) fn look(&self) {
+        self.1.store(LOOK, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_to_look(&self) -> bool {
+        self.1.load(Ordering::Relaxed) == LOOK
+    }
+
+    /// There are bytes that the runtime has not told of yet, or none.
+    pub(super) fn looked(&self, has_more: bool) {
+        self.1.store(if has_more { MORE } else { USUAL }, Ordering::Relaxed);
+    }
+
+    /// Whether the last look found something. It counts once.
+    pub(super) fn found_more(&self) -> bool {
+        self.1.swap(USUAL, Ordering::Relaxed) == MORE
     }
 
     pub(super) fn phase(&self) -> (Phase, Instant) {

@@ -27,6 +27,14 @@ pub(in crate::sidecar) fn bind(address: SocketAddr, workers: usize) -> io::Resul
 }
 
 impl Bound {
+    /// A socket that listens already, shared by the workers.
+    pub(in crate::sidecar) fn handed(socket: TcpListener, workers: usize) -> io::Result<Self> {
+        let first = Socket::from(socket);
+        first.set_nonblocking(true)?;
+        let rest: io::Result<Vec<_>> = (1..workers).map(|_| first.try_clone()).collect();
+        Ok(Self(std::iter::once(first).chain(rest?).collect()))
+    }
+
     /// All are bound before the first one listens: a connection is given to a listener that stays, and the kernel spreads
     /// connections over all of them from the first one on.
     pub(in crate::sidecar) fn listen(self) -> io::Result<Vec<TcpListener>> {

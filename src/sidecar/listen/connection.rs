@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -34,6 +34,10 @@ use crate::socket::{Connected, Connection};
 
 /// A connection of either version, which can be told to end.
 trait Ending: Future<Output = hyper::Result<()>> {
+    /// The client can be told that nothing more is taken by the end alone, and what it sends at that moment is lost. So it ends
+    /// when the client asks for nothing.
+    const IS_ABRUPT: bool;
+
     fn begin_to_end(self: Pin<&mut Self>);
 }
 
@@ -73,6 +77,9 @@ pin_project! {
         activity: &'a Activity,
         limits: Limits,
         is_told: bool,
+        // It ends as soon as its client does not seem to ask again.
+        ends_when_idle: bool,
+        has_looked: bool,
         // When it has to be gone, once it has been idle for too long.
         leaves_at: Option<Instant>,
     }
@@ -92,6 +99,13 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// For the last words of a connection that is told to end.
 const LEAVING: Duration = Duration::from_secs(5);
+/// A client that asked as short a while ago is likely to ask once more; it is answered, with `connection: close`.
+const LAST_ORDERS: Duration = Duration::from_secs(1);
+/// Within which the runtime tells of what is there.
+const BEFORE_THE_NEXT_LOOK: Duration = Duration::from_millis(10);
+/// A client that connects and says nothing is waited for, at the end; where it was slow to begin, it is answered.
+const LAST_ARRIVALS: Duration = Duration::from_secs(5);
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 // === impl Protocols ===
 
@@ -128,8 +142,9 @@ impl Protocols {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let activity = place.activity.clone();
-        let Some((socket, version, certified)) = self.open(stream, &activity).await else { return };
+        let Some((socket, version, certified)) = self.open(stream, &activity, &stopping.stop).await else { return };
         let (called, linger, stop) = (activity.clone(), self.limits.linger, &stopping.stop);
+        let is_over = stopping.is_over.clone();
         let stopping = stopping.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             if told.is_asked_for.load(Ordering::Relaxed) {
@@ -145,7 +160,15 @@ impl Protocols {
             }
             let body = Upload::new(body, &head.headers, linger);
             let (call, reply) = (called.begin_call(), service.clone().call(Request::from_parts(head, body)));
-            async move { reply.await.map(|reply| reply.map(|body| Served::new(body, call))) }
+            let is_over = is_over.clone();
+            async move {
+                reply.await.map(|mut reply| {
+                    if version == Version::Http1 && is_over.load(Ordering::Relaxed) {
+                        say_close(&mut reply);
+                    }
+                    reply.map(|body| Served::new(body, call))
+                })
+            }
         });
         let io = TokioIo::new(socket);
         match version {
@@ -158,7 +181,17 @@ impl Protocols {
     }
 
     /// The TLS handshake, where there is one, and as much of the connection as tells its version; within the limit for that.
-    async fn open(&self, stream: TcpStream, activity: &Arc<Activity>) -> Option<(Socket, Version, Option<Certified>)> {
+    async fn open(
+        &self,
+        stream: TcpStream,
+        activity: &Arc<Activity>,
+        stop: &CancellationToken,
+    ) -> Option<(Socket, Version, Option<Certified>)> {
+        // Who is silent is not waited for at the end, but in a handshake there is always something to be said.
+        let silent = async {
+            stop.cancelled().await;
+            tokio::time::sleep_until(activity.phase().1 + LAST_ARRIVALS).await;
+        };
         let opening = async {
             let (transport, certified) = match &self.tls {
                 None => (Transport::Plain { stream }, None),
@@ -172,6 +205,7 @@ impl Protocols {
         tokio::select! {
             opened = opening => opened.ok()?.ok()?,
             () = evicted => None,
+            () = silent, if self.tls.is_none() => None,
         }
     }
 
@@ -186,8 +220,18 @@ impl Protocols {
             activity,
             limits: self.limits,
             is_told: false,
+            ends_when_idle: false,
+            has_looked: false,
             leaves_at: None,
         }
+    }
+}
+
+/// Has the client use another connection for its next request.
+fn say_close<B>(reply: &mut Response<B>) {
+    // An upgrade's own value is what makes it one.
+    if reply.status() != StatusCode::SWITCHING_PROTOCOLS {
+        reply.headers_mut().insert(header::CONNECTION, CLOSE);
     }
 }
 
@@ -208,6 +252,8 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    const IS_ABRUPT: bool = true;
+
     fn begin_to_end(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -222,6 +268,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
+    const IS_ABRUPT: bool = false;
+
     fn begin_to_end(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -255,9 +303,15 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let is_evicted = this.activity.poll_evicted(cx).is_ready();
-        if is_evicted || !*this.is_told && this.stopping.poll(cx).is_ready() {
+        if is_evicted {
             *this.is_told = true;
             this.connection.as_mut().begin_to_end();
+        } else if !*this.is_told && this.stopping.poll(cx).is_ready() {
+            *this.is_told = true;
+            match C::IS_ABRUPT {
+                true => *this.ends_when_idle = true,
+                false => this.connection.as_mut().begin_to_end(),
+            }
         }
         loop {
             if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
@@ -271,6 +325,10 @@ where
             }
             let (phase, limit) = this.activity.deadline(this.limits);
             let deadline = this.leaves_at.filter(|_| phase != Phase::Calls).unwrap_or(limit);
+            let is_ending = *this.ends_when_idle && phase == Phase::Idle;
+            *this.has_looked &= is_ending;
+            let last_orders = is_ending.then(|| this.activity.phase().1 + LAST_ORDERS);
+            let deadline = last_orders.map_or(deadline, |at| at.min(deadline));
             // A limit that lies later than the one before is looked at when the timer goes off.
             if deadline < this.timer.deadline() {
                 this.timer.as_mut().reset(deadline);
@@ -284,6 +342,19 @@ where
             if phase != Phase::Idle || this.leaves_at.is_some() {
                 tracing::debug!(?phase, "a connection was closed at its limit ([timeouts])");
                 return Poll::Ready(());
+            }
+            if *this.ends_when_idle {
+                // What has come in meanwhile would be lost.
+                if !std::mem::replace(this.has_looked, true) {
+                    this.activity.look();
+                    continue;
+                }
+                if this.activity.found_more() {
+                    *this.has_looked = false;
+                    this.timer.as_mut().reset(now + BEFORE_THE_NEXT_LOOK);
+                    ready!(this.timer.as_mut().poll(cx));
+                }
+                *this.ends_when_idle = false;
             }
             *this.leaves_at = Some(now + LEAVING);
             this.connection.as_mut().begin_to_end();

@@ -23,7 +23,7 @@ use std::io;
 use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,7 +38,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 pub(super) use self::activity::Limits;
-pub(super) use self::bind::bind;
+pub(super) use self::bind::{Bound, bind};
 use self::connection::{Protocols, Told};
 pub(super) use self::room::Addresses;
 use self::room::Room;
@@ -68,6 +68,8 @@ pub(super) struct Serving {
 pub(super) struct Stopping {
     /// Nothing new is accepted.
     stop: CancellationToken,
+    /// The same for each reply to look at.
+    is_over: Arc<AtomicBool>,
     /// What is still open has to end.
     last_call: CancellationToken,
     connections: TaskTracker,
@@ -104,8 +106,12 @@ where
     let lingering = Arc::new(Semaphore::new(MAX_LINGERING));
     let protocols = Arc::new(Protocols::new(serving.limits, serving.tls.clone()));
     let connections = TaskTracker::new();
-    let stopping =
-        Stopping { stop: stop.clone(), last_call: CancellationToken::new(), connections: connections.clone() };
+    let stopping = Stopping {
+        stop: stop.clone(),
+        is_over: Arc::default(),
+        last_call: CancellationToken::new(),
+        connections: connections.clone(),
+    };
     let complaints = RateLimiter::direct(COMPLAINTS);
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let (stream, address) = match accepted {
@@ -141,6 +147,7 @@ where
             protocols.serve(stream, peer, Arc::new(place), service, &stopping).await;
         });
     }
+    stopping.is_over.store(true, Ordering::Relaxed);
     drop(listener);
     connections.close();
     // WebSockets would go on: shortly before the end each is told to open another.

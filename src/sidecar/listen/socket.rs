@@ -57,6 +57,12 @@ impl Socket {
         Ok(Some((socket, version)))
     }
 
+    /// The kernel has bytes of the client's.
+    fn has_unread(&self) -> bool {
+        let mut first = [std::mem::MaybeUninit::uninit()];
+        socket2::SockRef::from(self.stream.tcp()).peek(&mut first).is_ok_and(|read| read > 0)
+    }
+
     fn wrote(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Ok(bytes)) => {
@@ -98,6 +104,8 @@ impl AsyncRead for Socket {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.activity.read();
+        } else if read.is_pending() && self.activity.is_to_look() {
+            self.activity.looked(self.has_unread());
         }
         if begun > 0 { Poll::Ready(Ok(())) } else { read }
     }
