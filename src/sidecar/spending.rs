@@ -1,6 +1,6 @@
 //! What the sidecar keeps of money: the records, the budgets, the clients' keys, and how they are set.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -237,6 +237,15 @@ pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, Config
         None if asks => with_stored(keys, &stored),
         None => Ok(keys),
     }
+}
+
+/// The labels of all keys that have any, by the keys' names.
+pub(crate) fn labels(config: &Config) -> Result<BTreeMap<String, BTreeMap<String, String>>, ConfigError> {
+    let (_, stored) = key_store::peek(config).map_err(|error| wrong("keys_path", error))?;
+    let stored = stored.into_iter().map(|key| (key.name, key.labels));
+    let configured = config.keys.iter().map(|key| (key.name.clone(), key.labels.clone()));
+    // Where both have a name, the config's is meant.
+    Ok(stored.chain(configured).filter(|(_, labels)| !labels.is_empty()).collect())
 }
 
 /// The config's keys, and those of the file that hold. Where both have a name, the config's is meant.

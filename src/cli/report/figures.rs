@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::cli::Failure;
-use crate::cli::usage::span::Span;
-use crate::cli::usage::{By, failed};
-use crate::readers::records::{Archive, Group, Usage};
+use crate::cli::usage::by::{By, Lines};
+use crate::readers::records::Usage;
 
 pub(super) struct Figures {
     pub(super) all: Usage,
@@ -30,12 +29,11 @@ pub(super) struct Charged {
 const TOLD_APART: usize = 6;
 
 impl Figures {
-    pub(super) fn read(archive: &Archive, span: &Span, by: By) -> Result<Self, Failure> {
-        let usage = |by: &[Group]| archive.usage(span.from_ms, span.until_ms, by, &span.zone).map_err(failed);
-        let days = usage(&[Group::Day])?;
-        let models = usage(&[Group::Model])?;
+    pub(super) fn read(lines: &Lines<'_>, by: &By) -> Result<Self, Failure> {
+        let days = lines.read(&[By::Day])?;
+        let models = lines.read(&[By::Model])?;
         let mut charged: BTreeMap<String, Charged> = BTreeMap::new();
-        for line in usage(&[by.group(), Group::Model])? {
+        for line in lines.read(&[by.clone(), By::Model])? {
             let name = line.names.first().cloned().unwrap_or_default();
             let one = charged.entry(name.clone()).or_insert_with(|| Charged {
                 name,
@@ -50,7 +48,7 @@ impl Figures {
         charged.iter_mut().for_each(|one| one.models.sort_by_key(|line| std::cmp::Reverse(line.neurons)));
         let mut all = Usage::default();
         days.iter().for_each(|day| all.add(day));
-        let by_day = by_day(&days, &models, &usage(&[Group::Day, Group::Model])?);
+        let by_day = by_day(&days, &models, &lines.read(&[By::Day, By::Model])?);
         Ok(Self { all, days, by_day, charged })
     }
 }

@@ -10,9 +10,10 @@ use clap::Args;
 
 use self::figures::Figures;
 use super::settings::{Settings, variables};
+use super::usage::by::{By, Lines};
 use super::usage::format::Format;
 use super::usage::span::{Span, SpanArgs};
-use super::usage::{By, failed, open};
+use super::usage::{failed, open};
 use super::{Failure, block_on, print};
 use crate::readers::records::Archive;
 use crate::sidecar::books::books;
@@ -25,8 +26,8 @@ pub(super) struct Report {
     settings: Settings,
     #[command(flatten)]
     span: SpanArgs,
-    /// Who is charged: a section for each
-    #[arg(long, value_enum, default_value = "key")]
+    /// Who is charged, a section for each: key, model, account, day, month, or a label of keys, as label.team
+    #[arg(long, value_name = "NAME", default_value = "key")]
     by: By,
     /// Ask the vendor for its own books of the same time, and show them beside
     #[arg(long)]
@@ -52,8 +53,8 @@ impl Report {
         let span = self.span.resolve(jiff::Timestamp::now())?;
         let archive = open(&config)?;
         let text = match (self.csv, self.json) {
-            (true, _) => self.lines(&archive, &span, Format::Csv)?,
-            (_, true) => self.lines(&archive, &span, Format::Json)?,
+            (true, _) => self.lines(&archive, &span, &config, Format::Csv)?,
+            (_, true) => self.lines(&archive, &span, &config, Format::Json)?,
             _ => self.page(&archive, &span, &config, &variables)?,
         };
         match &self.output {
@@ -63,19 +64,19 @@ impl Report {
         }
     }
 
-    fn lines(&self, archive: &Archive, span: &Span, format: Format) -> Result<String, Failure> {
-        let mut by = vec![self.by, By::Day, By::Model];
-        by.dedup();
-        let groups: Vec<_> = by.iter().map(|by| by.group()).collect();
-        let names: Vec<_> = by.iter().map(|by| by.name()).collect();
-        let lines = archive.usage(span.from_ms, span.until_ms, &groups, &span.zone).map_err(failed)?;
+    fn lines(&self, archive: &Archive, span: &Span, config: &Config, format: Format) -> Result<String, Failure> {
+        let mut by = vec![self.by.clone()];
+        by.extend([By::Day, By::Model].into_iter().filter(|by| *by != self.by));
+        let names: Vec<_> = by.iter().map(By::name).collect();
+        let names: Vec<_> = names.iter().map(|name| &**name).collect();
+        let lines = Lines::of(archive, config, span, &by)?.read(&by)?;
         format.write(&names, &lines, span)
     }
 
     fn page(&self, archive: &Archive, span: &Span, config: &Config, variables: &Variables) -> Result<String, Failure> {
-        let figures = Figures::read(archive, span, self.by)?;
+        let figures = Figures::read(&Lines::of(archive, config, span, std::slice::from_ref(&self.by))?, &self.by)?;
         let books = if self.books { Some(self.ask_the_vendor(archive, span, config, variables)?) } else { None };
-        Ok(page::page(&figures, span, self.by.name(), books.as_ref()))
+        Ok(page::page(&figures, span, &self.by.name(), books.as_ref()))
     }
 
     fn ask_the_vendor(

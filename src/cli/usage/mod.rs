@@ -1,26 +1,28 @@
 //! `tollgate usage`
 
+pub(super) mod by;
 mod focus;
 pub(super) mod format;
 pub(super) mod span;
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use self::by::{By, Lines};
 use self::format::Format;
 use self::span::SpanArgs;
 use super::settings::{Settings, variables};
 use super::{Failure, print};
-use crate::readers::records::{Archive, Group};
+use crate::readers::records::Archive;
 use crate::sidecar::config::Config;
 
 #[derive(Args, Debug)]
 pub(super) struct Usage {
     #[command(flatten)]
     settings: Settings,
-    /// What to sum up by; several at once, as in `key,day`
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "day")]
+    /// What to sum up by: day, month, model, key, account, or a label of keys, as label.team; several at once, as in `key,day`
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "day")]
     by: Vec<By>,
     #[command(flatten)]
     span: SpanArgs,
@@ -38,26 +40,18 @@ pub(super) struct Usage {
     markdown: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum By {
-    Day,
-    Month,
-    Model,
-    Key,
-    Account,
-}
-
 impl Usage {
     pub(super) fn run(self) -> Result<(), Failure> {
         let by = self.groups()?;
         let span = self.span.resolve(jiff::Timestamp::now())?;
-        let archive = open(&self.settings.load(&variables())?)?;
+        let config = self.settings.load(&variables())?;
+        let archive = open(&config)?;
         if self.format == Format::Focus {
             return print(&focus::csv(&archive, &span)?);
         }
-        let groups: Vec<_> = by.iter().map(|by| by.group()).collect();
-        let lines = archive.usage(span.from_ms, span.until_ms, &groups, &span.zone).map_err(failed)?;
-        let names: Vec<_> = by.iter().map(|by| by.name()).collect();
+        let lines = Lines::of(&archive, &config, &span, &by)?.read(&by)?;
+        let names: Vec<_> = by.iter().map(By::name).collect();
+        let names: Vec<_> = names.iter().map(|name| &**name).collect();
         print(&self.format().write(&names, &lines, &span)?)
     }
 
@@ -75,28 +69,6 @@ impl Usage {
             Self { csv: true, .. } => Format::Csv,
             Self { markdown: true, .. } => Format::Markdown,
             _ => self.format,
-        }
-    }
-}
-
-impl By {
-    pub(super) fn group(self) -> Group {
-        match self {
-            Self::Day => Group::Day,
-            Self::Month => Group::Month,
-            Self::Model => Group::Model,
-            Self::Key => Group::Key,
-            Self::Account => Group::Account,
-        }
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Day => "day",
-            Self::Month => "month",
-            Self::Model => "model",
-            Self::Key => "key",
-            Self::Account => "account",
         }
     }
 }
