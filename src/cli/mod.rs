@@ -23,6 +23,7 @@ mod settings;
 mod usage;
 mod watch;
 mod webhooks;
+mod what_if;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,8 @@ enum Command {
     Report(report::Report),
     /// Say what to change to spend less, by what the records show
     Advise(advise::Advise),
+    /// Replay a time of the records against other settings: what would have been spent, refused and waited for
+    WhatIf(what_if::WhatIf),
     /// Show the latest calls, from the records
     Logs(logs::Logs),
     /// Hold the records against the vendor's own books; exit 3 where they differ, 1 where they cannot be read
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Usage(command) => command.run(),
         Command::Report(command) => command.run(),
         Command::Advise(command) => command.run(),
+        Command::WhatIf(command) => command.run(),
         Command::Logs(command) => command.run(),
         Command::Reconcile(command) => command.run(),
         Command::Replicas(command) => command.run(),

@@ -30,6 +30,7 @@ pub mod machine;
 pub mod otel;
 pub(crate) mod page;
 mod reload;
+pub(crate) mod replayed;
 pub mod replicas;
 pub mod service;
 pub mod sockets;

@@ -76,6 +76,55 @@ fn sum(csv: &str, column: &str) -> i128 {
 }
 
 #[tokio::test]
+async fn keys_are_summed_up_by_their_labels() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, spent) = ran(&directory).await;
+    let key = |name: &str, labels: &str| format!("[[keys]]\nname = {name:?}\nsha256 = {:?}\n{labels}\n", sha256(name));
+    let keys = key("red, team", "labels = { team = \"search\" }") + &key("blue", "");
+    let config = directory.path().join("tollgate.toml");
+    std::fs::write(&config, format!("keys_path = \"\"\n[records]\npath = {path:?}\n{keys}")).unwrap();
+    let told_by = |arguments: &[&str]| {
+        let variables = [("TOLLGATE_CONFIG", &config), ("TOLLGATE_RECORDS_PATH", &path)];
+        command().args(arguments).envs(variables).output().unwrap()
+    };
+    let told = |arguments: &[&str]| {
+        let output = told_by(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let lines: Value = serde_json::from_str(&told(&["usage", "--by", "label.team", "--json"])).unwrap();
+    let calls =
+        |name: &str| lines.as_array().unwrap().iter().find(|line| line["team"] == name).unwrap()["calls"].clone();
+    assert_eq!((calls("search"), calls("")), (json!(4), json!(2)));
+    assert!(told(&["usage", "--by", "label.team,model", "--csv"]).starts_with("team,model,calls,"));
+    let page = told(&["report", "--by", "label.team", "--since", "12h"]);
+    assert!(page.contains("<h3>search</h3>") && page.contains(&format!("<td>{spent}</td>")), "{page}");
+    let wrong = told_by(&["usage", "--by", "team"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("label.team"));
+}
+
+#[tokio::test]
+async fn a_replay_of_what_really_ran_is_what_ran() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, spent) = ran(&directory).await;
+    let what_if = |arguments: &[&str]| {
+        let output = command().arg("what-if").args(arguments).env("TOLLGATE_RECORDS_PATH", &path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let change = format!("{LLAMA}=@cf/meta/llama-3.2-3b-instruct");
+    let told: Value = serde_json::from_str(&what_if(&["--since", "12h", "--model", &change, "--json"])).unwrap();
+    assert_eq!(told["recorded"]["neurons"], told["replayed"]["neurons"]);
+    assert_eq!(told["recorded"]["neurons"], json!(spent.as_f64()));
+    assert_eq!((&told["replayed"]["ended_the_same"], &told["replayed"]["without_bound"]), (&json!(6), &json!(0)));
+    assert!(told["changed"]["neurons"].as_f64() > told["replayed"]["neurons"].as_f64(), "{told}");
+    assert_eq!(told["changed"]["models"].as_object().unwrap().len(), 1);
+    let words = what_if(&["--since", "12h", "--budget", "all=0.001 neurons/day"]);
+    assert!(words.contains("the budget \"all\" refuses 6 calls"), "{words}");
+}
+
+#[tokio::test]
 async fn cost_tools_can_read_it() {
     let directory = tempfile::tempdir().unwrap();
     let (path, spent) = ran(&directory).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::catalogue::{Catalogue, Model, Unit};
 use crate::neurons::Neurons;
-use crate::readers::records::{BLOCK_TOKENS, Evidence, Ran};
+use crate::readers::records::{BLOCK_TOKENS, Beginnings, Evidence, Lost, Ran, Repeats, Roomy};
 use crate::usage::Usage;
 
 /// A change that would have saved something.
@@ -110,8 +110,8 @@ fn weights(id: &str) -> &str {
 // === the cache ===
 
 fn repeats(evidence: &Evidence) -> Vec<Advice> {
-    let advice = |repeats: &crate::readers::records::Repeats| {
-        let crate::readers::records::Repeats { model, calls, neurons, gap_ms, bypassed } = repeats;
+    let advice = |repeats: &Repeats| {
+        let Repeats { model, calls, neurons, gap_ms, bypassed } = repeats;
         let ttl = Duration::from_secs(gap_ms.div_ceil(60_000).max(1) * 60);
         let ttl = humantime::format_duration(ttl);
         let sampled =
@@ -136,8 +136,8 @@ fn repeats(evidence: &Evidence) -> Vec<Advice> {
 // === the vendor's prefix cache ===
 
 fn beginnings(evidence: &Evidence, known: &Known<'_>) -> Vec<Advice> {
-    let advice = |shared: &crate::readers::records::Beginnings| {
-        let crate::readers::records::Beginnings { model, calls, tokens, .. } = shared;
+    let advice = |shared: &Beginnings| {
+        let Beginnings { model, calls, tokens, .. } = shared;
         let prices = &known.catalogue.get(model)?.prices;
         prices.get(Unit::CachedInputToken)?;
         let cost = |cached| prices.cost(&Usage::tokens(*tokens, cached, 0));
@@ -161,7 +161,7 @@ fn beginnings(evidence: &Evidence, known: &Known<'_>) -> Vec<Advice> {
 // === answers that nobody read, attempts that mended nothing ===
 
 fn left(evidence: &Evidence) -> Vec<Advice> {
-    let advice = |lost: &crate::readers::records::Lost| Advice {
+    let advice = |lost: &Lost| Advice {
         waste: "unread_answers",
         of: lost.model.clone(),
         calls: lost.calls,
@@ -177,7 +177,7 @@ fn left(evidence: &Evidence) -> Vec<Advice> {
 }
 
 fn retries(evidence: &Evidence) -> Vec<Advice> {
-    let advice = |lost: &crate::readers::records::Lost| Advice {
+    let advice = |lost: &Lost| Advice {
         waste: "vain_retries",
         of: lost.model.clone(),
         calls: lost.calls,
@@ -195,8 +195,8 @@ fn retries(evidence: &Evidence) -> Vec<Advice> {
 // === what saves no neurons ===
 
 fn limits(evidence: &Evidence, known: &Known<'_>) -> Vec<Advice> {
-    let advice = |roomy: &crate::readers::records::Roomy| {
-        let crate::readers::records::Roomy { model, key, calls, asked, most, .. } = roomy;
+    let advice = |roomy: &Roomy| {
+        let Roomy { model, key, calls, asked, most, .. } = roomy;
         let enough = (most * 2).max(16);
         let freed = asked.saturating_sub(calls.saturating_mul(enough));
         let prices = known.catalogue.get(model).map(|model| model.prices.clone()).unwrap_or_default();

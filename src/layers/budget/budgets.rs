@@ -460,6 +460,7 @@ impl Budgets {
     fn refusal(&self, bucket: &Arc<Bucket>, needed: Neurons, call: &Call) -> Refusal {
         let rule = &bucket.rule;
         let now = rule.now();
+        call.receipt.note(|facts| facts.estimate.get_or_insert_with(|| Estimate::of(call)).upper);
         let state = bucket.lock(now);
         let (left, limit) = (state.left(), state.limit);
         bucket.want_news(&state);

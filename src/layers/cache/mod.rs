@@ -170,6 +170,16 @@ impl CacheLayer {
     /// kept.
     pub fn with_memory(settings: Settings, memory: Memory) -> Self {
         let store = Store::new(settings.max_bytes);
+        Self::over(settings, memory, store)
+    }
+
+    /// An empty cache by another wall clock, which tells when an answer is too old.
+    pub fn with_clock(settings: Settings, clock: fn() -> SystemTime) -> Self {
+        let store = Store::with_clock(settings.max_bytes, clock);
+        Self::over(settings, Memory::default(), store)
+    }
+
+    fn over(settings: Settings, memory: Memory, store: Store) -> Self {
         let (flights, landings) = (Arc::new(DashMap::with_hasher(Taken)), Arc::default());
         Self(Arc::new(Shared { settings, memory, store, flights, landings }))
     }
@@ -398,7 +408,7 @@ where
                 kind: Kind::Reply(kept_headers(&landed.head.headers)),
                 body: Bytes::copy_from_slice(&landed.body),
                 cost: landed.cost,
-                kept_at: SystemTime::now(),
+                kept_at: keeping.store.now(),
                 ttl,
             };
             keeping.store.keep(*key, entry);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -152,7 +152,7 @@ fn keep(
         if answered == call.model.id {
             let share = u128::from(cost.micro()) * u128::from(items.bytes(*place)) / u128::from(all_bytes);
             let cost = Neurons::from_micro(u64::try_from(share).unwrap_or(u64::MAX));
-            let (kind, kept_at) = (Kind::Vector(read.pooling()), SystemTime::now());
+            let (kind, kept_at) = (Kind::Vector(read.pooling()), store.now());
             store.keep(items.keys[*place], Entry { model: answered.clone(), kind, body: vector, cost, kept_at, ttl });
         }
     }

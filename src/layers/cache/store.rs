@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use moka::Expiry;
-use moka::sync::Cache;
+use moka::sync::{Cache, CacheBuilder};
 
 use super::key::{Key, Secret, Taken};
 use crate::body::Body;
@@ -17,6 +17,8 @@ use crate::neurons::Neurons;
 #[derive(Clone)]
 pub(super) struct Store {
     entries: Cache<Key, Arc<Entry>, Taken>,
+    /// Another clock than the system's, by which moka cannot let entries expire.
+    clock: Option<fn() -> SystemTime>,
     secret: Arc<OnceLock<Secret>>,
 }
 
@@ -58,14 +60,27 @@ impl Expiry<Key, Arc<Entry>> for ByTtl {
     }
 }
 
+fn bounded(max_bytes: u64) -> CacheBuilder<Key, Arc<Entry>, Cache<Key, Arc<Entry>>> {
+    Cache::builder()
+        .max_capacity(max_bytes)
+        .weigher(|_: &Key, entry: &Arc<Entry>| u32::try_from(entry.weight()).unwrap_or(u32::MAX))
+        .support_invalidation_closures()
+}
+
 impl Store {
     pub(super) fn new(max_bytes: u64) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(max_bytes)
-            .weigher(|_: &Key, entry: &Arc<Entry>| u32::try_from(entry.weight()).unwrap_or(u32::MAX))
-            .expire_after(ByTtl)
-            .support_invalidation_closures();
-        Self { entries: cache.build_with_hasher(Taken), secret: Arc::default() }
+        let cache = bounded(max_bytes).expire_after(ByTtl);
+        Self { entries: cache.build_with_hasher(Taken), clock: None, secret: Arc::default() }
+    }
+
+    /// The same by another wall clock.
+    pub(super) fn with_clock(max_bytes: u64, clock: fn() -> SystemTime) -> Self {
+        let entries = bounded(max_bytes).build_with_hasher(Taken);
+        Self { entries, clock: Some(clock), secret: Arc::default() }
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.map_or_else(SystemTime::now, |clock| clock())
     }
 
     /// What the keys are made with.
@@ -79,11 +94,12 @@ impl Store {
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        self.entries.get(key)
+        let entry = self.entries.get(key)?;
+        self.clock.is_none_or(|clock| !entry.left_at(clock()).is_zero()).then_some(entry)
     }
 
     pub(super) fn keep(&self, key: Key, entry: Entry) {
-        if !entry.left().is_zero() {
+        if !entry.left_at(self.now()).is_zero() {
             self.entries.insert(key, Arc::new(entry));
         }
     }
@@ -119,7 +135,11 @@ impl Entry {
     }
 
     fn left(&self) -> Duration {
-        self.ttl.saturating_sub(self.kept_at.elapsed().unwrap_or_default())
+        self.left_at(SystemTime::now())
+    }
+
+    fn left_at(&self, now: SystemTime) -> Duration {
+        self.ttl.saturating_sub(now.duration_since(self.kept_at).unwrap_or_default())
     }
 
     fn weight(&self) -> usize {

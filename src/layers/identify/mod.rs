@@ -93,7 +93,7 @@ use self::intake::read_body;
 use self::keys::Keys;
 use self::make::{make_call, measured};
 use self::options::CallerOptions;
-use self::outcome::outcome;
+pub(crate) use self::outcome::outcome;
 use self::paced::Paced;
 pub use self::pass::{PassThrough, PassThroughError};
 use self::pass::{Payer, is_authorized};

@@ -5,7 +5,7 @@ use crate::receipt::{CacheStatus, Ending, Facts, Outcome, Receipt};
 use crate::vendor_error::{Meaning, VendorError};
 
 /// How a call ends whose reply is this one, if the client stays to the end.
-pub(super) fn outcome(reply: &Reply, receipt: &Receipt) -> Outcome {
+pub(crate) fn outcome(reply: &Reply, receipt: &Receipt) -> Outcome {
     let noted = receipt.read(|facts| facts.outcome);
     if noted != Outcome::default() {
         return noted;

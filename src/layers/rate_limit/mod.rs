@@ -103,7 +103,7 @@ use crate::Error;
 use crate::call::Call;
 use crate::catalogue::{Catalogue, Limit, Slot};
 use crate::preview::Limited;
-use crate::receipt::Source;
+use crate::receipt::{Estimate, Source};
 use crate::vendor_error::{Meaning, VendorError};
 
 /// How calls are held to their limits. The limits themselves are the catalogue's, unless changed here.
@@ -332,6 +332,7 @@ where
 }
 
 fn refuse(call: &Call, refusal: Option<Refusal>, limits: &Limits) -> Error {
+    call.receipt.note(|facts| facts.estimate.get_or_insert_with(|| Estimate::of(call)).upper);
     match refusal {
         Some(refusal) => refusal.error(call, limits.max_wait()),
         None => Error::RateLimited {

@@ -35,6 +35,7 @@ mod file_tests;
 #[cfg(test)]
 mod kept_tests;
 mod lock;
+mod past;
 mod query;
 mod row;
 mod schema;
@@ -56,6 +57,7 @@ use tokio::sync::oneshot;
 pub use self::error::RecordsError;
 pub use self::evidence::{BLOCK_TOKENS, Beginnings, Evidence, Lost, Ran, Repeats, Roomy};
 pub(crate) use self::lock::is_taken;
+pub use self::past::{Past, Usual};
 pub use self::query::{Archive, Filter, Moment, Record};
 use self::row::Row;
 pub use self::usage::{Group, Usage};

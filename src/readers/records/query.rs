@@ -287,7 +287,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
 }
 
 /// The first that a record of this moment can have: ids begin with their moment.
-fn first_id(ms: u64) -> [u8; 16] {
+pub(super) fn first_id(ms: u64) -> [u8; 16] {
     (u128::from(ms) << 80).to_be_bytes()
 }
 

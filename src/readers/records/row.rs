@@ -34,7 +34,7 @@ pub(super) const DAY_MS: i64 = 96 * QUARTER_MS;
 
 const INSERT: &str = "INSERT OR IGNORE INTO records VALUES \
     (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,\
-    NULL,NULL,NULL,?31,?32,?33)";
+    NULL,NULL,NULL,?31,?32,?33,?34)";
 
 const KEEP: &str = "INSERT OR IGNORE INTO payloads VALUES (?1,?2,?3,?4,?5,?6,?7)";
 
@@ -105,6 +105,7 @@ impl Row {
             facts.max_tokens,
             facts.digest.map(u64::cast_signed),
             facts.beginning.map(u64::cast_signed),
+            facts.estimate.and_then(|estimate| estimate.upper).map(whole),
         ])
     }
 }

@@ -13,7 +13,8 @@ use super::lock::Lock;
 /// `quarters` has the same figures summed up by quarters of an hour, so that a month's usage reads thousands of rows and not
 /// millions, and so that a day of any time zone is a whole number of rows; `ran` are the calls that a model ran for, which the
 /// vendor counts too. `digest` and `beginning` are
-/// keyed digests of a call and of what it begins with, where they are kept. `payloads` has bodies where they are kept, `batches` those that were queued
+/// keyed digests of a call and of what it begins with, where they are kept; `upper` is the most that it was to cost, where anything
+/// bounded that. `payloads` has bodies where they are kept, `batches` those that were queued
 /// and those that are paid. `leases` is the budgets' own; each has a checksum, for a budget
 /// is not to begin anew because of a bit. `budget_changes` are what people have changed of budgets, in order.
 const SCHEMA: &str = "
@@ -25,7 +26,7 @@ CREATE TABLE IF NOT EXISTS records (
   vendor_code INTEGER, step INTEGER NOT NULL, waited_us INTEGER NOT NULL, upstream_us INTEGER NOT NULL,
   first_byte_us INTEGER, duration_us INTEGER NOT NULL, reply_bytes INTEGER NOT NULL, metadata TEXT, event_id TEXT,
   vendor_id TEXT, feedback INTEGER, score INTEGER, note TEXT,
-  max_tokens INTEGER, digest INTEGER, beginning INTEGER
+  max_tokens INTEGER, digest INTEGER, beginning INTEGER, upper INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS records_by_model ON records (model, outcome, id);
 CREATE INDEX IF NOT EXISTS records_in_time_of_model ON records (model, id, key, outcome, status);
@@ -63,11 +64,11 @@ CREATE TABLE IF NOT EXISTS payloads (
 );
 CREATE TRIGGER IF NOT EXISTS records_take_payloads_along AFTER DELETE ON records
   BEGIN DELETE FROM payloads WHERE id = old.id; END;
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
 ";
 
 /// Of the tables above.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 /// From here on leases have checksums from the first.
 const CHECKED: i64 = 3;
 /// The first version summed up by days.
@@ -87,6 +88,8 @@ const WITH_CHECKSUMS: &str = "ALTER TABLE leases ADD COLUMN checksum INTEGER;";
 /// Records of the first three versions do not tell what was asked for.
 const WITH_DIGESTS: &str = "ALTER TABLE records ADD COLUMN max_tokens INTEGER;
 ALTER TABLE records ADD COLUMN digest INTEGER; ALTER TABLE records ADD COLUMN beginning INTEGER;";
+/// Records of the first four versions do not tell what was reserved.
+const WITH_UPPER: &str = "ALTER TABLE records ADD COLUMN upper INTEGER;";
 /// Of the write-ahead log, at most.
 pub(super) const MAX_LOG_PAGES: i64 = 65_536;
 const MIN_LOG_PAGES: i64 = 64;
@@ -122,12 +125,17 @@ fn create(connection: &Connection, version: i64) -> rusqlite::Result<()> {
     let columns = "SELECT sql LIKE '%beginning%' FROM sqlite_schema WHERE type = 'table' AND name = 'records'";
     let has_digests: Option<bool> = connection.query_row(columns, [], |row| row.get(0)).optional()?;
     let with_digests = if has_digests == Some(false) { WITH_DIGESTS } else { "" };
+    let columns = "SELECT sql LIKE '%upper%' FROM sqlite_schema WHERE type = 'table' AND name = 'records'";
+    let has_upper: Option<bool> = connection.query_row(columns, [], |row| row.get(0)).optional()?;
+    let with_upper = if has_upper == Some(false) { WITH_UPPER } else { "" };
     let sums = match version {
         1 => FROM_DAYS,
         2 => FROM_HOURS,
         _ => "",
     };
-    connection.execute_batch(&format!("BEGIN IMMEDIATE; {with_checksums} {with_digests} {SCHEMA} {sums} COMMIT;"))
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {with_checksums} {with_digests} {with_upper} {SCHEMA} {sums} COMMIT;"
+    ))
 }
 
 fn prepare(connection: &Connection, max_bytes: u64) -> rusqlite::Result<()> {
