@@ -35,7 +35,7 @@ pub(super) fn router() -> Router<Admin> {
 /// What the list takes after the `?`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Wanted {
+pub(super) struct Wanted {
     page: Option<usize>,
     per_page: Option<usize>,
     model: Option<String>,
@@ -51,6 +51,18 @@ struct Wanted {
     start_date: Option<jiff::Timestamp>,
     /// RFC 3339.
     end_date: Option<jiff::Timestamp>,
+    /// `name:value` of `cf-aig-metadata`.
+    metadata: Option<String>,
+    /// In US dollars.
+    min_cost: Option<f64>,
+    max_cost: Option<f64>,
+    /// In milliseconds.
+    min_duration: Option<f64>,
+    max_duration: Option<f64>,
+    min_tokens_in: Option<u32>,
+    max_tokens_in: Option<u32>,
+    min_tokens_out: Option<u32>,
+    max_tokens_out: Option<u32>,
     /// The id of the last record of the page before: faster than a page's number.
     before: Option<String>,
 }
@@ -212,7 +224,7 @@ impl Wanted {
         Ok((page, per_page))
     }
 
-    fn filter(self) -> Result<Filter, String> {
+    pub(super) fn filter(self) -> Result<Filter, String> {
         let before = match self.before.as_deref().map(CallId::parse) {
             Some(None) => return Err("`before` is no record's id".into()),
             known => known.flatten(),
@@ -221,6 +233,10 @@ impl Wanted {
         if self.outcome.as_deref().is_some_and(|outcome| !outcomes.contains(&outcome)) {
             return Err(format!("`outcome` is one of {}", outcomes.join(", ")));
         }
+        let metadata = match self.metadata.as_deref().map(|entry| entry.split_once(':')) {
+            Some(None) => return Err("`metadata` is an entry's name and value, such as team:search".into()),
+            known => known.flatten().map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())),
+        };
         let millis = |at: jiff::Timestamp| u64::try_from(at.as_millisecond()).unwrap_or(0);
         Ok(Filter {
             model: self.model,
@@ -234,6 +250,11 @@ impl Wanted {
             feedback: self.feedback,
             since_ms: self.start_date.map(millis),
             until_ms: self.end_date.map(millis),
+            metadata,
+            usd: (self.min_cost, self.max_cost),
+            duration_ms: (self.min_duration, self.max_duration),
+            tokens_in: (self.min_tokens_in, self.max_tokens_in),
+            tokens_out: (self.min_tokens_out, self.max_tokens_out),
             before,
         })
     }
@@ -279,7 +300,7 @@ fn shape(record: Record) -> Value {
 }
 
 /// Lets those records be written that wait, for who asks for one by its id may have got that from a reply just now.
-async fn written(admin: &Admin) {
+pub(super) async fn written(admin: &Admin) {
     let Some(records) = &admin.spending.records else { return };
     let awaited = records.stats();
     let is_written = |now: Stats| now.written >= awaited.written + awaited.waiting || now.waiting == 0;

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::config::{Config, ConfigError, Variables};
 use super::generation::{Generation, Lasting};
-use super::webhooks::{self, Sending};
+use super::webhooks::{self, Endpoint, Sending};
 use crate::readers::metrics::reloads::Reloading;
 
 /// Where the config is read again, and who is told that it was.
@@ -162,19 +162,31 @@ impl Reloads {
         self.noted(&mut state, reloaded)
     }
 
-    fn apply(&self, state: &mut State, mut config: Config) -> Result<Reloaded, ConfigError> {
+    /// What reading the config again would change. Changes nothing, and blocks.
+    pub(super) fn preview(&self) -> Result<Reloaded, ReloadError> {
+        let mut config = (self.source.get().ok_or(ReloadError::NoSource)?.read)()?;
+        Ok(self.compare(&self.state.lock(), &mut config)?.0)
+    }
+
+    /// What the config would change, which cannot be put in force whole: it keeps what cannot change.
+    fn compare(&self, state: &State, config: &mut Config) -> Result<(Reloaded, Vec<Endpoint>), ConfigError> {
         // What is not named in the file is named by `serve`, and read no other way.
         config.records.may_be_missing = state.config.records.may_be_missing;
-        super::check(&config, &self.variables)?;
-        let needs_restart = keep_fixed(&mut config, &state.config);
-        let changed = difference(&state.config, &config);
+        super::check(config, &self.variables)?;
+        let needs_restart = keep_fixed(config, &state.config);
+        let changed = difference(&state.config, config);
         let endpoints = webhooks::endpoints(&config.webhooks, &self.variables, &config.road(&self.variables)?)?;
+        Ok((Reloaded { changed, needs_restart }, endpoints))
+    }
+
+    fn apply(&self, state: &mut State, mut config: Config) -> Result<Reloaded, ConfigError> {
+        let (reloaded, endpoints) = self.compare(state, &mut config)?;
         Generation::follow(&self.lasting, config.clone(), &self.variables)?;
         if let Err(error) = self.webhooks.tell(endpoints) {
             tracing::error!(%error, "webhooks are not told: the system refuses their thread");
         }
         state.config = config;
-        Ok(Reloaded { changed, needs_restart })
+        Ok(reloaded)
     }
 
     fn noted(&self, state: &mut State, reloaded: Result<Reloaded, ConfigError>) -> Result<Reloaded, ConfigError> {

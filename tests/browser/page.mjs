@@ -98,8 +98,8 @@ await until("both books are held side by side", async () => {
 // A call's receipt is one click away.
 await until("the newest call's receipt", async () => {
   const href = await page.locator("#calls a").first().getAttribute("href");
-  const { result } = await (await fetch(new URL(href, `${admin}/`))).json();
-  return href === `logs/${result?.id}` && result.model.startsWith("@cf/") || JSON.stringify(result);
+  const { result } = await (await fetch(new URL(href.replace("page/log", "logs"), `${admin}/`))).json();
+  return href === `page/log/${result?.id}` && result.model.startsWith("@cf/") || JSON.stringify(result);
 });
 
 // By keyboard: from minute to minute, with the table's own words.
@@ -156,6 +156,37 @@ for (const colorScheme of ["light", "dark"]) {
   await still.addScriptTag({ path: createRequire(import.meta.url).resolve("axe-core") });
   const { violations } = await still.evaluate(() => axe.run());
   assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`), [], colorScheme);
+}
+
+// The log by its filters, a call's receipt, the config in force: by links and forms alone, and with the same care.
+const reader = await open("reader", { viewport: { width: 1200, height: 1600 } });
+await reader.locator("footer a", { hasText: "log" }).click();
+await reader.getByLabel("metadata").fill("team:search");
+await reader.getByLabel("ms to").fill("600000");
+await reader.getByLabel("tokens in from").fill("1");
+await reader.getByRole("button", { name: "Show" }).press("Enter");
+await reader.waitForURL(/metadata=team%3Asearch/);
+await reader.locator("#calls a").first().waitFor();
+const filtered = reader.url();
+await reader.getByLabel("metadata").fill("team:nobody");
+await reader.getByRole("button", { name: "Show" }).click();
+await reader.getByText("no such call").waitFor();
+await reader.goto(filtered);
+await reader.locator("#calls a").first().click();
+await reader.waitForURL(/log\/[0-9a-f]{32}$/);
+assert.match(await reader.locator("main").innerText(), /"team":"search"/);
+await reader.locator("nav a", { hasText: "config" }).click();
+assert.match(await reader.locator("#reload").innerText(), /nothing has changed/);
+assert.match(await reader.locator("#config").innerText(), /\[upstream\]/);
+const receipt = await reader.goto(filtered).then(() => reader.locator("#calls a").first().getAttribute("href"));
+for (const colorScheme of ["light", "dark"]) {
+  for (const url of [filtered, new URL(receipt, filtered).href, `${admin}/page/config`]) {
+    const still = await (await browser.newContext({ colorScheme, bypassCSP: true })).newPage();
+    await still.goto(url);
+    await still.addScriptTag({ path: createRequire(import.meta.url).resolve("axe-core") });
+    const { violations } = await still.evaluate(() => axe.run());
+    assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`), [], `${url} ${colorScheme}`);
+  }
 }
 
 const plain = await (await browser.newContext({ javaScriptEnabled: false })).newPage();

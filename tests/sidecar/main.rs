@@ -5,6 +5,7 @@
 mod affinity;
 mod async_openai;
 mod batches;
+mod book;
 mod books;
 mod budgets;
 mod bytes;

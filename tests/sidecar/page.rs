@@ -74,7 +74,18 @@ async fn page_and_log_are_on_the_admin_port_alone_and_need_its_token() {
             .send()
             .await
             .unwrap();
-        for page in ["/", "/page/now", "/page/script.js", "/page/style.css", "/logs", "/budgets", "/books", "/cache"] {
+        for page in [
+            "/",
+            "/page/now",
+            "/page/script.js",
+            "/page/style.css",
+            "/page/log",
+            "/page/config",
+            "/logs",
+            "/budgets",
+            "/books",
+            "/cache",
+        ] {
             let get = |base: &str| client.get(format!("{base}{page}"));
             let closed = if token.is_empty() { 200 } else { 401 };
             assert_eq!(get(&process.admin).send().await.unwrap().status(), closed, "{page} without a token");
@@ -95,4 +106,36 @@ async fn page_and_log_are_on_the_admin_port_alone_and_need_its_token() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn what_clients_wrote_is_text_on_the_pages_of_the_log() {
+    let (vendor, client, directory) = (vendor(), client(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("t.db").display().to_string();
+    let variables = [("TOLLGATE_RECORDS_PATH", &*path), ("TOLLGATE_RECORDS_PAYLOADS", "true")];
+    let process = Process::serve(&vendor.base_url(), &variables);
+    let script = "<script>alert(1)</script>";
+    let reply = ask(&client, &format!("{}/run/{LLAMA}", process.listen), &serde_json::json!({"prompt": script}))
+        .header("cf-aig-metadata", format!("{{\"team\":\"{script}\"}}"))
+        .send()
+        .await
+        .unwrap();
+    let id = reply.headers()["cf-aig-log-id"].to_str().unwrap().to_owned();
+    reply.bytes().await.unwrap();
+    let page = async |path: &str| {
+        let reply = client.get(format!("{}/page/{path}", process.admin)).send().await.unwrap();
+        let policy = reply.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(policy.contains("script-src 'self';") && policy.contains("form-action 'self'"), "{policy}");
+        let text = reply.text().await.unwrap();
+        assert!(!text.contains(script), "{text}");
+        text
+    };
+    let receipt = page(&format!("log/{id}")).await;
+    assert!(receipt.contains("&lt;script&gt;") && receipt.contains("Its request"), "{receipt}");
+    let link = format!("log/{id}");
+    assert!(page("log?model=&metadata=team%3A%3Cscript%3Ealert(1)%3C%2Fscript%3E&max_duration=").await.contains(&link));
+    assert!(!page("log?metadata=team:nobody").await.contains(&link));
+    assert!(page("log?status=%3Cscript%3Ealert(1)%3C%2Fscript%3E").await.contains("trouble"));
+    assert!(page("log/nothing").await.contains("no such record"));
+    assert!(page("config").await.contains("What a reload would change"));
 }

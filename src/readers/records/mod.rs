@@ -58,7 +58,7 @@ pub use self::error::RecordsError;
 pub use self::evidence::{BLOCK_TOKENS, Beginnings, Evidence, Lost, Ran, Repeats, Roomy};
 pub(crate) use self::lock::is_taken;
 pub use self::past::{Past, Usual};
-pub use self::query::{Archive, Filter, Moment, Record};
+pub use self::query::{Archive, Bounds, Filter, Moment, Record};
 use self::row::Row;
 pub use self::usage::{Group, Usage};
 use crate::batches::{Batches, Journal, Queued};

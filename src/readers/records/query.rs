@@ -59,9 +59,22 @@ pub struct Filter {
     pub since_ms: Option<u64>,
     /// Received before, in milliseconds since 1970.
     pub until_ms: Option<u64>,
+    /// An entry of `cf-aig-metadata`, by its name and its value as text. No index has it, nor what follows.
+    pub metadata: Option<(String, String)>,
+    /// Its cost in US dollars, from and to.
+    pub usd: Bounds<f64>,
+    /// How long it took, in milliseconds, from and to.
+    pub duration_ms: Bounds<f64>,
+    /// Tokens read, from and to.
+    pub tokens_in: Bounds<u32>,
+    /// Tokens written, from and to.
+    pub tokens_out: Bounds<u32>,
     /// Before this record: the last one of the page before.
     pub before: Option<CallId>,
 }
+
+/// The least and the most, both included. `None` is any.
+pub type Bounds<T> = (Option<T>, Option<T>);
 
 /// A record as it is read back.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -129,6 +142,10 @@ const COLUMNS: &str = "id, received_ms, key, account, asked, model, route, strea
     input_tokens, cached_input_tokens, output_tokens, neurons, custom_usd, source, cache, attempts, vendor_code, \
     waited_us, upstream_us, duration_us, metadata, event_id, vendor_id, feedback, score";
 
+/// As [`Neurons::usd`] has it, unless the caller named a price.
+const USD: &str = "coalesce(custom_usd, neurons * 1.1e-11)";
+const HAS_METADATA: &str = "EXISTS (SELECT 1 FROM json_each(records.metadata) AS entry WHERE entry.key = ? AND \
+    CASE entry.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE CAST(entry.value AS TEXT) END = ?)";
 const DELETED_AT_ONCE: usize = 500;
 /// Who waits for the database looks again within 25 ms.
 const WRITERS_TURN: std::time::Duration = std::time::Duration::from_millis(30);
@@ -310,7 +327,10 @@ impl Filter {
             ("id < ?", moment(self.until_ms)),
             ("id < ?", before),
         ];
-        let parts: Vec<_> = parts.into_iter().filter_map(|(sql, value)| Some((sql, value?))).collect();
+        let metadata = self.metadata.iter().flat_map(|(name, value)| [("", name), (HAS_METADATA, value)]);
+        let metadata = metadata.map(|(sql, text)| (sql.to_owned(), Value::Text(text.clone())));
+        let parts = parts.into_iter().filter_map(|(sql, value)| Some((sql.to_owned(), value?)));
+        let parts: Vec<_> = parts.chain(metadata).chain(self.bounds()).collect();
         // What is rare has an index; what is usual is found by looking.
         let fixed = [
             self.success.map(|is_so| {
@@ -318,9 +338,30 @@ impl Filter {
             }),
             self.cached.map(|is_so| if is_so { "outcome = 'cache_hit'" } else { "outcome <> 'cache_hit'" }),
         ];
-        let all = parts.iter().map(|(sql, _)| *sql).chain(fixed.into_iter().flatten());
+        let all = parts.iter().map(|(sql, _)| &**sql).chain(fixed.into_iter().flatten());
+        // One condition of two values has the first of them without words.
+        let all = all.filter(|sql| !sql.is_empty());
         let conditions = all.fold("1".to_owned(), |all, sql| format!("{all} AND {sql}"));
         (conditions, parts.into_iter().map(|(_, value)| value).collect())
+    }
+}
+
+impl Filter {
+    fn bounds(&self) -> impl Iterator<Item = (String, Value)> {
+        let micros = |ms: f64| ms * 1000.0;
+        let pair = |(from, to): Bounds<f64>| [(">=", from), ("<=", to)];
+        let whole = |(from, to): Bounds<u32>| (from.map(f64::from), to.map(f64::from));
+        let (from, to) = self.duration_ms;
+        let all = [
+            (USD, self.usd),
+            ("duration_us", (from.map(micros), to.map(micros))),
+            ("input_tokens", whole(self.tokens_in)),
+            ("output_tokens", whole(self.tokens_out)),
+        ];
+        all.into_iter().flat_map(move |(what, bounds)| {
+            let kept = pair(bounds).into_iter().filter_map(|(sign, value)| Some((sign, value?)));
+            kept.map(move |(sign, value)| (format!("{what} {sign} ?"), Value::Real(value))).collect::<Vec<_>>()
+        })
     }
 }
 

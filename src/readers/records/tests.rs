@@ -65,6 +65,37 @@ fn a_record_is_read_back_and_summed_up() {
 }
 
 #[test]
+fn records_are_found_by_metadata_cost_duration_and_tokens() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(settings(&directory)).unwrap();
+    for n in 1..=3 {
+        let call = call_read_by(readers(&records), LLAMA, "{}");
+        call.receipt.note(|facts| facts.usage.input_tokens = 100 * n);
+        charge(&call, Neurons::from_whole(1000 * n));
+    }
+    records.close();
+    let archive = Archive::open(&directory.path().join("tollgate.db")).unwrap();
+    let all = archive.list(&Filter::default(), 10).unwrap();
+    let metadata = r#"{"team": "search", "is live": true, "n": 3}"#;
+    assert!(archive.judge(CallId::parse(&all[0].id).unwrap(), None, None, Some(metadata)).unwrap());
+    let found = |filter: Filter| archive.list(&filter, 10).unwrap().iter().map(|it| it.neurons).collect::<Vec<_>>();
+    let entry = |name: &str, value: &str| Filter { metadata: Some((name.into(), value.into())), ..Filter::default() };
+    for (name, value) in [("team", "search"), ("is live", "true"), ("n", "3")] {
+        assert_eq!(found(entry(name, value)), [3000.0], "{name}");
+    }
+    for (name, value) in [("team", "Search"), ("is live", "1"), ("other", "search"), ("' OR 1 --", "3")] {
+        assert!(found(entry(name, value)).is_empty(), "{name}");
+    }
+    // 1,000 neurons are $0.011.
+    assert_eq!(found(Filter { usd: (Some(0.02), Some(0.03)), ..Filter::default() }), [2000.0]);
+    assert_eq!(found(Filter { tokens_in: (Some(200), None), ..Filter::default() }), [3000.0, 2000.0]);
+    assert_eq!(found(Filter { tokens_out: (None, Some(0)), ..Filter::default() }).len(), 3);
+    assert!(found(Filter { duration_ms: (Some(60_000.0), None), ..Filter::default() }).is_empty());
+    let both = Filter { duration_ms: (None, Some(60_000.0)), usd: (Some(0.03), None), ..entry("team", "search") };
+    assert_eq!((found(both.clone()), archive.count(&both, 10).unwrap()), (vec![3000.0], 1));
+}
+
+#[test]
 fn a_locked_database_holds_nobody_up_and_loses_what_it_must_only() {
     let directory = tempfile::tempdir().unwrap();
     let records = Records::open(Settings { queue: 50, ..settings(&directory) }).unwrap();

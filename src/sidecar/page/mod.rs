@@ -7,6 +7,8 @@ mod books;
 pub(crate) mod chart;
 pub(crate) mod figures;
 mod history;
+mod in_force;
+mod log;
 pub(super) mod observer;
 mod speech;
 mod view;
@@ -18,19 +20,23 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use maud::{DOCTYPE, Markup, html};
 
 use self::view::Now;
 use super::admin_state::Admin;
 
 /// Scripts and styles are ours alone; nothing is sent anywhere. Bars and colours are set in `style` attributes.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; \
-    img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 pub(super) fn router() -> Router<Admin> {
     let file = |kind: &'static str, text: &'static str| get(async move || sent(kind, text.to_owned()));
     Router::new()
         .route("/", get(page))
         .route("/page/now", get(fragment))
+        .route("/page/log", get(log::list))
+        .route("/page/log/{id}", get(log::receipt))
+        .route("/page/config", get(in_force::show))
         .route("/page/style.css", file("text/css; charset=utf-8", include_str!("style.css")))
         .route("/page/script.js", file("text/javascript; charset=utf-8", include_str!("script.js")))
 }
@@ -59,6 +65,34 @@ fn with_now(admin: &Admin, view: impl FnOnce(&Now<'_>) -> String) -> String {
         catalogue: &admin.catalogue,
         trouble: admin.reloads.standing().trouble,
     })
+}
+
+/// A page that stands still. `up` leads to the folder of the style.
+fn still(title: &str, up: &str, main: Markup) -> Response {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · Tollgate" }
+                link rel="icon" href="data:,";
+                link rel="stylesheet" href=(format!("{up}style.css"));
+            }
+            body {
+                header {
+                    h1 { (title) }
+                    nav.quiet aria-label="Pages" {
+                        a href=(format!("{up}../")) { "live" } " · " a href=(format!("{up}log")) { "log" } " · "
+                        a href=(format!("{up}config")) { "config" }
+                    }
+                }
+                main { (main) }
+            }
+        }
+    };
+    sent(HTML, page.into_string())
 }
 
 fn sent(kind: &'static str, text: String) -> Response {

@@ -64,7 +64,8 @@ pub(super) fn page(now: &Now<'_>) -> String {
                 main #now { (fragment(now)) }
                 footer.quiet {
                     a href="metrics" { "metrics" } " · " a href="budgets" { "budgets" }
-                    @if now.records.is_some() { " · " a href="logs" { "log" } }
+                    @if now.records.is_some() { " · " a href="page/log" { "log" } }
+                    " · " a href="page/config" { "config" }
                     " · days begin at 00:00 UTC"
                 }
             }
@@ -436,7 +437,7 @@ fn one_call(call: &Brief, has_record: bool) -> Markup {
             td { (time(call.duration)) }
             td { (call.key.as_deref().unwrap_or("–")) }
             td {
-                @if has_record { a href=(format!("logs/{id}")) title=(id) aria-label=(format!("Receipt {number}")) { (number) } }
+                @if has_record { a href=(format!("page/log/{id}")) title=(id) aria-label=(format!("Receipt {number}")) { (number) } }
                 @else { span title=(id) { (number) } }
             }
         }
