@@ -1,4 +1,5 @@
-//! What a small company's services might ask: chats of all lengths, embeddings, a picture now and then, speech.
+//! What a small company's services might ask: chats of all lengths, in OpenAI's form and in Anthropic's, embeddings, a batch or a
+//! picture now and then, speech.
 //!
 //! `tollgate demo` sends it, and so do the tests of the dashboards.
 
@@ -13,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 pub async fn run(client: reqwest::Client, base_url: String, number: usize, stop: CancellationToken) {
     let mut turn = 0;
     while !stop.is_cancelled() {
-        send(&client, &base_url, TEAMS[number % TEAMS.len()], ask(number + turn * CLIENTS)).await;
+        let asker = Asker { client: &client, base_url: &base_url, team: TEAMS[number % TEAMS.len()], stop: &stop };
+        asker.send(ask(number + turn * CLIENTS)).await;
         turn += 1;
         let _ = stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
     }
@@ -22,6 +24,8 @@ pub async fn run(client: reqwest::Client, base_url: String, number: usize, stop:
 /// How many ask at once.
 pub const CLIENTS: usize = 12;
 const PAUSE: Duration = Duration::from_millis(40);
+const BETWEEN_POLLS: Duration = Duration::from_millis(250);
+const MOST_POLLS: usize = 20;
 /// Who the clients are, as `cf-aig-metadata` has it.
 const TEAMS: [&str; 3] = [r#"{"team":"search"}"#, r#"{"team":"support"}"#, r#"{"team":"growth"}"#];
 
@@ -33,18 +37,52 @@ struct Ask {
 enum Body {
     Json(Value),
     Sound(Vec<u8>),
+    /// Queued, and fetched when it is done.
+    Batch(Value),
 }
 
-/// A refused or failed call is counted by the gate; the demo's clients go on.
-async fn send(client: &reqwest::Client, base_url: &str, team: &str, ask: Ask) {
-    let request = client.post(format!("{base_url}{}", ask.path)).header(AUTHORIZATION, "Bearer demo");
-    let request = request.header("cf-aig-metadata", team);
-    let request = match ask.body {
-        Body::Json(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_string()),
-        Body::Sound(bytes) => request.header(CONTENT_TYPE, "audio/wav").body(bytes),
-    };
-    if let Ok(mut reply) = request.send().await {
-        while let Ok(Some(_)) = reply.chunk().await {}
+struct Asker<'a> {
+    client: &'a reqwest::Client,
+    base_url: &'a str,
+    team: &'static str,
+    stop: &'a CancellationToken,
+}
+
+impl Asker<'_> {
+    /// A refused or failed call is counted by the gate; the demo's clients go on.
+    async fn send(&self, ask: Ask) {
+        match ask.body {
+            Body::Json(body) => drop(self.post(&ask.path, "application/json", body.to_string().into()).await),
+            Body::Sound(bytes) => drop(self.post(&ask.path, "audio/wav", bytes).await),
+            Body::Batch(body) => self.queue(&ask.path, &body).await,
+        }
+    }
+
+    /// The reply, read to its end; `None` where it broke off.
+    async fn post(&self, path: &str, kind: &'static str, body: Vec<u8>) -> Option<Vec<u8>> {
+        let request = self.client.post(format!("{}{path}", self.base_url)).header(AUTHORIZATION, "Bearer demo");
+        let request = request.header("cf-aig-metadata", self.team).header(CONTENT_TYPE, kind).body(body);
+        let (mut reply, mut whole) = (request.send().await.ok()?, Vec::new());
+        while let Some(piece) = reply.chunk().await.ok()? {
+            whole.extend(piece);
+        }
+        Some(whole)
+    }
+
+    async fn queue(&self, path: &str, body: &Value) {
+        let path = format!("{path}?queueRequest=true");
+        let told = async |body: &Value| -> Option<Value> {
+            let reply = self.post(&path, "application/json", body.to_string().into()).await?;
+            serde_json::from_slice::<Value>(&reply).ok()?.get_mut("result").map(Value::take)
+        };
+        let Some(id) = told(body).await.and_then(|ack| Some(ack["request_id"].as_str()?.to_owned())) else { return };
+        for _ in 0..MOST_POLLS {
+            let _ = self.stop.run_until_cancelled(tokio::time::sleep(BETWEEN_POLLS)).await;
+            let answer = told(&json!({ "request_id": id })).await;
+            if self.stop.is_cancelled() || answer.is_none_or(|answer| answer.get("responses").is_some()) {
+                return;
+            }
+        }
     }
 }
 
@@ -65,10 +103,16 @@ fn ask(n: usize) -> Ask {
     match n % 16 {
         0..=4 => chat("@cf/meta/llama-3.1-8b-instruct-fp8-fast", n, true),
         5 | 6 => chat("@cf/meta/llama-3.3-70b-instruct-fp8-fast", n, true),
+        7 | 8 if n % 32 == 8 => messages("@cf/meta/llama-3.3-70b-instruct-fp8-fast", n),
         7 | 8 => chat("@cf/meta/llama-3.2-1b-instruct", n, false),
         9 => chat("@cf/qwen/qwen3-30b-a3b-fp8", n, false),
         10 => chat("@cf/google/gemma-4-26b-a4b-it", n, true),
         11 => native("@cf/mistralai/mistral-small-3.1-24b-instruct", json!({"prompt": question(n), "stream": true})),
+        13 if n % 32 == 13 => {
+            let items: Vec<_> =
+                (0..3).map(|i| json!({"text": [question(n + i)], "external_reference": format!("{i}")})).collect();
+            Ask { path: "/run/@cf/baai/bge-m3".into(), body: Body::Batch(json!({ "requests": items })) }
+        }
         12 | 13 => {
             let texts: Vec<_> = (0..8).map(|i| question(n + i)).collect();
             native("@cf/baai/bge-m3", json!({ "text": texts }))
@@ -103,6 +147,13 @@ fn chat(model: &str, n: usize, stream: bool) -> Ask {
         body["temperature"] = json!(0);
     }
     Ask { path: "/v1/chat/completions".into(), body: Body::Json(body) }
+}
+
+/// Anthropic's form.
+fn messages(model: &str, n: usize) -> Ask {
+    let said = json!([{"role": "user", "content": question(n)}]);
+    let body = json!({"model": model, "max_tokens": 96, "system": "Be kind and exact.", "messages": said, "stream": n.is_multiple_of(64)});
+    Ask { path: "/v1/messages".into(), body: Body::Json(body) }
 }
 
 fn native(model: &str, body: Value) -> Ask {
