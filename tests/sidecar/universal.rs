@@ -111,3 +111,41 @@ async fn where_money_is_held_a_step_without_a_price_is_refused_and_the_next_one_
     assert_eq!(status, 429, "{reply}");
     assert!(gate.vendor.seen().iter().all(|seen| !seen.path.contains("openai")));
 }
+
+#[tokio::test]
+async fn a_request_to_another_provider_by_itself_is_priced_where_money_is_held_and_else_passes_unread() {
+    let budget = "[[budgets]]\nname = 'all'\nlimit = '1000 neurons'\nwindow = 'day'\n";
+    let path = "/v1/acc/gw/openai/chat/completions";
+    let ask = async |gate: &Gate, path: &str, query: &Value| {
+        let reply = gate.post(path, query).header("authorization", "Bearer theirs").send().await.unwrap();
+        reply.status().as_u16()
+    };
+    let query = |max: u64| {
+        let messages = json!([{"role": "user", "content": "Why?"}]);
+        json!({"model": "gpt-test", "max_tokens": max, "messages": messages})
+    };
+    // With a price: a call like any other.
+    let priced = gate(&format!("{budget}{GPT}"));
+    assert_eq!(ask(&priced, path, &query(32)).await, 200);
+    let seen = priced.vendor.seen().pop().unwrap();
+    assert_eq!((seen.path.as_str(), seen.headers.get_all("authorization").iter().count()), (path, 2));
+    let facts = priced.receipts.after(1).await.remove(0);
+    assert_eq!((&*facts.model.id, facts.cost.source), ("openai/gpt-test", Source::Computed));
+    assert_eq!(facts.cost.neurons, priced.vendor.spent("acc"));
+    // More than there is: 4,000 micro-neurons a token.
+    assert_eq!(ask(&priced, path, &query(1_000_000)).await, 429);
+    // Without one: refused, in whatever form it comes.
+    let unpriced = gate(budget);
+    for path in
+        [path, "/v1/acc/gw/replicate/predictions", "/v1/acc/gw/google-ai-studio/v1/models/gemini:generateContent"]
+    {
+        assert_eq!(ask(&unpriced, path, &query(32)).await, 429, "{path}");
+    }
+    assert!(unpriced.vendor.seen().is_empty());
+    // Where no money is held it passes unread, as do readings.
+    let open = gate("");
+    assert_eq!(ask(&open, path, &query(32)).await, 200);
+    assert!(open.receipts.all().is_empty());
+    let read = unpriced.client.get(unpriced.url("/v1/acc/gw/openai/models")).bearer_auth("theirs").send();
+    assert_ne!(read.await.unwrap().status().as_u16(), 429);
+}

@@ -1,6 +1,13 @@
 //! Calls to other providers behind an AI Gateway, as far as their paths and bodies tell what they are.
+//!
+//! A step of the universal endpoint is always such a call. A request to a provider by itself is one where somebody has to answer for
+//! what it costs: where there are budgets that refuse, or keys. Elsewhere it passes unread.
 
-use super::route::Target;
+use http::Method;
+
+use super::Settings;
+use super::path::CanonicalPath;
+use super::route::{Other, Target};
 use super::short::Told;
 use crate::Error;
 use crate::call::{Elsewhere, Endpoint};
@@ -19,6 +26,20 @@ impl Elsewhere {
         let below = |path: &str| path.splitn(5, '/').nth(4).filter(|rest| !rest.is_empty()).map(str::to_owned);
         let gateway = decoded.split('/').nth(3)?;
         Some(Self { gateway: gateway.into(), path: below(encoded)?.into() })
+    }
+
+    /// Of a request by itself, where it has to be counted.
+    pub(super) fn counted(
+        settings: &Settings,
+        method: &Method,
+        other: &Other<'_>,
+        path: &CanonicalPath<'_>,
+    ) -> Option<Self> {
+        let is_providers = other.below.is_none() && !other.may_run;
+        let is_counted = settings.has_budgets || !settings.keys.is_empty();
+        (is_providers && is_counted && *method == Method::POST)
+            .then(|| Self::of(path.decoded(), path.encoded()))
+            .flatten()
     }
 
     /// Who answers.

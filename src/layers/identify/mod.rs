@@ -391,6 +391,12 @@ where
                 answer_call(&self.settings, &mut self.inner, arrived, body).await
             }
             Route::Other(other) => {
+                if let Some(elsewhere) = Elsewhere::counted(&self.settings, &head.method, &other, &path) {
+                    let target = elsewhere.target(other.account);
+                    let elsewhere = Some(elsewhere);
+                    let arrived = Arrived { elsewhere, ..Arrived::of(target, None, &uri, head) };
+                    return Box::pin(answer_call(&self.settings, &mut self.inner, arrived, body)).await;
+                }
                 let form = ErrorForm::of_path(path.decoded());
                 match admitted(&self.settings, head, &uri, &path, &other) {
                     Ok(head) => {
