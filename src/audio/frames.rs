@@ -26,14 +26,16 @@ const LEAST_AAC: u64 = 2_000;
 pub(super) fn mpeg(bytes: &[u8]) -> Option<Length> {
     let mut at = tag_bytes(bytes);
     let begins = |skipped: &usize| begins_well(bytes.get(at + skipped..).unwrap_or_default(), *skipped > 0);
-    let first = at + (0..SEARCH_BYTES).find(begins)?;
-    let least = frame(&bytes[first..])?.least_bits_a_second;
+    let Some(first) = (0..SEARCH_BYTES).find(begins).map(|skipped| at + skipped) else { return torn(bytes, at) };
+    let mut least = frame(&bytes[first..])?.least_bits_a_second;
     // What stands before the first frame is no sound of this format.
     at = first;
-    let (mut sum, mut lost) = (Sum::default(), 0);
+    let (mut sum, mut lost, mut loose_ms) = (Sum::default(), 0, 0_u64);
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        let follows = frame(rest).filter(|frame| frame.bytes <= rest.len() && is_followed(rest, frame));
-        match follows {
+        let begun = frame(rest);
+        let (least_here, ms) = begun.as_ref().map_or((least, 0), |frame| (frame.least_bits_a_second, frame.ms()));
+        least = least.min(least_here);
+        match begun.filter(|frame| frame.bytes <= rest.len() && is_followed(rest, frame)) {
             Some(frame) => {
                 if !frame.is_silent {
                     sum.add(frame.samples, frame.samples_a_second);
@@ -43,13 +45,21 @@ pub(super) fn mpeg(bytes: &[u8]) -> Option<Length> {
             None => {
                 let tag = tag_bytes(rest).min(rest.len());
                 lost += usize::from(tag == 0);
+                // Some decoders take a frame that nothing follows, and fill up one that the end cuts off.
+                loose_ms = loose_ms.saturating_add(ms);
                 at += tag.max(1);
             }
         }
     }
     let ms = sum.ms();
     let lost_ms = at_rate(lost as u64, least);
-    Some(Length { likely_ms: ms, upper_ms: ms.saturating_add(lost_ms) })
+    Some(Length { likely_ms: ms, upper_ms: ms.saturating_add(lost_ms).saturating_add(loose_ms) })
+}
+
+/// Of a piece of one frame, which is not known from anything else.
+fn torn(bytes: &[u8], at: usize) -> Option<Length> {
+    let frame = bytes.get(at..).and_then(frame).filter(|frame| frame.bytes > bytes.len() - at)?;
+    Some(Length::unknown(bytes.len() as u64).and(Length { likely_ms: 0, upper_ms: frame.ms() }))
 }
 
 /// Of a sound that begins so: the bytes before its first frame, and the bytes and microseconds of the whole frames that are here.
@@ -64,6 +74,12 @@ pub(super) fn mpeg_pace(head: &[u8]) -> Option<(u64, u64, u64)> {
     }
     let bytes = (at - begun) as u64;
     (bytes > 0).then(|| (begun as u64, bytes, sum.ms()))
+}
+
+impl Frame {
+    fn ms(&self) -> u64 {
+        of_samples(self.samples, self.samples_a_second).saturating_add(1)
+    }
 }
 
 /// Frames follow each other, or one is all there is. Among bytes of another kind two may do so by chance.

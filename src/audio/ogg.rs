@@ -31,7 +31,8 @@ enum Codec {
     Flac { rate: u64 },
     /// Each packet is so many samples.
     Speex { samples: u64, rate: u64 },
-    /// Bytes are summed up: of a codec that is not known, or of a page whose stream did not begin.
+    /// Bytes are summed up, and packets as if they were Opus's: of a codec that is not known, or of a page whose stream did not
+    /// begin, which a reader that looks at no serial number takes for the stream's before it.
     Unknown,
     /// Video, or text.
     Silent,
@@ -128,14 +129,14 @@ impl Stream {
         self.sum += match &self.codec {
             // Its two headers sound not.
             Codec::Opus if packet.starts_with(b"OpusHead") || packet.starts_with(b"OpusTags") => 0,
-            Codec::Opus => opus_micros(&packet),
+            Codec::Opus | Codec::Unknown => opus_micros(&packet),
             Codec::Flac { .. } => flac_samples(&packet).unwrap_or(0),
             // The first bit says so of Vorbis's three headers.
             Codec::Vorbis { most_samples, .. } => {
                 packet.first().map_or(0, |first| if first & 1 == 0 { *most_samples } else { 0 })
             }
             Codec::Speex { samples, .. } if self.packets > 2 => *samples,
-            Codec::Speex { .. } | Codec::Unknown | Codec::Silent => 0,
+            Codec::Speex { .. } | Codec::Silent => 0,
         };
     }
 
@@ -149,7 +150,8 @@ impl Stream {
             }
             Codec::Unknown => {
                 let likely_ms = at_rate(self.bytes, USUAL_BITS_A_SECOND);
-                Length { likely_ms, upper_ms: at_rate(self.bytes, LEAST_BITS_A_SECOND) }
+                let upper_ms = at_rate(self.bytes, LEAST_BITS_A_SECOND).max(self.sum.div_ceil(1000));
+                Length { likely_ms, upper_ms }
             }
             Codec::Silent => Length::default(),
         }

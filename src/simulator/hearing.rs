@@ -41,33 +41,37 @@ fn wav(sound: &[u8]) -> Option<u64> {
 fn opus(sound: &[u8]) -> Option<u64> {
     let (mut at, mut packets, mut tenths) = (0, 0, 0);
     let mut begins = true;
-    while sound.get(at..at + 4)? == b"OggS" {
-        let lacing = sound.get(at + 27..at + 27 + usize::from(*sound.get(at + 26)?))?;
-        let mut packet = at + 27 + lacing.len();
+    // Where a page is broken, what came before it has been heard.
+    while let Some((lacing, mut packet)) = page(sound, at) {
         for length in lacing {
+            let whole = sound.get(packet..packet + usize::from(*length)).unwrap_or_default();
             if begins {
-                if packets == 0 && sound.get(packet..packet + 8)? != b"OpusHead" {
+                if packets == 0 && !whole.starts_with(b"OpusHead") {
                     return None;
                 }
                 packets += 1;
                 // The first two are its header and its comments.
-                if packets > 2 {
-                    tenths += opus_tenths(*sound.get(packet)?, sound.get(packet + 1).copied());
-                }
+                tenths += if packets > 2 { opus_tenths(whole) } else { 0 };
             }
             packet += usize::from(*length);
             begins = *length < 255;
         }
         at = packet;
-        if at >= sound.len() {
-            break;
-        }
     }
-    Some(tenths / 10)
+    (packets > 0).then_some(tenths / 10)
 }
 
-/// Tenths of a millisecond in a packet.
-fn opus_tenths(toc: u8, second: Option<u8>) -> u64 {
+/// The lengths of the pieces of the page that begins there, and where the first one does.
+fn page(sound: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let rest = sound.get(at..).filter(|rest| rest.starts_with(b"OggS"))?;
+    let lacing = rest.get(27..27 + usize::from(*rest.get(26)?))?;
+    Some((lacing, at + 27 + lacing.len()))
+}
+
+/// Tenths of a millisecond in a packet. One of nothing, and one of more than 120 ms, decoders refuse.
+fn opus_tenths(packet: &[u8]) -> u64 {
+    const MOST: u64 = 1_200;
+    let Some(toc) = packet.first() else { return 0 };
     let config = toc >> 3;
     let frame = match config {
         0..12 => [100, 200, 400, 600][usize::from(config % 4)],
@@ -77,9 +81,9 @@ fn opus_tenths(toc: u8, second: Option<u8>) -> u64 {
     let frames = match toc & 3 {
         0 => 1,
         1 | 2 => 2,
-        _ => u64::from(second.unwrap_or(0) & 0x3f),
+        _ => packet.get(1).map_or(0, |second| u64::from(second & 0x3f)),
     };
-    frame * frames
+    if frame * frames > MOST { 0 } else { frame * frames }
 }
 
 /// 20 ms a frame, whose first byte tells its length.

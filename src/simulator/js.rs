@@ -4,6 +4,8 @@
 //! Of a key given twice the last counts, numbers are doubles, half a surrogate pair is a character of its own (here U+FFFD),
 //! and nesting has no limit, so nothing here recurses: neither reading, nor looking, nor letting go.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 /// A parsed text: nodes that name each other by index.
@@ -19,7 +21,7 @@ enum Node {
     Number(f64),
     Text(String),
     List(Vec<usize>),
-    /// In the order of the text, keys that come twice included.
+    /// In the order of the text. Of a key that comes twice the last value is kept.
     Object(Vec<(String, usize)>),
 }
 
@@ -192,6 +194,19 @@ fn number_text(number: f64) -> String {
 
 // === reading ===
 
+/// `JSON.parse` keeps the last value of a key.
+fn forget_twins(node: &mut Node) {
+    let Node::Object(fields) = node else { return };
+    let mut last = HashMap::new();
+    for (at, (name, _)) in fields.iter().enumerate() {
+        last.insert(name.clone(), at);
+    }
+    if last.len() < fields.len() {
+        let mut at = 0..;
+        fields.retain(|(name, _)| last.get(name) == at.next().as_ref());
+    }
+}
+
 struct Parser<'t> {
     text: &'t str,
     at: usize,
@@ -218,7 +233,9 @@ impl Parser<'_> {
             loop {
                 self.skip_space();
                 let Some(last) = open.last_mut() else {
-                    return (self.at == self.text.len()).then_some(Document { nodes: self.nodes });
+                    let is_whole = self.at == self.text.len();
+                    self.nodes.iter_mut().for_each(forget_twins);
+                    return is_whole.then_some(Document { nodes: self.nodes });
                 };
                 let node = last.node;
                 self.attach(node, last.key.take(), ended);
@@ -430,6 +447,7 @@ mod tests {
             Document::parse(br#"{"a":1,"\u0061":"\ud83d\ude00\ud83dx\udc00","b":[1e21,1e20,true,[null,"z"]]}"#)
                 .unwrap();
         assert_eq!(document.root().get("a").unwrap().text(), Some("😀\u{fffd}x\u{fffd}"));
+        assert_eq!(document.root().names().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(document.root().get("b").unwrap().string(), ",,,1e21100000000000000000000true,z".to_owned());
     }
 

@@ -20,6 +20,8 @@ pub(super) enum Picture {
 /// What the largest picture comes to in tokens: qwen's processor, and that of llama-3.2-11b (four tiles of 1,601).
 const MAX_TOKENS: u64 = 16_384;
 const LLAMA_TOKENS: u64 = 6_404;
+/// clef-omni's, as its page has it.
+const OMNI_TOKENS: u64 = 1_024;
 /// Pixels in a token.
 const TOKEN_PIXELS: u64 = 28 * 28;
 /// A usual picture's tokens, and what a sound or a document comes to.
@@ -39,7 +41,11 @@ impl Picture {
 
     /// What it comes to beside text.
     pub(super) fn tokens(&self, model: &Model, is_dear: bool) -> u64 {
-        let most = if model.id.contains("llama-3.2-11b") { LLAMA_TOKENS } else { MAX_TOKENS };
+        let most = match () {
+            () if model.id.contains("llama-3.2-11b") => LLAMA_TOKENS,
+            () if model.id.contains("clef-omni") => OMNI_TOKENS,
+            () => MAX_TOKENS,
+        };
         match self {
             _ if !is_dear => USUAL_TOKENS,
             Self::Other => OTHER_TOKENS,

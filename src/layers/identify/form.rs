@@ -45,7 +45,14 @@ fn measure(reading: &mut Reading, body: &[u8], content_type: &str) -> Totals {
     let mut found = false;
     if let Some(boundary) = parameter(content_type, "boundary") {
         for part in Parts::of(body, boundary.as_bytes()) {
-            found |= add(reading, &mut scope, part);
+            match add(reading, &mut scope, part) {
+                true => found = true,
+                // Whoever reads it otherwise finds any field in it.
+                false if !part.trim_ascii().is_empty() => {
+                    scope.inner = Some(scope.inner.map_or(Totals::UNREAD, |inner| inner.or(Totals::UNREAD)));
+                }
+                false => {}
+            }
         }
     }
     if found {
@@ -117,13 +124,14 @@ fn split(part: &[u8]) -> Option<(Cow<'_, str>, &[u8])> {
     Some((String::from_utf8_lossy(&part[..at]), &part[at + length..]))
 }
 
-/// Adds a part; false where it has no name.
+/// Adds a part; false where its name is not surely read.
 fn add(reading: &mut Reading, scope: &mut Scope, part: &[u8]) -> bool {
     let Some((head, content)) = split(part) else { return false };
     // A line that begins with white space goes on from the one before.
     let head = head.replace("\r\n", "\n").replace("\n ", " ").replace("\n\t", " ");
     let Some(disposition) = header(&head, "content-disposition") else { return false };
     let Some(name) = parameter(disposition, "name") else { return false };
+    let is_sure = is_plain(disposition);
     scope.asks = true;
     let ask = &mut reading.ask;
     let measure = match &*name {
@@ -159,7 +167,13 @@ fn add(reading: &mut Reading, scope: &mut Scope, part: &[u8]) -> bool {
             None => ask.reach.other_text_bytes += content.len() as u64,
         },
     }
-    true
+    is_sure
+}
+
+/// All readers take it alike: each quote that opens is closed.
+fn is_plain(disposition: &str) -> bool {
+    let is_form_data = disposition.get(..9).is_some_and(|begin| begin.eq_ignore_ascii_case("form-data"));
+    is_form_data && disposition.bytes().filter(|byte| *byte == b'"').count() % 2 == 0
 }
 
 /// What a part is that is not known to be read as text.

@@ -28,9 +28,11 @@ pub(super) fn read(body: &[u8], content_type: &str, endpoint: Endpoint) -> Readi
     let is_json = is_json(content_type);
     if !endpoint.is_native() || !is_media && (is_json || looks_json(body)) {
         let mut reading = json::read(body, endpoint);
-        if (reading.broken.is_some() || reading.has_more) && endpoint.is_native() && !is_json {
-            // It only looked like JSON, as samples of a sound may.
+        let is_doubted = reading.broken.is_some() || reading.has_more || reading.ask.reach.is_doubted;
+        if is_doubted && endpoint.is_native() && !is_json {
+            // It only looked like JSON, as samples of a sound may: nothing that it says need be a limit.
             raw(&mut reading.ask, body);
+            reading.or_unread();
         }
         return reading;
     }

@@ -25,4 +25,12 @@ impl Reading {
         let ask = &mut self.ask;
         (ask.reach.output, ask.reach.image, ask.reach.requests) = (totals.output, totals.image, totals.requests);
     }
+
+    /// The vendor may read it as it was read here, or not at all.
+    pub(super) fn or_unread(&mut self) {
+        let Ask { reach, .. } = &self.ask;
+        let read = Totals { output: reach.output, image: reach.image, requests: reach.requests };
+        self.set(read.or(Totals::UNREAD));
+        self.ask.reach.is_unread = true;
+    }
 }
