@@ -10,6 +10,8 @@
 mod form;
 mod found;
 mod keys;
+#[cfg(test)]
+mod messages_tests;
 mod place;
 mod reading;
 mod scan;

@@ -13,11 +13,11 @@ fn native() -> Form {
     form(&call(LLAMA, "{}"), "application/json")
 }
 
-fn stream(endpoint: Endpoint) -> Form {
+pub(super) fn stream(endpoint: Endpoint) -> Form {
     form(&Call { endpoint, stream: true, ..call(LLAMA, "{}") }, "text/event-stream")
 }
 
-fn read<'a>(form: Form, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Tally, Ending) {
+pub(super) fn read<'a>(form: Form, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Tally, Ending) {
     let mut reader = Reader::new(form);
     pieces.into_iter().for_each(|piece| reader.push(piece));
     reader.finish();

@@ -17,4 +17,5 @@ mod replies;
 mod requests;
 mod run;
 mod text;
+mod universal;
 mod world;

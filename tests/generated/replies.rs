@@ -64,7 +64,7 @@ impl Trouble {
         match self.header.split('=').next() {
             Some("stream-error" | "cut" | "no-end") if !streams => Effect::None,
             // A stream of fewer events is not cut.
-            Some("cut") if has("[DONE]") || has("response.completed") => Effect::None,
+            Some("cut") if ["[DONE]", "response.completed", "message_stop"].into_iter().any(has) => Effect::None,
             Some("response-failed" | "response-incomplete") if !is_responses => Effect::None,
             // Some models answer natively with OpenAI's choices, too. A native stream may begin or end with one such chunk, in
             // which there is nothing to go wrong.
@@ -98,7 +98,7 @@ fn case() -> BoxedStrategy<Case> {
 
 fn asked() -> BoxedStrategy<Asked> {
     let models = models::of(&[Task::TextGeneration, Task::ImageToText]);
-    let routes = prop::sample::select(vec!["run", "v1/chat/completions", "v1/responses"]);
+    let routes = prop::sample::select(vec!["run", "v1/chat/completions", "v1/responses", "v1/messages"]);
     let more = prop::sample::select(vec![
         "",
         r#","tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]"#,

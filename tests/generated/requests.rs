@@ -42,6 +42,7 @@ pub fn request() -> BoxedStrategy<Asked> {
     let kinds = prop_oneof![
         8 => native(&text, json(text::generation())),
         4 => openai(&text, text::generation()),
+        3 => anthropic(&text),
         3 => native(&reading, json(text::reading())),
         2 => openai(&[Task::TextEmbeddings], text::reading()),
         2 => native(&[Task::TextToSpeech], json(text::reading())),
@@ -138,6 +139,19 @@ fn openai(tasks: &[Task], value: BoxedStrategy<Json>) -> BoxedStrategy<Asked> {
             fields.insert(if is_last { fields.len() } else { 0 }, model);
             let content_type = Some("application/json".to_owned());
             Asked { path, content_type, content_encoding: None, body: Json::Object(fields).bytes() }
+        })
+        .boxed()
+}
+
+/// The route of Anthropic's form.
+fn anthropic(tasks: &[Task]) -> BoxedStrategy<Asked> {
+    let places =
+        prop::sample::select(vec!["/client/v4/accounts/acc/ai/v1/messages", "/v1/acc/gw/workers-ai/v1/messages"]);
+    (openai(tasks, text::messages()), places)
+        .prop_map(|(asked, path)| match asked.path.ends_with("/run") {
+            // With its `input`, it is none of Anthropic's.
+            true => asked,
+            false => Asked { path: path.to_owned(), ..asked },
         })
         .boxed()
 }

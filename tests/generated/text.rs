@@ -99,6 +99,47 @@ pub fn generation() -> BoxedStrategy<Json> {
     with_fields(asked.boxed(), limits())
 }
 
+/// Anthropic's form: blocks, a system prompt of its own, tools, and a limit that has to be there.
+pub fn messages() -> BoxedStrategy<Json> {
+    let block = prop_oneof![
+        6 => text().prop_map(|text| Json::object([("type", Json::text("text")), ("text", text)])),
+        1 => (text(), prop::sample::select(vec!["image", "document"])).prop_map(|(text, kind)| {
+            let source = Json::object([("type", Json::text("text")), ("media_type", Json::text("text/plain")), ("data", text)]);
+            Json::object([("type", Json::text(kind)), ("source", source)])
+        }),
+        1 => prop::sample::select(vec!["image/png", "Image/PNG", "application/pdf", "audio/wav"]).prop_map(|kind| {
+            let data = Json::text(PIXEL.split_once(',').unwrap().1);
+            let source = Json::object([("type", Json::text("base64")), ("media_type", Json::text(kind)), ("data", data)]);
+            Json::object([("type", Json::text("image")), ("source", source)])
+        }),
+        1 => Just(Json::object([("type", Json::text("image")), ("source", Json::object([
+            ("type", Json::text("url")), ("url", Json::text("https://example.com/a.png")),
+        ]))])),
+        1 => (text(), anything()).prop_map(|(name, input)| {
+            Json::object([("type", Json::text("tool_use")), ("id", Json::text("t")), ("name", name), ("input", input)])
+        }),
+        1 => prop_oneof![text(), anything()].prop_map(|content| {
+            Json::object([("type", Json::text("tool_result")), ("tool_use_id", Json::text("t")), ("content", content)])
+        }),
+        1 => text().prop_map(|text| Json::object([("type", Json::text("thinking")), ("thinking", text)])),
+        1 => anything(),
+    ];
+    let content = prop_oneof![4 => text(), 4 => list(block.boxed(), 4)];
+    let role = prop::sample::select(vec!["user", "assistant"]).prop_map(Json::text);
+    let turn = object(vec![("role", role.boxed()), ("content", content.clone().boxed())]);
+    let tool = object(vec![("name", text()), ("description", text()), ("input_schema", anything())]);
+    let asked = (list(turn, 4), figure(1..4_000))
+        .prop_map(|(messages, limit)| vec![("messages", messages), ("max_tokens", limit)]);
+    let mut others = limits();
+    others.extend([
+        ("system", content.boxed()),
+        ("tools", list(tool, 3)),
+        ("thinking", figure(1..9_000).prop_map(|budget| Json::object([("budget_tokens", budget)])).boxed()),
+        ("metadata", anything()),
+    ]);
+    with_fields(asked.boxed(), others)
+}
+
 /// What steers the output, and other fields.
 fn limits() -> Vec<(&'static str, BoxedStrategy<Json>)> {
     let tool = object(vec![

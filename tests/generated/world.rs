@@ -11,7 +11,7 @@ use tollgate::catalogue::{Catalogue, Limit};
 use tollgate::gateway::{Builder, Gateway};
 use tollgate::layers::{cache, rate_limit, retry};
 use tollgate::neurons::Neurons;
-use tollgate::receipt::{Facts, Reader};
+use tollgate::receipt::{Facts, Outcome, Reader};
 use tollgate::simulator::{self, Coercion, Running, Seen, Settings, Writes};
 use tollgate::upstream::Client;
 use tower::ServiceExt;
@@ -38,6 +38,17 @@ impl Came {
     }
 }
 
+/// What came of a list of steps.
+pub struct ToldList {
+    pub status: StatusCode,
+    pub step: Option<usize>,
+    pub body: Option<Bytes>,
+    pub charged: Neurons,
+    /// The outcomes of the steps that were calls, and what they cost together.
+    pub outcomes: Vec<Outcome>,
+    pub cost: Neurons,
+}
+
 pub struct World {
     vendor: Running,
     /// Cloned, with a catalogue of its own, for each call: what the gate learns of one call is not to help or harm the next.
@@ -49,11 +60,11 @@ pub struct World {
 }
 
 #[derive(Default)]
-struct Sealed(Mutex<Option<Facts>>);
+struct Sealed(Mutex<Vec<Facts>>);
 
 impl Reader for Sealed {
     fn sealed(&self, facts: &Facts) {
-        *self.0.lock().unwrap() = Some(facts.clone());
+        self.0.lock().unwrap().push(facts.clone());
     }
 }
 
@@ -87,6 +98,30 @@ impl World {
         self.gate.clone().build_around(self.client.clone()).unwrap()
     }
 
+    /// A list of steps, which are as many calls as were asked.
+    pub fn ask_list(&self, asked: &Asked) -> ToldList {
+        let before = self.vendor.counts().neurons();
+        self.runtime.block_on(async {
+            let reply = self.gate().oneshot(request(asked, &[])).await.unwrap();
+            let (head, body) = reply.into_parts();
+            let body = body.collect().await.ok().map(|body| body.to_bytes());
+            let calls = std::mem::take(&mut *self.sealed.0.lock().unwrap());
+            ToldList {
+                status: head.status,
+                step: head.headers.get("cf-aig-step").and_then(|step| step.to_str().ok()?.parse().ok()),
+                body,
+                charged: self.vendor.counts().neurons().saturating_sub(before),
+                outcomes: calls.iter().map(|facts| facts.outcome).collect(),
+                cost: calls.iter().map(|facts| facts.cost.neurons).sum(),
+            }
+        })
+    }
+
+    /// The requests that arrived at the vendor so far.
+    pub fn seen(&self) -> usize {
+        self.vendor.seen().len()
+    }
+
     pub fn ask_by(&self, gate: &Gateway<Client>, asked: &Asked, headers: &[(&str, &str)]) -> Came {
         let before = self.vendor.counts().neurons();
         self.arrived.lock().unwrap().take();
@@ -94,7 +129,8 @@ impl World {
             let reply = gate.clone().oneshot(request(asked, headers)).await.unwrap();
             let (head, body) = reply.into_parts();
             let body = body.collect().await.ok().map(|body| body.to_bytes());
-            let facts = self.sealed.0.lock().unwrap().take().expect("the receipt is sealed with the reply's end");
+            let facts = std::mem::take(&mut *self.sealed.0.lock().unwrap()).pop();
+            let facts = facts.expect("the receipt is sealed with the reply's end");
             let charged = self.vendor.counts().neurons().saturating_sub(before);
             let arrived = self.arrived.lock().unwrap().take();
             Came { status: head.status, headers: head.headers, body, facts, arrived, charged }
