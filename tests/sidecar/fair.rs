@@ -104,3 +104,24 @@ async fn a_caller_without_a_key_does_not_wait_for_anothers_flood() {
         assert!(left >= 15, "by {fair_by}: the other waited until {left} of {FLOOD} were left");
     }
 }
+
+#[tokio::test]
+async fn models_that_need_the_paid_plan_take_fifty_a_minute_where_credits_pay_for_them() {
+    let model = "@cf/moonshotai/kimi-k2.6";
+    for (billing, limit) in [("postpaid", 20), ("unified", 50)] {
+        let gate = Gate::with(vendor(), |config| {
+            let text = format!("[account]\nbilling = \"{billing}\"\n[limits]\nmax_wait = \"0s\"\n");
+            let parsed = Config::parse(&text, "test").unwrap();
+            (config.account, config.limits) = (parsed.account, parsed.limits);
+        });
+        let ask = async |n: usize| gate.run(model, &json!({"prompt": format!("{billing} {n}"), "max_tokens": 1})).await;
+        let refusal = loop {
+            let replies = futures_util::future::join_all((0..64).map(&ask)).await;
+            if let Some(refusal) = replies.into_iter().find(|reply| reply.status() == 429) {
+                break refusal;
+            }
+        };
+        let policy = refusal.headers()["ratelimit-policy"].to_str().unwrap();
+        assert!(policy.contains(&format!("q={limit};")), "{billing}: {policy}");
+    }
+}
