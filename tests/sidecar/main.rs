@@ -24,6 +24,7 @@ mod errors;
 mod estimates;
 mod fair;
 mod frames;
+mod full_disk;
 mod handover;
 mod heard;
 mod keys;
