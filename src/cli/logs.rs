@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::settings::{Settings, variables};
-use super::usage::{failed, open};
+use super::usage::{Files, failed};
 use super::{Failure, print};
 use crate::readers::records::{Filter, Record};
 use crate::receipt::{CallId, Outcome};
@@ -14,6 +14,8 @@ use crate::receipt::{CallId, Outcome};
 pub(super) struct Logs {
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    files: Files,
     /// How many, newest first
     #[arg(long, short = 'n', default_value_t = 20)]
     limit: usize,
@@ -48,7 +50,7 @@ pub(super) struct Logs {
 
 impl Logs {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let archive = open(&self.settings.load(&variables())?)?;
+        let archive = self.files.open(&self.settings.load(&variables())?)?;
         let Self { limit, model, key, outcome, status, id, event_id, vendor_id, since, json, .. } = self;
         let outcomes = Outcome::ALL.map(Outcome::label);
         if outcome.as_deref().is_some_and(|outcome| !outcomes.contains(&outcome)) {

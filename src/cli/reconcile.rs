@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::settings::{Settings, variables};
-use super::usage::{failed, open};
+use super::usage::{Files, failed};
 use super::{Failure, block_on, print};
 use crate::sidecar::books::books;
 use crate::vendor::Sums;
@@ -20,6 +20,8 @@ use crate::vendor::reconcile::{Report, Row};
 pub(super) struct Reconcile {
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    files: Files,
     /// One day by UTC, such as 2026-11-24; yesterday, where nothing is said
     #[arg(long, value_name = "DATE", conflicts_with_all = ["from", "to"])]
     day: Option<Date>,
@@ -49,7 +51,7 @@ impl Reconcile {
         let (from, until) = self.span(SystemTime::now())?;
         let catalogue = self.settings.catalogue(&config);
         let books = books(&config, &variables, "reconcile").map_err(|error| Failure::Usage(error.to_string()))?;
-        let ours = open(&config)?.ran(millis(from), millis(until), books.account()).map_err(failed)?;
+        let ours = self.files.open(&config)?.ran(millis(from), millis(until), books.account()).map_err(failed)?;
         let theirs = block_on(books.spent(from, until))?.map_err(failed)?;
         let report = Report::new(&ours, &theirs, &catalogue, self.tolerance);
         let has_settled = SystemTime::now().duration_since(until).is_ok_and(|age| age >= config.account.analytics_lag);
@@ -184,6 +186,7 @@ mod tests {
     fn span(day: Option<&str>, from: Option<&str>, to: Option<&str>) -> Result<(String, String), String> {
         let date = |text: Option<&str>| text.map(|text| text.parse::<Date>().unwrap());
         let reconcile = Reconcile {
+            files: Files::default(),
             settings: Settings::default(),
             day: date(day),
             from: date(from),

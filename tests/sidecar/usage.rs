@@ -165,3 +165,43 @@ async fn a_report_is_a_page_that_adds_up_and_loads_nothing() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), page);
     assert!(report(&["--csv"]).starts_with("key,day,model,calls,"));
 }
+
+#[tokio::test]
+async fn several_gates_records_add_up_and_none_is_counted_twice() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let (one, spent_at_one) = ran(&directories[0]).await;
+    let (other, spent_at_other) = ran(&directories[1]).await;
+    let spent = spent_at_one + spent_at_other;
+    let run = |arguments: &[&str]| {
+        let files = ["--records", one.to_str().unwrap(), "--records", other.to_str().unwrap()];
+        let output = command().args(arguments).args(files).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(run(&["usage"]).contains(&format!("12 calls, {spent} neurons")), "{}", run(&["usage"]));
+    let lines: Value = serde_json::from_str(&run(&["usage", "--json", "--by", "key,model"])).unwrap();
+    let sum: f64 = lines.as_array().unwrap().iter().map(|line| line["neurons"].as_f64().unwrap()).sum();
+    assert!((sum - spent.as_f64()).abs() < 1e-6, "{sum} of {spent}");
+    let calls: Vec<_> = lines.as_array().unwrap().iter().map(|line| line["calls"].as_u64().unwrap()).collect();
+    assert_eq!(calls, [2, 2, 4, 4], "{lines}");
+    let logs = run(&["logs", "--json", "-n", "100"]);
+    let ids: std::collections::BTreeSet<_> =
+        logs.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].to_string()).collect();
+    assert_eq!((logs.lines().count(), ids.len()), (12, 12), "{logs}");
+    let oldest = ids.first().unwrap().trim_matches('"');
+    assert!(run(&["logs", "--id", oldest]).contains(oldest));
+    assert!(run(&["report", "--since", "12h"]).contains(&format!("<td>{spent}</td>")));
+    assert!(run(&["advise"]).starts_with(&format!("{spent} neurons were spent")), "{}", run(&["advise"]));
+    let copy = directories[1].path().join("copy.db");
+    std::fs::copy(&one, &copy).unwrap();
+    for (files, what) in [
+        ([&one, &one], "name each file once"),
+        ([&one, &copy], "name each file once"),
+        ([&one, &directories[0].path().join("none.db")], "is not there"),
+    ] {
+        let output =
+            command().args(["usage", "--records"]).arg(files[0]).arg("--records").arg(files[1]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(what), "{said}");
+    }
+}

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use self::rules::{Advice, Known};
 use super::settings::{Settings, variables};
-use super::usage::open;
+use super::usage::Files;
 use super::{Failure, print};
 use crate::readers::records::Evidence;
 
@@ -19,6 +19,8 @@ use crate::readers::records::Evidence;
 pub(super) struct Advise {
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    files: Files,
     /// How far back to look
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
     since: Duration,
@@ -34,7 +36,7 @@ impl Advise {
         let now = SystemTime::now();
         let until = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let archive = open(&config)?;
+        let archive = self.files.open(&config)?;
         let evidence = archive.evidence(millis(until.saturating_sub(self.since)), millis(until) + 1);
         let evidence = evidence.map_err(|error| Failure::Failed(error.to_string()))?;
         let keys = config.keys.iter().map(|key| key.name.clone()).collect();

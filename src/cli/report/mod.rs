@@ -13,7 +13,7 @@ use super::settings::{Settings, variables};
 use super::usage::by::{By, Lines};
 use super::usage::format::Format;
 use super::usage::span::{Span, SpanArgs};
-use super::usage::{failed, open};
+use super::usage::{Files, failed};
 use super::{Failure, block_on, print};
 use crate::readers::records::Archive;
 use crate::sidecar::books::books;
@@ -24,6 +24,8 @@ use crate::vendor::reconcile;
 pub(super) struct Report {
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    files: Files,
     #[command(flatten)]
     span: SpanArgs,
     /// Who is charged, a section for each: key, model, account, day, month, or a label of keys, as label.team
@@ -51,7 +53,7 @@ impl Report {
         let variables = variables();
         let config = self.settings.load(&variables)?;
         let span = self.span.resolve(jiff::Timestamp::now())?;
-        let archive = open(&config)?;
+        let archive = self.files.open(&config)?;
         let text = match (self.csv, self.json) {
             (true, _) => self.lines(&archive, &span, &config, Format::Csv)?,
             (_, true) => self.lines(&archive, &span, &config, Format::Json)?,

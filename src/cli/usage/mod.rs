@@ -21,6 +21,8 @@ use crate::sidecar::config::Config;
 pub(super) struct Usage {
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    files: Files,
     /// What to sum up by: day, month, model, key, account, or a label of keys, as label.team; several at once, as in `key,day`
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "day")]
     by: Vec<By>,
@@ -45,7 +47,7 @@ impl Usage {
         let by = self.groups()?;
         let span = self.span.resolve(jiff::Timestamp::now())?;
         let config = self.settings.load(&variables())?;
-        let archive = open(&config)?;
+        let archive = self.files.open(&config)?;
         if self.format == Format::Focus {
             return print(&focus::csv(&archive, &span)?);
         }
@@ -69,6 +71,25 @@ impl Usage {
             Self { csv: true, .. } => Format::Csv,
             Self { markdown: true, .. } => Format::Markdown,
             _ => self.format,
+        }
+    }
+}
+
+/// Whose records are read.
+#[derive(Args, Debug, Default)]
+pub(super) struct Files {
+    /// Records to read instead of the config's; several times, those of several gates are read as one
+    #[arg(long, value_name = "FILE")]
+    records: Vec<PathBuf>,
+}
+
+impl Files {
+    /// The records that are named, or else those that the config names, or those that `tollgate serve` keeps where it names none.
+    pub(super) fn open(&self, config: &Config) -> Result<Archive, Failure> {
+        match self.records.iter().find(|path| !path.exists()) {
+            _ if self.records.is_empty() => open(config),
+            Some(missing) => Err(Failure::Failed(format!("no records: {} is not there", missing.display()))),
+            None => Archive::open_all(&self.records).map_err(failed),
         }
     }
 }

@@ -26,6 +26,20 @@ pub enum RecordsError {
         /// Where it is.
         path: String,
     },
+    /// It has calls that another file has, too.
+    #[error("the records in {path} and in {other} are of one gate: name each file once, and no copy of one")]
+    Copied {
+        /// Where it is.
+        path: String,
+        /// Where the other is.
+        other: String,
+    },
+    /// More files than can be read as one.
+    #[error("at most {most} files of records are read as one; sum up the rest by itself")]
+    TooMany {
+        /// So many can.
+        most: usize,
+    },
     /// Another process writes it.
     #[error("the records in {path} are another sidecar's; set [records] path to a file of its own")]
     Taken {

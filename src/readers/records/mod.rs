@@ -39,6 +39,7 @@ mod past;
 mod query;
 mod row;
 mod schema;
+mod several;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -60,6 +61,7 @@ pub(crate) use self::lock::is_taken;
 pub use self::past::{Past, Usual};
 pub use self::query::{Archive, Bounds, Filter, Moment, Record};
 use self::row::Row;
+pub use self::several::MOST_FILES;
 pub use self::usage::{Group, Usage};
 use crate::batches::{Batches, Journal, Queued};
 use crate::layers::budget::{Bucket, Budgets, Change, Lease, Ledger, LedgerError};

@@ -68,7 +68,7 @@ PRAGMA user_version = 5;
 ";
 
 /// Of the tables above.
-const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 5;
 /// From here on leases have checksums from the first.
 const CHECKED: i64 = 3;
 /// The first version summed up by days.
