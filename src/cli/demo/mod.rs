@@ -1,5 +1,6 @@
 //! `tollgate demo`: the simulator, the sidecar before it, and traffic, on this machine alone. No account is needed.
 
+mod replicas;
 mod totals;
 
 use std::io::{IsTerminal, Write};
@@ -32,6 +33,9 @@ pub(super) struct Demo {
     /// Where its metrics are
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9787")]
     admin: SocketAddr,
+    /// So many gates that share one limit and one budget through a Valkey or a Redis of this machine; one of them is killed
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["listen", "admin"])]
+    replicas: Option<usize>,
 }
 
 /// The account of the demo; the simulator knows every account.
@@ -46,6 +50,9 @@ const LAG: Duration = Duration::from_secs(5);
 impl Demo {
     pub(super) fn run(self) -> Result<(), Failure> {
         start_log(&Log { level: "warn".into(), ..Log::default() }, None)?;
+        if let Some(replicas) = self.replicas {
+            return replicas::run(replicas, self.lasts);
+        }
         let failed = |error: std::io::Error| Failure::Failed(error.to_string());
         let settings = simulator::Settings {
             latency: LATENCY,
