@@ -75,7 +75,7 @@ struct Asked<'a> {
     registers: Vec<ToldRegister>,
 }
 
-type Told = (u32, u64, u64, u32, [u32; PARTS], u32, u32, u32, u64, u8, u64);
+type Told = (u32, u64, u64, u32, [u32; PARTS], u32, u32, u32, u64, u8, u64, u8);
 type ToldRegister = (u64, u64, u64, u8, Vec<[u64; 5]>);
 type Replied = (String, Vec<Vec<i64>>, Vec<Vec<i64>>);
 
@@ -303,6 +303,7 @@ fn told(word: &Word) -> Told {
         word.had,
         u8::from(word.refused),
         word.hold_ms,
+        u8::from(word.is_unpaced),
     )
 }
 

@@ -234,8 +234,9 @@ impl Record {
         self.hold = self.hold.max(now + word.hold_ms);
         let share = self.share(window, now);
         let cap = (f64::from(units) * share).floor().max(1.0);
-        let burst = (cap / 2.0).ceil();
-        self.level = burst.min(self.level + self.fill * (now - self.filled) as f64);
+        let burst = if word.is_unpaced { cap } else { (cap / 2.0).ceil() };
+        let level = burst.min(self.level + self.fill * (now - self.filled) as f64);
+        self.level = if word.is_unpaced { cap } else { level };
         self.filled = now;
 
         let (mut total, mut rivals, mut leaving) = (f64::from(me.held), 0, me.parts.map(f64::from));
@@ -271,8 +272,12 @@ impl Record {
         let (mut room, mut granted) = (cap - total, 0_u32);
         if frozen == 0 && self.hold <= now && word.ask > 0 {
             let free = room.min(self.level.floor());
-            while granted < word.ask && free - claims(granted) >= f64::from(granted + 1) {
-                granted += 1;
+            if rivals == 0 {
+                granted = f64::from(word.ask).min(free).max(0.0) as u32;
+            } else if word.ask <= 64 {
+                while granted < word.ask && free - claims(granted) >= f64::from(granted + 1) {
+                    granted += 1;
+                }
             }
             if granted < word.first {
                 let first = f64::from(word.first);
@@ -297,8 +302,9 @@ impl Record {
         self.fill = fill.max(steady / 100.0);
 
         // When there may be a turn for one more of this gate's.
-        let needed = claims(granted) + 1.0;
-        let mut due = if self.level < needed { (needed - self.level) / self.fill } else { 0.0 };
+        let (claimed, next) = (claims(granted), f64::from(if granted < word.first { word.first } else { 1 }));
+        let (needed, level) = (claimed + next, claimed + next.min(burst));
+        let mut due = if self.level < level { (level - self.level) / self.fill } else { 0.0 };
         if needed > room {
             let (over, mut left, mut at) = (needed - room, 0.0, horizon);
             for (n, units) in leaving.iter().enumerate() {

@@ -68,12 +68,13 @@ fn word(rng: &mut Rng, name: &str, number: u64) -> Word {
         number: number.saturating_sub(if rng.u8(..20) == 0 { 3 } else { 0 }),
         held: parts.iter().sum(),
         parts,
-        ask: rng.u32(..30),
+        ask: if rng.u8(..10) == 0 { rng.u32(..2000) } else { rng.u32(..30) },
         first: if rng.u8(..10) == 0 { rng.u32(1..limit + 2) } else { 1 },
         waiting: rng.u32(..40),
         had: rng.u64(..40_000),
         refused: rng.u8(..40) == 0,
         hold_ms: if rng.u8(..40) == 0 { rng.u64(..3000) } else { 0 },
+        is_unpaced: rng.u8(..10) == 0,
     }
 }
 

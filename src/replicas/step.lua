@@ -38,8 +38,8 @@ if asked.leaving then fleet.gates[asked.id] = nil else fleet.gates[asked.id] = {
 redis.call('SET', KEYS[1], cmsgpack.pack(fleet))
 
 local function limit(key, word)
-    local units, window, number, held, parts, ask, first, waiting, had, refused, hold =
-        word[1], word[2], word[3], word[4], word[5], word[6], word[7], word[8], word[9], word[10], word[11]
+    local units, window, number, held, parts, ask, first, waiting, had, refused, hold, unpaced =
+        word[1], word[2], word[3], word[4], word[5], word[6], word[7], word[8], word[9], word[10], word[11], word[12] == 1
     local horizon = window + floor(window / 100) + floor(window / 45) + 1
     local counts = window + ceil(window / 100)
     local part = horizon / PARTS
@@ -70,8 +70,8 @@ local function limit(key, word)
     record.hold = max(record.hold, now + hold)
     local share = record.pace >= 1 and 1 or min(1, record.pace + (now - record.paced) / window * 0.05)
     local cap = max(1, floor(units * share))
-    local burst = ceil(cap / 2)
-    record.level = min(burst, record.level + record.fill * (now - record.filled))
+    local burst = unpaced and cap or ceil(cap / 2)
+    record.level = unpaced and cap or min(burst, record.level + record.fill * (now - record.filled))
     record.filled = now
 
     local total, gates, rivals, leaving = 0, 0, 0, {0, 0, 0, 0, 0, 0, 0, 0}
@@ -110,7 +110,7 @@ local function limit(key, word)
         local free = min(room, floor(record.level))
         if rivals == 0 then
             granted = max(0, min(ask, free))
-        else
+        elseif ask <= 64 then
             while granted < ask and free - claims(granted) >= granted + 1 do granted = granted + 1 end
         end
         if granted < first then
@@ -134,9 +134,10 @@ local function limit(key, word)
     record.fill = max(fill, steady / 100)
 
     -- When there may be a turn for one more of this gate's.
-    local needed = claims(granted) + 1
+    local claimed, next = claims(granted), granted < first and first or 1
+    local needed, level = claimed + next, claimed + min(next, burst)
     local due = 0
-    if record.level < needed then due = (needed - record.level) / record.fill end
+    if record.level < level then due = (level - record.level) / record.fill end
     if needed > room then
         local over, left = needed - room, 0
         local at = horizon

@@ -16,7 +16,7 @@ use crate::catalogue::Catalogue;
 use crate::gateway;
 use crate::layers::budget::{BudgetLayer, Budgets};
 use crate::layers::cache::CacheLayer;
-use crate::layers::identify::keys::Keys;
+use crate::layers::identify::keys::{Keys, Turns};
 use crate::layers::identify::{self, Complaints};
 use crate::layers::rate_limit::{FairBy, RateLimitLayer};
 use crate::layers::retry::RetryLayer;
@@ -35,6 +35,8 @@ pub(super) struct Parts {
     pub(super) complaints: Arc<Complaints>,
     /// What digests for the records are keyed with, as long as the gate runs.
     pub(super) digests: Option<Affinity>,
+    /// Turns of keys are shared with other gates.
+    pub(super) turns: Option<Arc<dyn Turns>>,
     /// Traces are followed, and which part is kept of those that begin here.
     pub(super) traces: Option<f64>,
 }
@@ -160,6 +162,7 @@ impl Parts {
             keepalive: Some(config.compat.keepalive).filter(|every| !every.is_zero()),
             has_token: target.has_token(),
             keys: keys.clone(),
+            turns: self.turns.clone(),
             payloads: config.records.payloads(),
             digests: self.digests.clone().filter(|_| config.records.digests),
             readers: self.readers.clone(),

@@ -421,11 +421,10 @@ impl Plan {
         let budgets = spending.budgets.get();
         let digests = Affinity::new(SessionBy::Auto);
         let (readers, complaints) = (readers.into(), Arc::default());
-        let parts = Parts { catalogue, memory, spending, readers, complaints, digests, traces };
-        let generation = {
-            let rate_limit = replicas::limits(rate_limits(&config, &parts.catalogue), shared.as_ref());
-            Generation::first(&config, variables, &parts, budgets, rate_limit)?
-        };
+        let rate_limit = replicas::limits(rate_limits(&config, &catalogue), shared.as_ref());
+        let turns = shared.as_ref().map(|_| replicas::turns(&rate_limit));
+        let parts = Parts { catalogue, memory, spending, readers, complaints, digests, turns, traces };
+        let generation = Generation::first(&config, variables, &parts, budgets, rate_limit)?;
         let descriptors = Descriptors::of(machine::open_files());
         let tells_peer = Arc::new(AtomicBool::new(generation::tells_peer(&config, &generation.keys, &target)));
         let serving = Serving {

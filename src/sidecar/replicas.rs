@@ -3,15 +3,18 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize, Serializer};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::config::ConfigError;
+use crate::layers::identify::keys::Turns;
 use crate::layers::rate_limit::{self, OnStoreLoss, RateLimitLayer, Sharing};
 use crate::replicas::{Link, Seen, Session, Wanted};
 
@@ -129,6 +132,20 @@ pub(super) fn limits(settings: rate_limit::Settings, shared: Option<&Shared>) ->
         Some(shared) => RateLimitLayer::shared(settings, shared.sharing.clone()),
         None => RateLimitLayer::new(settings),
     }
+}
+
+/// Keys' turns, on the lanes of the shared limits.
+#[derive(Debug)]
+struct KeyTurns(RateLimitLayer);
+
+impl Turns for KeyTurns {
+    fn turn(&self, key: &str, requests_per_minute: NonZeroU32) -> BoxFuture<'static, Result<(), Duration>> {
+        Box::pin(self.0.turn_of_key(key, requests_per_minute))
+    }
+}
+
+pub(super) fn turns(limits: &RateLimitLayer) -> Arc<dyn Turns> {
+    Arc::new(KeyTurns(limits.clone()))
 }
 
 // === impl Shared ===

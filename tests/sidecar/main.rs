@@ -44,6 +44,7 @@ mod redis;
 mod refusals;
 mod reload;
 mod replica_faults;
+mod replica_limits;
 mod replicas;
 mod scripted;
 mod sdk;

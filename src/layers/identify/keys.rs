@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::BoxFuture;
 use http::header::{self, HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,15 @@ struct Known {
 
 /// A key's labels, by name.
 pub type Labels = Arc<BTreeMap<String, String>>;
+
+/// Turns of keys, where several gates share them.
+pub trait Turns: std::fmt::Debug + Send + Sync + 'static {
+    /// A turn of this key, of so many a minute; refused, it tells when there is one.
+    fn turn(&self, key: &str, requests_per_minute: NonZeroU32) -> BoxFuture<'static, Result<(), Duration>>;
+}
+
+/// A turn that is asked for.
+pub(super) type Turn = BoxFuture<'static, Result<(), Error>>;
 
 /// A client who has shown a key.
 #[derive(Clone, Copy)]
@@ -363,8 +373,14 @@ impl Client<'_> {
     }
 
     /// Whether it may come now: never more than so many in any minute.
-    pub(super) fn take_turn(self) -> Result<(), Error> {
-        let Some(limit) = self.0.requests_per_minute else { return Ok(()) };
+    ///
+    /// Where gates share limits, the turn is still to be waited for.
+    pub(super) fn take_turn(self, turns: Option<&dyn Turns>) -> Result<Option<Turn>, Error> {
+        let Some(limit) = self.0.requests_per_minute else { return Ok(None) };
+        if let Some(turns) = turns {
+            let (turn, name) = (turns.turn(&self.0.name, limit), self.0.name.clone());
+            return Ok(Some(Box::pin(async move { turn.await.map_err(|after| over(&name, limit, after)) })));
+        }
         let now = Instant::now();
         let mut recent = self.0.recent.lock();
         while recent.front().is_some_and(|first| now.duration_since(*first) >= MINUTE) {
@@ -372,15 +388,16 @@ impl Client<'_> {
         }
         if recent.len() < limit.get() as usize {
             recent.push_back(now);
-            return Ok(());
+            return Ok(None);
         }
         let oldest = recent.front().map_or(Duration::ZERO, |first| now.duration_since(*first));
-        Err(Error::RateLimited {
-            what: format!("the key {:?} has had its {limit} requests of this minute", self.0.name),
-            retry_after: MINUTE.saturating_sub(oldest),
-            limit: None,
-        })
+        Err(over(&self.0.name, limit, MINUTE.saturating_sub(oldest)))
     }
+}
+
+fn over(name: &str, limit: NonZeroU32, retry_after: Duration) -> Error {
+    let what = format!("the key {name:?} has had its {limit} requests of this minute");
+    Error::RateLimited { what, retry_after, limit: None }
 }
 
 #[cfg(test)]
@@ -446,12 +463,12 @@ mod tests {
         let client = keys.admit(&mut headers, None).unwrap().unwrap();
         client.may_ask("@cf/a/b").unwrap();
         assert_eq!(client.may_ask("@cf/a/c").unwrap_err().status(), 403);
-        client.take_turn().unwrap();
+        client.take_turn(None).map(drop).unwrap();
         tokio::time::advance(Duration::from_secs(40)).await;
-        client.take_turn().unwrap();
-        assert_eq!(client.take_turn().unwrap_err().retry_after(), Some(Duration::from_secs(20)));
+        client.take_turn(None).map(drop).unwrap();
+        assert_eq!(client.take_turn(None).map(drop).unwrap_err().retry_after(), Some(Duration::from_secs(20)));
         tokio::time::advance(Duration::from_secs(20)).await;
-        client.take_turn().unwrap();
+        client.take_turn(None).map(drop).unwrap();
     }
 
     #[test]

@@ -90,7 +90,7 @@ use tracing::{Instrument, Span};
 pub use self::complaints::Complaints;
 use self::dry::Estimated;
 use self::intake::read_body;
-use self::keys::Keys;
+use self::keys::{Keys, Turns};
 use self::make::{make_call, measured};
 use self::options::CallerOptions;
 pub(crate) use self::outcome::outcome;
@@ -156,6 +156,8 @@ pub struct Settings {
     pub has_gateway: bool,
     /// Clients' own keys. With any, a client needs one, and its Authorization is not the vendor's.
     pub keys: Keys,
+    /// Where several gates share the turns of keys.
+    pub turns: Option<Arc<dyn Turns>>,
     /// Which bodies are kept on the receipt, for its readers.
     pub payloads: Payloads,
     /// Who reads the receipts.
@@ -245,6 +247,7 @@ impl Default for Settings {
             has_budgets: false,
             has_gateway: false,
             keys: Keys::default(),
+            turns: None,
             payloads: Payloads::default(),
             readers: Arc::new([]),
             aliases: Arc::default(),
@@ -380,7 +383,7 @@ where
             return Box::pin(sockets::answer(&self.settings, &mut self.inner, head, &uri, &path)).await;
         }
         if let Some(wanted) = openai::models::Wanted::of(path.decoded()) {
-            let answer = short::models(&self.settings, wanted, head);
+            let answer = short::models(&self.settings, wanted, head).await;
             return answer.unwrap_or_else(|error| refuse(error, ErrorForm::OpenAi));
         }
         let short = openai::Route::of(path.decoded());
@@ -398,7 +401,7 @@ where
                     return Box::pin(answer_call(&self.settings, &mut self.inner, arrived, body)).await;
                 }
                 let form = ErrorForm::of_path(path.decoded());
-                match admitted(&self.settings, head, &uri, &path, &other) {
+                match admitted(&self.settings, head, &uri, &path, &other).await {
                     Ok(head) => {
                         let body = Body::stream(Paced::new(body, self.settings.body_pace));
                         pass(&mut self.through, Request::from_parts(head, body), form).await
@@ -422,15 +425,17 @@ where
 }
 
 /// The head of what is no call, as it leaves: with its path in canonical form, and with whose authorisation it passes, if it may.
-fn admitted(
+async fn admitted(
     settings: &Settings,
     head: &mut request::Parts,
     uri: &Uri,
     path: &CanonicalPath<'_>,
     other: &Other<'_>,
 ) -> Result<request::Parts, Error> {
-    if let Some(client) = settings.keys.admit(&mut head.headers, head.extensions.get())? {
-        client.take_turn()?;
+    if let Some(client) = settings.keys.admit(&mut head.headers, head.extensions.get())?
+        && let Some(turn) = client.take_turn(settings.turns.as_deref())?
+    {
+        turn.await?;
     }
     Wishes::refuse_any(&head.headers)?;
     let credentials = pass::credentials(settings, &head.method, path, other, &head.headers)?;
@@ -558,7 +563,9 @@ where
     let client = settings.keys.admit(&mut arrived.headers, arrived.certified.as_ref())?;
     if let Some(client) = client {
         receipt.note(|facts| (facts.key, facts.labels) = (Some(client.name()), client.labels()));
-        client.take_turn()?;
+        if let Some(turn) = client.take_turn(settings.turns.as_deref())? {
+            turn.await?;
+        }
     }
     if arrived.target.account.is_none() || arrived.target.endpoint == Endpoint::Messages && arrived.elsewhere.is_none()
     {

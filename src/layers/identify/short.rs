@@ -7,7 +7,6 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, request};
 
 use super::encoding::Content;
-use super::keys::Client;
 use super::route::Target;
 use super::{Arrived, NO_MODEL, ReplyBody, Settings};
 use crate::Error;
@@ -28,14 +27,18 @@ pub(super) struct Told {
 }
 
 /// Answers `/v1/models` with the models that the caller may ask.
-pub(super) fn models(
+pub(super) async fn models(
     settings: &Settings,
     wanted: Wanted,
     head: &mut request::Parts,
 ) -> Result<Response<ReplyBody>, Error> {
     let client = settings.keys.admit(&mut head.headers, head.extensions.get())?;
     let method = &head.method;
-    client.map_or(Ok(()), Client::take_turn)?;
+    if let Some(client) = client
+        && let Some(turn) = client.take_turn(settings.turns.as_deref())?
+    {
+        turn.await?;
+    }
     if *method != Method::GET && *method != Method::HEAD {
         return Err(Error::Method { asked: method.clone(), takes: "GET" });
     }

@@ -58,7 +58,7 @@ where
         facts.endpoint = Some(Endpoint::Socket);
         facts.trace = settings.traces.map(|share| TraceContext::of(&head.headers, facts.id.to_bytes(), share));
     });
-    let (handshake, call) = match identify(settings, head, uri, path, offered, &receipt) {
+    let (handshake, call) = match identify(settings, head, uri, path, offered, &receipt).await {
         Ok(identified) => identified,
         Err(error) => return hand_over(Err(error), receipt, refusal, &settings.payloads),
     };
@@ -107,7 +107,7 @@ fn open(mut reply: Reply, handshake: Handshake, call: &Call) -> Opened {
     Opened::Open(reply, Tunnel { client: handshake.client, vendor, meter, connected: handshake.connected, held })
 }
 
-fn identify(
+async fn identify(
     settings: &Settings,
     head: &mut request::Parts,
     uri: &Uri,
@@ -122,7 +122,9 @@ fn identify(
     let client = settings.keys.admit(&mut head.headers, head.extensions.get())?;
     if let Some(client) = client {
         receipt.note(|facts| facts.key = Some(client.name()));
-        client.take_turn()?;
+        if let Some(turn) = client.take_turn(settings.turns.as_deref())? {
+            turn.await?;
+        }
     }
     let route = match deepgram {
         Some(_) => Socket { account: None, model: None },

@@ -21,6 +21,8 @@ pub(super) struct Lane {
     solo: u64,
     pub(super) busy: Option<Box<Busy>>,
     slot: Slot,
+    /// Which limit it is.
+    pub(super) by: By,
 }
 
 /// A lane's answer.
@@ -62,9 +64,19 @@ const SHARED_LOOK: u64 = 100_000_000;
 // === impl Lane ===
 
 impl Lane {
-    pub(super) fn new(slot: Slot, ask: &Ask, now: u64) -> Self {
+    pub(super) fn new(slot: Slot, by: By, ask: &Ask, now: u64) -> Self {
         let busy = ask.tokens_limit.map(|rate| Box::new(Busy { tokens: Some(Bound::new(rate, now)), ..Busy::new() }));
-        Self { requests: Bound::new(ask.requests_limit, now), solo: ask.caller, busy, slot }
+        Self { requests: Bound::new(ask.requests_limit, now), solo: ask.caller, busy, slot, by }
+    }
+
+    /// Its units are tokens.
+    pub(super) fn counts_tokens(&self) -> bool {
+        matches!(self.by, By::Tokens | By::KeyTokens)
+    }
+
+    /// Its units that a call of so many tokens needs.
+    pub(super) fn units(&self, tokens: u32) -> u32 {
+        if self.counts_tokens() { tokens.clamp(1, self.requests.rate.units) } else { 1 }
     }
 
     pub(super) fn busy(&mut self) -> &mut Busy {
@@ -165,18 +177,20 @@ impl Lane {
     }
 
     fn is_open(&self, caller: u64, tokens: u32, cap: u32, now: u64) -> bool {
-        self.has_turn(cap, now) && self.busy.as_ref().is_none_or(|busy| busy.is_open(caller, tokens, now))
+        self.has_turn(self.units(tokens), cap, now)
+            && self.busy.as_ref().is_none_or(|busy| busy.is_open(caller, tokens, now))
     }
 
     fn charge(&mut self, caller: u64, tokens: u32, now: u64) -> Permit {
         let window = self.requests.rate.nanos();
-        let requests = self.requests.window.charge(1);
-        self.take_share(now);
+        let units = self.units(tokens);
+        let requests = self.requests.window.charge(units);
+        self.take_share(units, now);
         let mut permit = Permit { caller, requests, tokens: None, own_requests: None, own_tokens: None };
         let Some(busy) = &mut self.busy else { return permit };
         permit.tokens = busy.tokens.as_mut().map(|bound| bound.charge(tokens));
         if let Some(known) = busy.caller(caller) {
-            known.had.add(1.0, now, window);
+            known.had.add(units as f32, now, window);
             permit.own_requests = known.requests.as_mut().map(|bound| bound.charge(1));
             permit.own_tokens = known.tokens.as_mut().map(|bound| bound.charge(tokens));
         }
@@ -248,22 +262,23 @@ impl Lane {
     /// newcomer may go before them.
     fn turn_for(&mut self, ask: Ask, latest: u64, cap: u32, now: u64) -> u64 {
         let (mut claims, mut nobody_waits) = (0, true);
-        if let Some(turn) = self.shared_turn(0, now) {
+        let units = self.units(ask.tokens);
+        if let Some(turn) = self.shared_turn(units, 0, now) {
             return self.busy.as_ref().map_or(turn, |busy| turn.max(busy.opens_at(ask.caller, ask.tokens, now)));
         }
         let Bound { rate, window } = &self.requests;
         if let Some(busy) = &mut self.busy {
             busy.promises.expire(now);
             if !busy.promises.is_empty() {
-                let second = window.turn_after(*rate, cap, 1, 1, now);
+                let second = window.turn_after(*rate, cap, units, 1, now);
                 claims = busy.promises.claims(ask.caller, latest, second, now);
             }
             nobody_waits = busy.queue.is_empty();
         }
         let requests = if claims > 0 || nobody_waits {
-            window.turn_after(*rate, cap, 1, claims, now)
+            window.turn_after(*rate, cap, units, claims, now)
         } else {
-            window.opens_at(*rate, cap, 1, now)
+            window.opens_at(*rate, cap, units, now)
         };
         self.busy.as_ref().map_or(requests, |busy| requests.max(busy.opens_at(ask.caller, ask.tokens, now)))
     }
@@ -288,20 +303,21 @@ impl Lane {
         let (rate, requests) = (self.requests.rate, &self.requests.window);
         let busy = self.busy.as_ref().filter(|busy| !busy.queue.is_empty())?;
         let may = |caller: u64, waiter: &Waiter| busy.caller_is_open(caller, waiter.tokens);
-        let next = if self.has_turn(cap, now) {
+        let next = if self.has_turn(1, cap, now) {
             busy.queue.next(now, rate.nanos(), may)
         } else if busy.share.is_none() && requests.lends(rate, cap) {
             busy.queue.next_ahead(now, rate.nanos(), may)
         } else {
             None
         };
-        next.filter(|(ticket, tokens)| busy.is_open(ticket.key, *tokens, now))
+        let fits = |tokens: u32| !self.counts_tokens() || self.has_turn(self.units(tokens), cap, now);
+        next.filter(|(ticket, tokens)| fits(*tokens) && busy.is_open(ticket.key, *tokens, now))
     }
 
     fn next_turn_at(&self, cap: u32, now: u64) -> u64 {
         let (rate, requests) = (self.requests.rate, &self.requests.window);
         let Some(busy) = &self.busy else { return requests.opens_at(rate, cap, 1, now) };
-        let requests = match (self.shared_turn(0, now), busy.queue.next_ahead(now, rate.nanos(), |_, _| true)) {
+        let requests = match (self.shared_turn(1, 0, now), busy.queue.next_ahead(now, rate.nanos(), |_, _| true)) {
             (Some(turn), _) => turn.max(now.saturating_add(SHARED_LOOK)),
             (None, Some(_)) if busy.share.is_none() => requests.lends_at(rate, cap, now),
             _ => requests.opens_at(rate, cap, 1, now),
@@ -329,16 +345,16 @@ impl Lane {
         self.dispatch(now);
     }
 
-    fn give_back(&mut self, permit: Permit, now: u64) {
+    pub(super) fn give_back(&mut self, permit: Permit, now: u64) {
         let window = self.requests.rate.nanos();
         self.requests.window.give_back(self.requests.rate, permit.requests);
-        self.keep_share(now);
+        self.keep_share(permit.requests.units(), now);
         let Some(busy) = &mut self.busy else { return };
         if let (Some(bound), Some(taken)) = (&mut busy.tokens, permit.tokens) {
             bound.window.give_back(bound.rate, taken);
         }
         if let Some(caller) = busy.caller(permit.caller) {
-            caller.had.add(-1.0, now, window);
+            caller.had.add(-(permit.requests.units() as f32), now, window);
             let own = [(&mut caller.requests, permit.own_requests), (&mut caller.tokens, permit.own_tokens)];
             for (bound, taken) in own {
                 if let (Some(bound), Some(taken)) = (bound, taken) {
@@ -350,6 +366,9 @@ impl Lane {
 
     /// The call used this many tokens.
     pub(super) fn correct(&mut self, permit: Permit, tokens: u32, now: u64) {
+        if self.counts_tokens() {
+            self.requests.correct(permit.requests, tokens, now);
+        }
         let Some(busy) = &mut self.busy else { return };
         if let (Some(bound), Some(taken)) = (&mut busy.tokens, permit.tokens) {
             bound.correct(taken, tokens, now);
@@ -402,11 +421,11 @@ impl Lane {
     /// so many are its caller's own.
     fn turn_after(&self, ask: Ask, bounds: Bounds, cap: u32, told: &[u64], own_told: u32, now: u64) -> u64 {
         let Bound { rate, window } = &self.requests;
-        let Some(busy) = &self.busy else { return window.turn_after(*rate, cap, 1, 0, now) };
+        let Some(busy) = &self.busy else { return window.turn_after(*rate, cap, self.units(ask.tokens), 0, now) };
         if busy.share.is_some() {
             let (before, _) = busy.queue.ahead_of(ask.caller);
             let before = before.saturating_add(told.len() as u32);
-            if let Some(turn) = self.shared_turn(before, now) {
+            if let Some(turn) = self.shared_turn(self.units(ask.tokens), before, now) {
                 return turn.max(told.last().copied().unwrap_or(0));
             }
         }
@@ -414,18 +433,19 @@ impl Lane {
         let turns = f64::from(window.flow(*rate, cap)) * Duration::from_nanos(bounds.max_wait).as_secs_f64();
         let (before, own) = busy.queue.ahead_of(ask.caller);
         let [before, own] = [before, own].map(|waiting| waiting.min((turns.ceil() as u32).saturating_add(1)));
-        let requests = window.turn_after_those(*rate, cap, 1, before, told, now);
+        let requests = window.turn_after_those(*rate, cap, self.units(ask.tokens), before, told, now);
         requests.max(busy.turn_after(ask, (before, told), own.saturating_add(own_told), now))
     }
 
     /// The limit whose next turn is the last to come.
     fn held_by(&self, ask: Ask, cap: u32, now: u64) -> Held {
         let Bound { rate, window } = &self.requests;
-        let mut own = self.requests.held(By::Requests, cap, 1);
-        let mut opens_at = window.turn_after(*rate, cap, 1, 0, now);
-        if let Some(turn) = self.shared_turn(0, now) {
+        let units = self.units(ask.tokens);
+        let mut own = self.requests.held(self.by, cap, units);
+        let mut opens_at = window.turn_after(*rate, cap, units, 0, now);
+        if let Some(turn) = self.shared_turn(units, 0, now) {
             opens_at = turn;
-            (own.left, own.is_open) = (self.shared_left(cap), self.has_turn(cap, now));
+            (own.left, own.is_open) = (self.shared_left(cap), self.has_turn(units, cap, now));
         }
         let Some(busy) = &self.busy else { return own };
         let rest = busy

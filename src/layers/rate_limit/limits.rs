@@ -1,7 +1,7 @@
 //! Every lane, in shards, and the clock they share.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::caller::caller;
 use super::lane::{Answer, Lane};
 use super::permit::Permit;
 use super::queue::{Ticket, Waiter};
-use super::refusal::{Refusal, Why};
+use super::refusal::{By, Refusal, Why};
 use super::share::{Answered, Said, Share, Sharing, Word};
 use super::swept::Swept;
 use super::window::Rate;
@@ -54,7 +54,9 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
     pub(super) lane: u64,
-    slot: Slot,
+    pub(super) slot: Slot,
+    /// Which limit the lane is.
+    pub(super) by: By,
     pub(super) ask: Ask,
 }
 
@@ -96,12 +98,18 @@ impl Limits {
             let mut shard = shard.lock();
             let now = next.now();
             for lane in shard.values_mut() {
+                // The others are told theirs with the next call.
+                if lane.by != By::Requests {
+                    continue;
+                }
                 let Some(model) = model(lane.slot()) else { continue };
                 let rates = next.rates_of(&model.id);
                 let requests = rates.requests.unwrap_or_else(|| rate(model.limit));
-                if !lane.holds(requests, rates.tokens) {
+                // Where limits are shared, tokens have a lane of their own.
+                let tokens = rates.tokens.filter(|_| !next.is_shared());
+                if !lane.holds(requests, tokens) {
                     next.state.seen.lock().insert(lane.slot().number(), requests.units);
-                    lane.hold(requests, rates.tokens, now);
+                    lane.hold(requests, tokens, now);
                 }
             }
         }
@@ -124,8 +132,13 @@ impl Limits {
     }
 
     pub(super) fn request(&self, call: &Call) -> Request {
-        let own = call.key.as_ref().and_then(|key| self.settings.keys.get(&**key)).map_or(Rates::default(), rates);
-        let model = self.rates_of(&call.model.id);
+        let (own, model) = match self.is_shared() {
+            true => (Rates::default(), Rates { tokens: None, ..self.rates_of(&call.model.id) }),
+            false => {
+                let own = call.key.as_ref().map_or(Rates::default(), |key| self.own_rates(key));
+                (own, self.rates_of(&call.model.id))
+            }
+        };
         let counts_tokens = own.tokens.is_some() || model.tokens.is_some();
         let tokens = if counts_tokens { estimate::tokens(call) } else { 0 };
         let ask = Ask {
@@ -136,10 +149,23 @@ impl Limits {
             tokens: u32::try_from(tokens).unwrap_or(u32::MAX / 4),
             own,
         };
-        Request { lane: self.state.hasher.hash_one((call.counted_as(), &*call.model.id)), slot: call.model.slot, ask }
+        let lane = self.state.hasher.hash_one((call.counted_as(), &*call.model.id));
+        Request { lane, slot: call.model.slot, by: By::Requests, ask }
     }
 
-    fn rates_of(&self, model: &str) -> Rates {
+    pub(super) fn is_shared(&self) -> bool {
+        self.state.sharing.is_some()
+    }
+
+    pub(super) fn hash(&self, of: impl Hash) -> u64 {
+        self.state.hasher.hash_one(of)
+    }
+
+    pub(super) fn own_rates(&self, key: &str) -> Rates {
+        self.settings.keys.get(key).map_or(Rates::default(), rates)
+    }
+
+    pub(super) fn rates_of(&self, model: &str) -> Rates {
         if self.settings.models.is_empty() {
             return Rates::default();
         }
@@ -151,12 +177,28 @@ impl Limits {
     }
 
     pub(super) fn ask(&self, request: Request, call: &Call) -> Answer {
-        self.on_lane(request, call, |lane, now| lane.ask(request.ask, self.bounds, now))
+        self.on_lane(request, || name(call), |lane, now| lane.ask(request.ask, self.bounds, now))
+    }
+
+    /// The same for a limit of this name, by one who waits until then at most.
+    pub(super) fn ask_by(&self, request: Request, name: impl FnOnce() -> Arc<str>, until: u64) -> Answer {
+        self.on_lane(request, name, |lane, now| {
+            let max_wait = until.saturating_sub(now);
+            lane.ask(request.ask, Bounds { max_wait, ..self.bounds }, now)
+        })
+    }
+
+    /// What was taken and is not used.
+    pub(super) fn give_back(&self, lane: u64, permit: Permit) {
+        self.with(lane, |lane, now| {
+            lane.give_back(permit, now);
+            lane.dispatch(now);
+        });
     }
 
     /// A permit if there is one now.
     pub(super) fn try_take(&self, request: Request, call: &Call) -> bool {
-        self.on_lane(request, call, |lane, now| lane.try_take(request.ask, self.bounds, now).is_some())
+        self.on_lane(request, || name(call), |lane, now| lane.try_take(request.ask, self.bounds, now).is_some())
     }
 
     /// How a call would stand. A lane that has nothing to remember is not made for it.
@@ -177,7 +219,12 @@ impl Limits {
     }
 
     /// Does something with the request's lane, which holds to the limits that its model has now.
-    fn on_lane<T>(&self, request: Request, call: &Call, work: impl FnOnce(&mut Lane, u64) -> T) -> T {
+    fn on_lane<T>(
+        &self,
+        request: Request,
+        name: impl FnOnce() -> Arc<str>,
+        work: impl FnOnce(&mut Lane, u64) -> T,
+    ) -> T {
         let now = self.now();
         self.sweep_some(now);
         let mut shard = self.shard(request.lane).lock();
@@ -189,9 +236,9 @@ impl Limits {
             return work(lane, now);
         }
         self.see(request);
-        let mut lane = Lane::new(request.slot, &request.ask, now);
+        let mut lane = Lane::new(request.slot, request.by, &request.ask, now);
         if let Some(sharing) = &self.state.sharing {
-            lane.share_by(Share::new(sharing.clone(), request.lane, name(call)));
+            lane.share_by(Share::new(sharing.clone(), request.lane, name()));
         }
         let done = work(&mut lane, now);
         shard.insert(request.lane, lane, |lane| lane.is_idle(now));
@@ -200,6 +247,9 @@ impl Limits {
 
     #[cold]
     fn see(&self, request: Request) {
+        if request.by != By::Requests {
+            return;
+        }
         self.state.seen.lock().insert(request.slot.number(), request.ask.requests_limit.units);
     }
 
@@ -273,7 +323,7 @@ impl Limits {
             let mut shard = shard.lock();
             let all = shard.len();
             shard.sweep(all, |lane| lane.is_idle(now));
-            for lane in shard.values_mut() {
+            for lane in shard.values_mut().filter(|lane| lane.by == By::Requests) {
                 let lane = lane.standing(now);
                 if let Some(model) = models.get_mut(&lane.slot.number()) {
                     model.limit = lane.limit;
@@ -289,6 +339,11 @@ impl Limits {
     /// How long a call waits at most: where limits are shared, as long as the store may take to answer.
     pub(super) fn longest_wait(&self) -> u64 {
         self.bounds.max_wait.max(if self.state.sharing.is_some() { ASKING } else { 0 })
+    }
+
+    /// How long the store is waited for.
+    pub(super) fn store_wait(&self) -> u64 {
+        ASKING
     }
 
     /// What a lane says to the store now.
@@ -318,13 +373,30 @@ impl Limits {
     }
 }
 
-/// What all gates call a limit: the account and the model, which are shortened to a digest where a client made them long.
-fn name(call: &Call) -> Arc<str> {
-    let name = format!("{}/{}", call.counted_as(), call.model.id);
-    if name.len() <= LONGEST_NAME {
+/// What all gates call a model's limit: the account and the model.
+pub(super) fn name(call: &Call) -> Arc<str> {
+    named("", "", call)
+}
+
+/// What all gates call a limit: what it is, whose, and of which account and model.
+pub(super) fn named(what: &str, whose: &str, call: &Call) -> Arc<str> {
+    shortened(what, &[whose, call.counted_as(), &call.model.id])
+}
+
+/// A name is shortened to a digest where a client made it long, or so that it could be another's.
+pub(super) fn shortened(what: &str, parts: &[&str]) -> Arc<str> {
+    let (model, rest) = parts.split_last().unwrap_or((&"", &[]));
+    let is_plain = rest.iter().all(|part| !part.contains([':', '/', '#']));
+    let name = match rest {
+        [] => format!("{what}:{model}"),
+        ["", account] if what.is_empty() => format!("{account}/{model}"),
+        ["", account] => format!("{what}:{account}/{model}"),
+        rest => format!("{what}:{}/{model}", rest.join(":")),
+    };
+    if is_plain && name.len() <= LONGEST_NAME {
         return name.into();
     }
-    let digest = Sha256::digest(name.as_bytes());
+    let digest = Sha256::digest(format!("{what}\0{}", parts.join("\0")).as_bytes());
     digest.iter().take(16).fold(String::from("#"), |name, byte| name + &format!("{byte:02x}")).into()
 }
 

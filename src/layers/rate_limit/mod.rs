@@ -75,12 +75,14 @@ mod queue;
 mod refusal;
 mod share;
 mod shared;
+mod steps;
 mod swept;
 #[cfg(test)]
 mod tests;
 mod window;
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -96,6 +98,7 @@ use self::place::Place;
 use self::refusal::Refusal;
 use self::share::Said;
 pub use self::share::{Answered, Heard, OnStoreLoss, PARTS, Sharing, Word, horizon_ms};
+use self::steps::{Counted, Steps};
 use super::inner::{Inner, access};
 use super::retry::retry_after;
 use super::{Reply, ReplyFuture};
@@ -246,6 +249,16 @@ impl RateLimitLayer {
         self.limits.snapshot()
     }
 
+    /// A turn of a key's own, of so many a minute on whatever model, which all gates share. It is waited for no longer than the store
+    /// may take to answer; refused, it tells when there is one.
+    pub fn turn_of_key(
+        &self,
+        key: &str,
+        requests_per_minute: NonZeroU32,
+    ) -> impl Future<Output = Result<(), Duration>> + Send + use<> {
+        steps::of_key(self.limits.clone(), key, requests_per_minute)
+    }
+
     /// How many pairs of account and model have state.
     pub fn len(&self) -> usize {
         self.limits.len()
@@ -258,12 +271,12 @@ impl RateLimitLayer {
 
     /// How this call would stand to its model's limit and its key's own. Takes no permit, and leaves no trace.
     pub fn foresee(&self, call: &Call) -> Limited {
-        self.limits.foresee(self.limits.request(call))
+        steps::foresee(&self.limits, call)
     }
 
     /// Takes a permit if there is one now, without waiting: for callers that pace by other means, and for benches.
     pub fn try_take(&self, call: &Call) -> bool {
-        self.limits.try_take(self.limits.request(call), call)
+        steps::try_take(&self.limits, call)
     }
 }
 
@@ -298,6 +311,13 @@ where
             return Box::pin(self.inner.call(call));
         }
         let request = self.limits.request(&call);
+        if self.limits.is_shared()
+            && let Some(steps) = Steps::of(&self.limits, &call)
+        {
+            let inner = self.inner.clone();
+            let inner = std::mem::replace(&mut self.inner, inner);
+            return Box::pin(step_by_step(inner, self.limits.clone(), request, steps, call));
+        }
         match self.limits.ask(request, &call) {
             Answer::Granted(permit) => {
                 let attempt = Attempt::new(&self.limits, request, permit, &call);
@@ -305,7 +325,8 @@ where
                 Box::pin(async move { attempt.end(reply.await) })
             }
             Answer::Queued(ticket, waiter) => {
-                let place = Place::new(self.limits.clone(), request, ticket, waiter);
+                let until = self.limits.now().saturating_add(self.limits.longest_wait());
+                let place = Place::new(self.limits.clone(), request, ticket, waiter, until);
                 let inner = self.inner.clone();
                 // What was ready is what must be called.
                 let inner = std::mem::replace(&mut self.inner, inner);
@@ -317,6 +338,26 @@ where
             }
         }
     }
+}
+
+/// A call that several shared limits hold: each lets it through in turn, the model's last.
+async fn step_by_step<S>(
+    mut inner: S,
+    limits: Shared,
+    request: Request,
+    mut steps: Steps,
+    call: Call,
+) -> Result<Reply, Error>
+where
+    S: Service<Call, Response = Reply, Error = Error>,
+{
+    let queued = call.receipt.queue();
+    let turn = steps.take(request, &call).await;
+    queued.leave();
+    let permit = turn.map_err(|refusal| refuse(&call, refusal, &limits))?;
+    let mut attempt = Attempt::new(&limits, request, permit, &call);
+    attempt.more = steps.used();
+    attempt.end(inner.call(call).await)
 }
 
 async fn wait<S>(mut inner: S, limits: Shared, request: Request, place: Place, call: Call) -> Result<Reply, Error>
@@ -349,12 +390,14 @@ struct Attempt {
     lane: u64,
     /// Where tokens are counted: the permit they are on, and the call that will tell how many it used.
     counted: Option<(Permit, crate::receipt::Receipt)>,
+    /// Tokens that are counted on lanes of their own.
+    more: Counted,
 }
 
 impl Attempt {
     fn new(limits: &Shared, request: Request, permit: Permit, call: &Call) -> Self {
         let counted = permit.counts_tokens().then(|| (permit, call.receipt.clone()));
-        Self { limits: limits.clone(), lane: request.lane, counted }
+        Self { limits: limits.clone(), lane: request.lane, counted, more: Vec::new() }
     }
 
     fn end(self, reply: Result<Reply, Error>) -> Result<Reply, Error> {
@@ -366,7 +409,11 @@ impl Attempt {
             self.limits.refused_upstream(self.lane, retry_after);
         }
         let answered = reply.is_ok() && vendor_error.is_none();
-        let Self { limits, lane, counted } = self;
+        let Self { limits, lane, counted, more } = self;
+        if !more.is_empty() {
+            steps::correct(limits, more, answered);
+            return reply;
+        }
         match counted {
             Some((permit, receipt)) if answered => receipt.on_seal(move |facts| {
                 let usage = &facts.usage;

@@ -21,8 +21,7 @@ pub(super) struct Place {
 
 impl Place {
     /// The caller of the request is the one that the ticket names: a lane may know several callers as one.
-    pub(super) fn new(limits: Shared, mut request: Request, ticket: Ticket, waiter: Arc<Waiter>) -> Self {
-        let until = limits.now().saturating_add(limits.longest_wait());
+    pub(super) fn new(limits: Shared, mut request: Request, ticket: Ticket, waiter: Arc<Waiter>, until: u64) -> Self {
         request.ask.caller = ticket.key;
         Self { limits, request, ticket, waiter, until, is_left: false }
     }

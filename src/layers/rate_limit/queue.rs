@@ -234,6 +234,11 @@ impl Queue {
         }
     }
 
+    /// All who wait.
+    pub(super) fn waiters(&self) -> impl Iterator<Item = &Waiter> {
+        self.keys.values().flat_map(|line| line.waiters.values()).map(|waiter| &**waiter)
+    }
+
     /// Every key's first waiter.
     pub(super) fn heads(&self) -> impl Iterator<Item = (u64, &Waiter)> {
         self.keys.iter().filter_map(|(key, line)| Some((*key, &**line.waiters.first_key_value()?.1)))
@@ -243,7 +248,7 @@ impl Queue {
     pub(super) fn grant(&mut self, ticket: Ticket, permit: Permit, now: u64, window: u64) {
         self.turns += 1;
         if let Some(line) = self.keys.get_mut(&ticket.key) {
-            line.had.add(1.0, now, window);
+            line.had.add(permit.requests.units() as f32, now, window);
             line.served = self.turns;
         }
         if let Some(waiter) = self.remove(ticket) {

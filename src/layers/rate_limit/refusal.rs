@@ -50,6 +50,8 @@ pub(super) enum By {
     Tokens,
     KeyRequests,
     KeyTokens,
+    /// A key's requests of all models.
+    KeyDoor,
     /// The pause that upstream asked for.
     Upstream,
 }
@@ -115,7 +117,7 @@ impl Held {
 impl By {
     fn unit(self) -> &'static str {
         match self {
-            Self::Requests | Self::KeyRequests | Self::Upstream => "requests",
+            Self::Requests | Self::KeyRequests | Self::KeyDoor | Self::Upstream => "requests",
             Self::Tokens | Self::KeyTokens => "tokens",
         }
     }
@@ -125,7 +127,7 @@ impl By {
         match self {
             Self::Requests | Self::Upstream => "model",
             Self::Tokens => "model-tokens",
-            Self::KeyRequests => "key",
+            Self::KeyRequests | Self::KeyDoor => "key",
             Self::KeyTokens => "key-tokens",
         }
     }

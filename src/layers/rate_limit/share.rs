@@ -76,6 +76,8 @@ pub struct Word {
     pub refused: bool,
     /// For how long upstream has asked to be left alone.
     pub hold_ms: u64,
+    /// All of it may go at once: nothing is spread over the window.
+    pub is_unpaced: bool,
 }
 
 /// What the store answers.
@@ -128,7 +130,7 @@ const LATEST: u64 = 250_000_000;
 /// Permits are asked for ahead for so much time, where there is plenty.
 const AHEAD_SECONDS: f32 = 0.05;
 /// So many calls ask at once.
-const MOST: u32 = 64;
+pub(super) const MOST: u32 = 64;
 /// The end of a freeze is not waited out: a use is to be told before it.
 const BEFORE_THE_END: u64 = 600_000_000;
 
@@ -233,6 +235,8 @@ pub(super) struct Share {
     pub(super) elsewhere: u32,
     used: u32,
     rate: f32,
+    /// What was last asked for ahead.
+    ahead: u32,
     pub(super) refused: bool,
 }
 
@@ -260,6 +264,7 @@ impl Share {
             elsewhere: 0,
             used: 0,
             rate: 0.0,
+            ahead: 0,
             refused: false,
         }
     }
@@ -308,11 +313,11 @@ impl Share {
 
     /// A unit was taken.
     pub(super) fn take(&mut self, gate: Gate, units: u32) {
-        self.used = self.used.saturating_add(1);
+        self.used = self.used.saturating_add(units);
         if gate == Gate::InHand {
             self.in_hand = self.in_hand.saturating_sub(units);
             // Half of what was asked for ahead is left: time to ask for more.
-            if self.in_hand * 2 < self.ahead() {
+            if self.in_hand.saturating_mul(2) < self.ahead {
                 self.want();
             }
         } else {
@@ -340,9 +345,9 @@ impl Share {
         (spacing / 8).clamp(20_000_000, LATEST)
     }
 
-    fn ahead(&self) -> u32 {
+    fn ahead(&self, own: &Own) -> u32 {
         let ahead = (self.rate * AHEAD_SECONDS) as u32;
-        if self.is_scarce || ahead < 2 { 0 } else { ahead.min(MOST) }
+        if self.is_scarce || ahead < 2 { 0 } else { ahead.min(own.most) }
     }
 
     /// What is to be told now, of a window that holds so much and comes free like this. `is_due`: the time is up that was told
@@ -367,8 +372,13 @@ impl Share {
             self.rate += (self.used as f32 / since - self.rate) * weight;
             self.used = 0;
         }
-        let needed = own.waiting.min(MOST).saturating_add(self.ahead());
+        self.ahead = self.ahead(own);
+        let needed = own.waiting.min(own.most.max(own.first)).saturating_add(self.ahead);
         self.in_hand = self.in_hand.min(needed);
+        if self.in_hand < own.first {
+            // A part of a turn is of no use here, and may be what another gate lacks.
+            self.in_hand = 0;
+        }
         let ask = needed - self.in_hand;
         let held = own.held.saturating_add(self.in_hand);
         if ask == 0 && held == 0 && !self.is_owed && !self.refused {
@@ -388,11 +398,12 @@ impl Share {
             held,
             parts,
             ask,
-            first: 1,
+            first: own.first.max(1),
             waiting: own.waiting,
             had: own.had,
             refused: std::mem::take(&mut self.refused),
             hold_ms: own.hold.div_ceil(1_000_000),
+            is_unpaced: own.is_unpaced,
         })
     }
 
@@ -443,7 +454,13 @@ pub(super) struct Own {
     pub(super) spacing: u64,
     pub(super) held: u32,
     pub(super) parts: [u32; PARTS],
+    /// Units that those who wait need.
     pub(super) waiting: u32,
+    /// Units that the next of them needs; zero where nobody waits.
+    pub(super) first: u32,
+    /// So many are asked for at once, unless one call needs more.
+    pub(super) most: u32,
+    pub(super) is_unpaced: bool,
     pub(super) had: u64,
     /// For so long upstream asked to be left alone.
     pub(super) hold: u64,

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::bound::Bound;
 use super::lane::Lane;
 use super::pace::Pace;
-use super::share::{Answered, Gate, Heard, Own, PARTS, Said, Share, Word, horizon_ms};
+use super::refusal::By;
+use super::share::{Answered, Gate, Heard, MOST, Own, PARTS, Said, Share, Word, horizon_ms};
 
 impl Lane {
     /// From here on the limit is shared.
@@ -25,27 +26,30 @@ impl Lane {
         self.busy.as_mut()?.share.as_deref_mut()
     }
 
-    /// There is a turn now, for one request.
-    pub(super) fn has_turn(&self, cap: u32, now: u64) -> bool {
+    /// There is a turn now, for one who needs so many units.
+    pub(super) fn has_turn(&self, units: u32, cap: u32, now: u64) -> bool {
         let Bound { rate, window } = &self.requests;
         match self.share().map(|share| (share, share.gate(now))) {
-            None | Some((_, Gate::Alone)) => window.is_open(*rate, cap, 1),
-            Some((share, Gate::InHand)) => share.in_hand > 0,
-            Some((_, Gate::Own(kept))) => window.held(*rate) < kept.min(cap),
+            None | Some((_, Gate::Alone)) => window.is_open(*rate, cap, units),
+            Some((share, Gate::InHand)) => share.in_hand >= units,
+            Some((_, Gate::Own(kept))) => window.held(*rate).saturating_add(units) <= kept.min(cap),
             Some((_, Gate::Shut)) => false,
         }
     }
 
-    /// When there is a turn after so many others, where the store says so.
-    pub(super) fn shared_turn(&self, before: u32, now: u64) -> Option<u64> {
+    /// When there is a turn for one who needs so many units after so many others, where the store says so.
+    pub(super) fn shared_turn(&self, units: u32, before: u32, now: u64) -> Option<u64> {
         let share = self.share()?;
         let Bound { rate, window } = &self.requests;
         match share.gate(now) {
             Gate::Alone => None,
-            Gate::InHand if share.in_hand > before => Some(now),
-            Gate::InHand | Gate::Shut => Some(share.turn_after(before, now)),
-            Gate::Own(0) => Some(share.opens_at(now)),
-            Gate::Own(kept) => Some(window.leaves_room(*rate, kept, before.saturating_add(1).min(kept), now)),
+            Gate::InHand if share.in_hand >= before.saturating_add(1).saturating_mul(units) => Some(now),
+            Gate::InHand | Gate::Shut => Some(share.turn_after(before.saturating_mul(units), now)),
+            Gate::Own(kept) if kept < units => Some(share.opens_at(now)),
+            Gate::Own(kept) => {
+                let needed = before.saturating_add(1).saturating_mul(units).min(kept);
+                Some(window.leaves_room(*rate, kept, needed, now))
+            }
         }
     }
 
@@ -56,28 +60,29 @@ impl Lane {
         cap.saturating_sub(own.held(rate)).saturating_sub(in_hand)
     }
 
-    pub(super) fn take_share(&mut self, now: u64) {
+    pub(super) fn take_share(&mut self, units: u32, now: u64) {
         if let Some(share) = self.share_mut() {
             let gate = share.gate(now);
-            share.take(gate, 1);
+            share.take(gate, units);
         }
     }
 
     /// A permit was not used.
-    pub(super) fn keep_share(&mut self, now: u64) {
+    pub(super) fn keep_share(&mut self, units: u32, now: u64) {
         if let Some(share) = self.share_mut()
             && share.gate(now) == Gate::InHand
         {
-            share.in_hand += 1;
+            share.in_hand = share.in_hand.saturating_add(units);
         }
     }
 
     /// Calls wait, and nothing is in hand for them.
     pub(super) fn want_turn(&mut self, now: u64) {
+        let first = self.first(now);
         let Some(busy) = &mut self.busy else { return };
         let Some(share) = &mut busy.share else { return };
         share.look();
-        if !busy.queue.is_empty() && share.in_hand == 0 && now >= busy.held_until {
+        if first > share.in_hand && now >= busy.held_until {
             share.want_turn();
         }
     }
@@ -92,6 +97,16 @@ impl Lane {
         }
     }
 
+    /// Units that the next of those who wait needs; zero where nobody waits.
+    fn first(&self, now: u64) -> u32 {
+        let Some(busy) = self.busy.as_ref().filter(|busy| busy.share.is_some()) else { return 0 };
+        if !self.counts_tokens() {
+            return u32::from(!busy.queue.is_empty());
+        }
+        let next = busy.queue.next(now, self.requests.rate.nanos(), |_, _| true);
+        next.map_or(0, |(_, tokens)| self.units(tokens))
+    }
+
     fn own(&self, now: u64) -> Own {
         let Bound { rate, window } = &self.requests;
         let window_ms = rate.nanos() / 1_000_000;
@@ -102,13 +117,20 @@ impl Lane {
             parts[part.min(PARTS - 1)] += units;
         });
         let busy = self.busy.as_ref();
+        let waiting = busy.map_or(0, |busy| match self.counts_tokens() {
+            true => busy.queue.waiters().fold(0_u32, |all, waiter| all.saturating_add(self.units(waiter.tokens))),
+            false => busy.queue.len() as u32,
+        });
         Own {
             limit: rate.units,
             window_ms,
             spacing: rate.nanos() / u64::from(rate.units),
             held: window.held(*rate),
             parts,
-            waiting: busy.map_or(0, |busy| busy.queue.len() as u32),
+            waiting: waiting.min(rate.units),
+            first: self.first(now),
+            most: if self.counts_tokens() { rate.units / 16 } else { MOST },
+            is_unpaced: self.by == By::KeyDoor,
             had: busy.map_or(0, |busy| busy.queue.least_had(now, rate.nanos())),
             hold: busy.map_or(0, |busy| busy.held_until.saturating_sub(now)),
         }
@@ -146,7 +168,7 @@ impl Lane {
         window.leaving(*rate, |at, _| {
             leaves.get_or_insert(at);
         });
-        let is_short = !busy.queue.is_empty() && share.in_hand == 0 && now >= busy.held_until;
+        let is_short = self.first(now) > share.in_hand && now >= busy.held_until;
         share.next_word(now, is_short, leaves, rate.nanos() / u64::from(rate.units))
     }
 

@@ -11,6 +11,7 @@ use crate::layers::rate_limit::ask::{Ask, Bounds, Rates};
 use crate::layers::rate_limit::caller::caller;
 use crate::layers::rate_limit::lane::Lane;
 use crate::layers::rate_limit::queue::{State, Waiter};
+use crate::layers::rate_limit::refusal::By;
 use crate::layers::rate_limit::window::Rate;
 use crate::peer::Peer;
 use crate::receipt::Metadatum;
@@ -129,7 +130,7 @@ const HONEST: u64 = 999;
 #[test]
 fn a_crowd_of_made_up_callers_is_bounded_and_holds_up_no_caller_that_was_there() {
     let (mut now, bounds) = (START, Bounds { max_wait: 30 * SECOND, max_queue: 100 });
-    let mut lane = Lane::new(MODEL.slot, &ask(HONEST), now);
+    let mut lane = Lane::new(MODEL.slot, By::Requests, &ask(HONEST), now);
     let (mut waiting, mut own, mut served) = (VecDeque::new(), Vec::new(), 0);
     for second in 0..300 {
         let crowd = (0..40).map(|_| fastrand::u64(1000..));
@@ -161,7 +162,7 @@ fn a_crowd_of_made_up_callers_is_bounded_and_holds_up_no_caller_that_was_there()
 #[test]
 fn the_48th_turn_goes_to_the_caller_whose_last_one_is_longest_ago() {
     let (mut now, bounds) = (START, Bounds { max_wait: 3600 * SECOND, max_queue: 1000 });
-    let mut lane = Lane::new(MODEL.slot, &ask(1), now);
+    let mut lane = Lane::new(MODEL.slot, By::Requests, &ask(1), now);
     let mut slowed = Vec::new();
     for _ in 0..40 {
         if let Answer::Queued(_, waiter) = lane.ask(ask(1), bounds, now) {
