@@ -5,6 +5,7 @@
 
 mod admin;
 mod admin_state;
+pub(crate) mod advice;
 pub mod aliases;
 pub mod books;
 pub mod browsers;
@@ -28,6 +29,7 @@ mod listen;
 mod logs;
 pub mod machine;
 pub mod otel;
+pub(crate) mod outlook;
 pub(crate) mod page;
 mod reload;
 pub(crate) mod replayed;
@@ -163,6 +165,8 @@ struct Background {
     reading: Arc<Reading>,
     metrics: Arc<Metrics>,
     look: Look,
+    /// The models that the config has prices for.
+    priced: Vec<String>,
     certificates: Vec<tls::Acceptor>,
     runtimes: Runtimes,
     health: Arc<Health>,
@@ -269,13 +273,18 @@ impl Sidecar {
                 store: sidecar.speaking.as_ref().map(|speaking| speaking.standing.clone()),
                 stop,
             };
+            let outlook = admin.page.outlook.clone();
+            let ends = move || Some(outlook.load_full()?).map(|ends| (ends.low.as_f64(), ends.high.as_f64()));
+            metrics.watch_outlook(ends)?;
             let guard = plan.lasting.guard.clone();
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
             let (events, known) = (plan.events.clone(), plan.reading.known.clone());
             let look = Look { events, metrics: metrics.clone(), catalogue, known };
             let (certificates, limits) = (plan.certificates(), plan.rate_limit.clone());
             let runtimes = plan.runtimes.clone();
-            let background = Background { earlier, reading, metrics, look, certificates, runtimes, health, limits };
+            let priced = advice::priced(&plan.config.models);
+            let background =
+                Background { earlier, reading, metrics, look, priced, certificates, runtimes, health, limits };
             let (serving, runtimes) = (plan.admin_serving(), plan.runtimes.clone());
             sidecar.admin_thread = Some(spawn("admin".into(), move || {
                 runtimes.start()?.block_on(serve_admin(listener, admin, guard, background, serving, stop))
@@ -624,6 +633,11 @@ async fn serve_admin(
 ) -> io::Result<()> {
     tokio::spawn(admin.page.clone().watch(background.earlier));
     tokio::spawn(release_batches(admin.spending.batches.clone()));
+    if let Some(records) = admin.records_path.clone() {
+        tokio::spawn(admin.page.clone().advise(records.clone(), admin.catalogue.clone(), background.priced));
+        let (outlook, reloads) = (admin.page.outlook.clone(), admin.reloads.clone());
+        tokio::spawn(outlook::watch(records, outlook, background.look.events.clone(), move || reloads.labels()));
+    }
     background.reading.start(&background.metrics);
     tokio::spawn(background.look.watch());
     tokio::spawn(service::watchdog(background.runtimes));

@@ -5,6 +5,7 @@
 //! What has state lives on between them: the windows of limits, what budgets have spent and reserved, the cache, the queues, the
 //! metrics. What cannot be changed while the gate runs is named, and stays as it was.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -160,6 +161,15 @@ impl Reloads {
         let mut state = self.state.lock();
         let reloaded = self.apply(&mut state, config);
         self.noted(&mut state, reloaded)
+    }
+
+    /// The labels of keys as they are now, by the keys' names.
+    pub(super) fn labels(&self) -> BTreeMap<String, BTreeMap<String, String>> {
+        let stored = self.lasting.parts.spending.keys.as_ref().and_then(|store| store.all().ok()).unwrap_or_default();
+        let stored = stored.into_iter().map(|key| (key.name, key.labels));
+        let configured: Vec<_> =
+            self.state.lock().config.keys.iter().map(|key| (key.name.clone(), key.labels.clone())).collect();
+        stored.chain(configured).filter(|(_, labels)| !labels.is_empty()).collect()
     }
 
     /// What reading the config again would change. Changes nothing, and blocks.

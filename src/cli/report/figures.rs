@@ -30,8 +30,10 @@ const TOLD_APART: usize = 6;
 
 impl Figures {
     pub(super) fn read(lines: &Lines<'_>, by: &By) -> Result<Self, Failure> {
-        let days = lines.read(&[By::Day])?;
-        let models = lines.read(&[By::Model])?;
+        let by_day_and_model = lines.read(&[By::Day, By::Model])?;
+        let days = summed(&by_day_and_model, 0);
+        let mut models = summed(&by_day_and_model, 1);
+        models.sort_by_key(|model| std::cmp::Reverse(model.neurons));
         let mut charged: BTreeMap<String, Charged> = BTreeMap::new();
         for line in lines.read(&[by.clone(), By::Model])? {
             let name = line.names.first().cloned().unwrap_or_default();
@@ -48,9 +50,20 @@ impl Figures {
         charged.iter_mut().for_each(|one| one.models.sort_by_key(|line| std::cmp::Reverse(line.neurons)));
         let mut all = Usage::default();
         days.iter().for_each(|day| all.add(day));
-        let by_day = by_day(&days, &models, &lines.read(&[By::Day, By::Model])?);
+        let by_day = by_day(&days, &models, &by_day_and_model);
         Ok(Self { all, days, by_day, charged })
     }
+}
+
+/// The lines summed up by one of their names, in its order.
+fn summed(lines: &[Usage], place: usize) -> Vec<Usage> {
+    let mut summed: BTreeMap<&str, Usage> = BTreeMap::new();
+    for line in lines {
+        let Some(name) = line.names.get(place) else { continue };
+        let sum = summed.entry(name).or_insert_with(|| Usage { names: vec![name.clone()], ..Usage::default() });
+        sum.add(line);
+    }
+    summed.into_values().collect()
 }
 
 fn by_day(days: &[Usage], models: &[Usage], lines: &[Usage]) -> Vec<(String, Vec<f64>)> {

@@ -11,11 +11,12 @@ use clap::Args;
 
 use self::by::{By, Lines};
 use self::format::Format;
-use self::span::SpanArgs;
+use self::span::{Span, SpanArgs};
 use super::settings::{Settings, variables};
 use super::{Failure, print};
 use crate::readers::records::Archive;
 use crate::sidecar::config::Config;
+use crate::sidecar::outlook::{self, Outlook};
 
 #[derive(Args, Debug)]
 pub(super) struct Usage {
@@ -54,7 +55,11 @@ impl Usage {
         let lines = Lines::of(&archive, &config, &span, &by)?.read(&by)?;
         let names: Vec<_> = by.iter().map(By::name).collect();
         let names: Vec<_> = names.iter().map(|name| &**name).collect();
-        print(&self.format().write(&names, &lines, &span)?)
+        let text = self.format().write(&names, &lines, &span)?;
+        match self.format() {
+            Format::Table => print(&(text + &foreseen(&archive, &span)?)),
+            _ => print(&text),
+        }
     }
 
     fn groups(&self) -> Result<Vec<By>, Failure> {
@@ -92,6 +97,26 @@ impl Files {
             None => Archive::open_all(&self.records).map_err(failed),
         }
     }
+}
+
+/// How the month that is running will end, where the time that was asked for reaches into it.
+fn foreseen(archive: &Archive, span: &Span) -> Result<String, Failure> {
+    let now = jiff::Timestamp::now();
+    if i64::try_from(span.until_ms).unwrap_or(i64::MAX) < now.as_millisecond() {
+        return Ok(String::new());
+    }
+    let known = outlook::known(archive, now, &span.zone).map_err(failed)?;
+    let words = |Outlook { spent, low, high, .. }| {
+        format!(
+            "this month  {spent} neurons so far; at the present pace it ends between {:.0} and {:.0} (${:.2} and ${:.2}), in four of \
+             five such months\n",
+            low.as_f64(),
+            high.as_f64(),
+            low.usd(),
+            high.usd()
+        )
+    };
+    Ok(Outlook::of(&known).map_or_else(String::new, words))
 }
 
 /// The records that the config names, or those that `tollgate serve` keeps where it names none.

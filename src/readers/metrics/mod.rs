@@ -9,6 +9,8 @@ mod budgets;
 pub(crate) mod events;
 mod kinds;
 #[cfg(feature = "sidecar")]
+mod outlook;
+#[cfg(feature = "sidecar")]
 mod records;
 #[cfg(feature = "sidecar")]
 pub(crate) mod reloads;
@@ -206,6 +208,15 @@ impl Metrics {
         look: impl Fn() -> reloads::Reloading + Send + Sync + 'static,
     ) -> Result<(), MetricsError> {
         self.add(reloads::ReloadMetrics::new(look))
+    }
+
+    /// Adds how the month will end: the band's two ends, in neurons, where anything is foreseen.
+    #[cfg(feature = "sidecar")]
+    pub(crate) fn watch_outlook(
+        &self,
+        look: impl Fn() -> Option<(f64, f64)> + Send + Sync + 'static,
+    ) -> Result<(), MetricsError> {
+        self.add(outlook::OutlookMetrics::new(look))
     }
 
     /// Adds how models stand with their limits, looked at whenever it is asked: what is left, who waits, the pace.

@@ -23,6 +23,10 @@ pub struct Evidence {
     pub left: Vec<Lost>,
     /// Calls that were tried again, none of which were mended by it.
     pub retried: Vec<Lost>,
+    /// What each model used by the vendor's own word for what it cost.
+    pub reported: Vec<Ran>,
+    /// Calls that came faster than their models' limits, and asked for no stream.
+    pub crowds: Vec<Crowd>,
     /// Keys that were used, by their names.
     pub keys: Vec<String>,
     /// Calls with a digest: without any, repeats and beginnings cannot be told.
@@ -95,6 +99,22 @@ pub struct Roomy {
     pub most: u64,
 }
 
+/// Calls that came in a crowd.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Crowd {
+    /// The model.
+    pub model: String,
+    /// The client's key; empty for none.
+    pub key: String,
+    /// Calls that waited for a second and more, or were refused.
+    pub calls: u64,
+    /// Those of them that a limit refused.
+    pub refused: u64,
+    /// All their waits together, in milliseconds.
+    pub waited_ms: u64,
+}
+
 /// Calls that were of no use.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -113,6 +133,12 @@ pub struct Lost {
 pub const BLOCK_TOKENS: u64 = (crate::affinity::BLOCK_BYTES / 4) as u64;
 
 const RANGE: &str = "received_ms >= ?1 AND received_ms < ?2";
+const REPORTED: &str = "SELECT model, count(*), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), \
+    max(input_tokens + output_tokens), sum(neurons) FROM records WHERE source = 'reported' AND outcome = 'ok' \
+    AND input_tokens + output_tokens > 0 AND RANGE GROUP BY model";
+const CROWDS: &str = "SELECT model, coalesce(key, ''), count(*), sum(outcome = 'rate_limited'), sum(waited_us) / 1000 FROM records \
+    WHERE stream = 0 AND (outcome = 'rate_limited' AND refused IS NOT NULL OR outcome = 'ok' AND attempts = 1 \
+    AND waited_us >= 1000000) AND RANGE GROUP BY model, key HAVING count(*) >= 100";
 const MODELS: &str = "SELECT model, count(*), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), \
     max(input_tokens + output_tokens), sum(neurons) FROM records WHERE source IS NOT NULL AND RANGE GROUP BY model";
 const REPEATS: &str = "SELECT model, count(*), sum(neurons), max(gap), sum(cache = 'BYPASS') FROM (SELECT model, neurons, cache, \
@@ -140,6 +166,17 @@ impl Archive {
         let lost = |row: &Row<'_>| {
             Ok(Lost { model: read(row, 0)?, calls: whole(row, 1)?, again: whole(row, 2)?, neurons: neurons(row, 3)? })
         };
+        let ran = |row: &Row<'_>| {
+            Ok(Ran {
+                model: read(row, 0)?,
+                calls: whole(row, 1)?,
+                input_tokens: whole(row, 2)?,
+                cached_input_tokens: whole(row, 3)?,
+                output_tokens: whole(row, 4)?,
+                longest: whole(row, 5)?,
+                neurons: neurons(row, 6)?,
+            })
+        };
         let columns = "SELECT count(*) FROM pragma_table_info('records') WHERE name = 'digest'";
         if self.told(self.connection.query_row(columns, [], |row| row.get::<_, i64>(0)))? == 0 {
             return Err(RecordsError::Earlier { path: self.path.clone() });
@@ -148,15 +185,15 @@ impl Archive {
         let all = self.rows(ALL, span, |row| Ok((whole(row, 0)?, neurons(row, 1)?)))?;
         let (with_digest, spent) = all.first().copied().unwrap_or_default();
         Ok(Evidence {
-            models: self.rows(MODELS, span, |row| {
-                Ok(Ran {
+            models: self.rows(MODELS, span, ran)?,
+            reported: self.rows(REPORTED, span, ran)?,
+            crowds: self.rows(CROWDS, span, |row| {
+                Ok(Crowd {
                     model: read(row, 0)?,
-                    calls: whole(row, 1)?,
-                    input_tokens: whole(row, 2)?,
-                    cached_input_tokens: whole(row, 3)?,
-                    output_tokens: whole(row, 4)?,
-                    longest: whole(row, 5)?,
-                    neurons: neurons(row, 6)?,
+                    key: read(row, 1)?,
+                    calls: whole(row, 2)?,
+                    refused: whole(row, 3)?,
+                    waited_ms: whole(row, 4)?,
                 })
             })?,
             repeats: self.rows(REPEATS, span, |row| {

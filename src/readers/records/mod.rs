@@ -56,7 +56,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub use self::error::RecordsError;
-pub use self::evidence::{BLOCK_TOKENS, Beginnings, Evidence, Lost, Ran, Repeats, Roomy};
+pub use self::evidence::{BLOCK_TOKENS, Beginnings, Crowd, Evidence, Lost, Ran, Repeats, Roomy};
 pub(crate) use self::lock::is_taken;
 pub use self::past::{Past, Usual};
 pub use self::query::{Archive, Bounds, Filter, Moment, Record};
@@ -182,7 +182,9 @@ impl Records {
     pub fn close(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.thread.unpark();
-        if let Some(thread) = self.joined.lock().take() {
+        // The last to let go may be the thread itself, by a bucket that it has just written: it ends without being waited for.
+        let is_itself = self.thread.id() == std::thread::current().id();
+        if let Some(thread) = self.joined.lock().take().filter(|_| !is_itself) {
             // A panic of the thread's has been logged where it happened.
             let _ = thread.join();
         }

@@ -3,6 +3,7 @@
 //! The page is whole without a script; with one it asks for its changing part every two seconds. Nothing comes from
 //! elsewhere, and nothing is kept but the last hour by minutes and today's sums.
 
+mod advised;
 mod books;
 pub(crate) mod chart;
 pub(crate) mod figures;
@@ -60,6 +61,8 @@ fn with_now(admin: &Admin, view: impl FnOnce(&Now<'_>) -> String) -> String {
         history: &history,
         calls: admin.page.recent.calls(),
         sockets: admin.page.running.sockets(),
+        advice: admin.page.advice(),
+        outlook: admin.page.outlook.load().as_deref().copied(),
         records: admin.spending.records.as_ref().map(|records| records.stats()),
         known: &admin.known,
         catalogue: &admin.catalogue,

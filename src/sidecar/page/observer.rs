@@ -1,16 +1,21 @@
 //! What the page shows besides the budgets, looked at again and again.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::tz::TimeZone;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::history::{History, MINUTES};
+use crate::catalogue::Catalogue;
 use crate::readers::metrics::Metrics;
 use crate::readers::recent::Recent;
 use crate::readers::records::{Archive, Group, RecordsError};
 use crate::readers::running::Running;
+use crate::sidecar::advice::{self, Advice, Known};
+use crate::sidecar::outlook::Outlook;
 
 /// See the [module](self).
 #[derive(Clone)]
@@ -19,15 +24,24 @@ pub(in crate::sidecar) struct Page {
     pub(super) running: Arc<Running>,
     metrics: Arc<Metrics>,
     history: Arc<Mutex<History>>,
+    /// What the records of the last days show to be wasted.
+    advice: Arc<ArcSwap<Vec<Advice>>>,
+    /// How the month will end, as far as that can be said.
+    pub(in crate::sidecar) outlook: Arc<ArcSwapOption<Outlook>>,
 }
 
 /// How often the counters are looked at where nobody watches.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The records are looked at for waste soon after the start, then twice as late each time, and at last as often.
+const FIRST_ADVICE: Duration = Duration::from_secs(3);
+const ADVISE_EVERY: Duration = Duration::from_secs(15 * 60);
+/// So far back.
+const ADVISED_MS: u64 = 7 * 24 * 3600 * 1000;
 /// Lines that are read of earlier runs.
 const REMEMBERED: usize = 5_000;
 impl Page {
     pub(in crate::sidecar) fn new(metrics: Arc<Metrics>, recent: Arc<Recent>, running: Arc<Running>) -> Self {
-        Self { recent, running, metrics, history: Arc::default() }
+        Self { recent, running, metrics, history: Arc::default(), advice: Arc::default(), outlook: Arc::default() }
     }
 
     /// Looks at the counters again and again, after it has read what earlier runs wrote.
@@ -46,6 +60,27 @@ impl Page {
         }
     }
 
+    /// Looks at the records again and again for what is wasted, on a thread for such work. `priced` are the models that the config
+    /// has prices for.
+    pub(in crate::sidecar) async fn advise(self, records: PathBuf, catalogue: Arc<Catalogue>, priced: Vec<String>) {
+        let mut pause = FIRST_ADVICE;
+        loop {
+            tokio::time::sleep(pause).await;
+            let (records, catalogue, priced) = (records.clone(), catalogue.clone(), priced.clone());
+            let advised = tokio::task::spawn_blocking(move || advised(&records, &catalogue, priced)).await;
+            match advised {
+                Ok(Ok(advice)) => self.advice.store(Arc::new(advice)),
+                Ok(Err(why)) => tracing::debug!(%why, "the page has no advice"),
+                Err(_) => {}
+            }
+            pause = (pause * 2).min(ADVISE_EVERY);
+        }
+    }
+
+    pub(super) fn advice(&self) -> Arc<Vec<Advice>> {
+        self.advice.load_full()
+    }
+
     pub(super) fn look(&self) {
         self.history.lock().observe(minute(SystemTime::now()), Instant::now(), self.metrics.totals());
     }
@@ -53,6 +88,14 @@ impl Page {
     pub(super) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock()
     }
+}
+
+/// Keys without use are left out: which ones there are may change by the second.
+fn advised(records: &Path, catalogue: &Catalogue, priced: Vec<String>) -> Result<Vec<Advice>, RecordsError> {
+    let now = SystemTime::now();
+    let until_ms = u64::try_from(since_1970(now).as_millis()).unwrap_or(u64::MAX);
+    let evidence = Archive::open(records)?.evidence(until_ms.saturating_sub(ADVISED_MS), until_ms)?;
+    Ok(advice::advice(&evidence, &Known { catalogue, keys: Vec::new(), priced, now }))
 }
 
 fn remember(archive: &Archive, history: &Mutex<History>) -> Result<(), RecordsError> {

@@ -1,5 +1,6 @@
 //! The page's words and figures. Each figure stands in a `data` element, whose `value` is exact.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -16,6 +17,8 @@ use crate::readers::recent::Brief;
 use crate::readers::records::Stats;
 use crate::readers::running::Speech;
 use crate::receipt::Outcome;
+use crate::sidecar::advice::Advice;
+use crate::sidecar::outlook::Outlook;
 use crate::vendor::Known;
 
 /// All that is shown at one moment.
@@ -26,6 +29,10 @@ pub(super) struct Now<'a> {
     pub(super) calls: Vec<Brief>,
     /// Sockets that are open.
     pub(super) sockets: Vec<Speech>,
+    /// What the records of the last days show to be wasted.
+    pub(super) advice: Arc<Vec<Advice>>,
+    /// How the month will end.
+    pub(super) outlook: Option<Outlook>,
     /// `None` where no records are kept.
     pub(super) records: Option<Stats>,
     pub(super) known: &'a Known,
@@ -84,6 +91,7 @@ pub(super) fn fragment(now: &Now<'_>) -> Markup {
         (traffic(now))
         (models(now))
         (books::verdict(now.known))
+        (super::advised::section(&now.advice))
         (super::speech::open(&now.sockets))
         (calls(now))
     }
@@ -151,6 +159,7 @@ fn spent(now: &Now<'_>) -> Markup {
                     (books::elsewhere(free))
                     (gauge("Free allocation", free))
                     p.quiet { (pace(now, free)) }
+                    @if let Some(outlook) = &now.outlook { p #outlook .quiet { (month(outlook)) } }
                 }
             }
             div.budgets {
@@ -165,6 +174,17 @@ fn spent(now: &Now<'_>) -> Markup {
             }
         }
     }
+}
+
+fn month(outlook: &Outlook) -> String {
+    let Outlook { spent, low, high, .. } = *outlook;
+    format!(
+        "This month {} neurons so far, {}; at the present pace it ends between {} and {}, in four of five such months.",
+        amount(spent.as_f64()),
+        usd(spent),
+        usd(low),
+        usd(high)
+    )
 }
 
 /// A bar with its figures. Of a budget that is split it shows the bucket with least left.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::deliver::Endpoint;
 use crate::layers::budget::{FREE, Notice, Watch, What};
 use crate::readers::metrics::events::Told;
+use crate::sidecar::outlook::Unusual;
 
 /// What may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub enum Kind {
     /// The vendor takes a model away that is listed, or in use and has two weeks left.
     #[serde(rename = "model.leaving")]
     ModelLeaving,
+    /// A key, a model or a label has spent far more today than it usually does in a day.
+    #[serde(rename = "spending.unusual")]
+    SpendingUnusual,
     /// No attempt of the last half minute was answered.
     #[serde(rename = "upstream.down")]
     UpstreamDown,
@@ -73,12 +77,13 @@ pub(crate) struct Events {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::BudgetWarned,
         Self::BudgetExceeded,
         Self::FreeWarned,
         Self::PriceDrift,
         Self::ModelLeaving,
+        Self::SpendingUnusual,
         Self::UpstreamDown,
         Self::UpstreamUp,
         Self::Test,
@@ -92,6 +97,7 @@ impl Kind {
             Self::FreeWarned => "free.warned",
             Self::PriceDrift => "price.drift",
             Self::ModelLeaving => "model.leaving",
+            Self::SpendingUnusual => "spending.unusual",
             Self::UpstreamDown => "upstream.down",
             Self::UpstreamUp => "upstream.up",
             Self::Test => "test",
@@ -164,6 +170,20 @@ impl Events {
 
     pub(super) fn endpoints(&self) -> Arc<Vec<Endpoint>> {
         self.endpoints.load_full()
+    }
+
+    /// Somebody is out of habit: in the log, too.
+    pub(in crate::sidecar) fn unusual(&self, unusual: &Unusual) {
+        let Unusual { what, name, today, usual } = unusual;
+        let of = if name.is_empty() { "calls without one".to_owned() } else { format!("{name:?}") };
+        let text = format!("the {what} {of} has spent {today} neurons today; {usual} are usual in a whole day");
+        tracing::warn!(what, name, %today, %usual, "spending is unusual: {text}");
+        let data = json!({
+            "what": what, "name": name,
+            "today_neurons": today.as_f64(), "usual_neurons": usual.as_f64(),
+            "today_usd": today.usd(), "usual_usd": usual.usd(),
+        });
+        self.tell(Event::said(Kind::SpendingUnusual, format!("tollgate: {text}"), data));
     }
 
     /// Never waits.

@@ -3,35 +3,41 @@
 //! Each rule says what it saves by the records' own figures, and what it costs in return; what is not on the records is not
 //! advised. What two rules save of the same calls is told by both: they are no sum.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::catalogue::{Catalogue, Model, Unit};
+use crate::catalogue::{Catalogue, Entry, Model, Unit};
 use crate::neurons::Neurons;
-use crate::readers::records::{BLOCK_TOKENS, Beginnings, Evidence, Lost, Ran, Repeats, Roomy};
+use crate::readers::records::{BLOCK_TOKENS, Beginnings, Crowd, Evidence, Lost, Ran, Repeats, Roomy};
 use crate::usage::Usage;
 
 /// A change that would have saved something.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Advice {
+pub(crate) struct Advice {
     /// Its kind, the same for good.
-    pub(super) waste: &'static str,
+    pub(crate) waste: &'static str,
     /// The model, or the key.
-    pub(super) of: String,
+    pub(crate) of: String,
     /// The calls that show it.
-    pub(super) calls: u64,
-    pub(super) saved: Neurons,
-    pub(super) shown: String,
-    pub(super) change: String,
-    pub(super) in_return: String,
+    pub(crate) calls: u64,
+    pub(crate) saved: Neurons,
+    pub(crate) shown: String,
+    pub(crate) change: String,
+    pub(crate) in_return: String,
 }
 
 /// What is known besides the records.
-pub(super) struct Known<'a> {
-    pub(super) catalogue: &'a Catalogue,
+pub(crate) struct Known<'a> {
+    pub(crate) catalogue: &'a Catalogue,
     /// The keys of the config, by their names.
-    pub(super) keys: Vec<String>,
-    pub(super) now: SystemTime,
+    pub(crate) keys: Vec<String>,
+    /// The models that the config has prices for.
+    pub(crate) priced: Vec<String>,
+    pub(crate) now: SystemTime,
 }
 
 /// Less than this part of all that was spent is no advice: a client that closes its laptop is none.
@@ -40,11 +46,18 @@ const LEAST_PART: u64 = 500;
 const LEAST_CALLS: u64 = 5;
 /// A model that leaves later is no news.
 const SOON: Duration = Duration::from_secs(60 * 24 * 3600);
+/// A price that is as near to what the vendor says is the same: its dollars have few digits.
+const SAME_PRICE: f64 = 0.04;
 /// How weights are stored, and how they are served, at the end of a model's name.
 const VARIANTS: [&str; 8] = ["-fp8", "-fast", "-awq", "-int8", "-fp16", "-bf16", "-lora", "-fp8-fast"];
 
+/// The models whose prices a config has.
+pub(crate) fn priced(models: &BTreeMap<String, Entry>) -> Vec<String> {
+    models.iter().filter(|(_, entry)| entry.prices.is_some()).map(|(model, _)| model.clone()).collect()
+}
+
 /// The dearest first.
-pub(super) fn advice(evidence: &Evidence, known: &Known<'_>) -> Vec<Advice> {
+pub(crate) fn advice(evidence: &Evidence, known: &Known<'_>) -> Vec<Advice> {
     let least = Neurons::from_micro(evidence.spent.micro() / LEAST_PART);
     let weighs = |calls: u64, saved: Neurons| calls >= LEAST_CALLS && saved >= least && !saved.is_zero();
     let mut all = Vec::new();
@@ -52,9 +65,12 @@ pub(super) fn advice(evidence: &Evidence, known: &Known<'_>) -> Vec<Advice> {
     all.extend(repeats(evidence));
     all.extend(beginnings(evidence, known));
     all.extend(left(evidence));
-    all.extend(retries(evidence));
+    let (dear, free): (Vec<_>, Vec<_>) = retries(evidence).into_iter().partition(|advice| !advice.saved.is_zero());
+    all.extend(dear);
     all.retain(|advice| weighs(advice.calls, advice.saved));
-    all.extend(retries(evidence).into_iter().filter(|advice| advice.saved.is_zero()));
+    all.extend(free);
+    all.extend(evidence.reported.iter().filter_map(|ran| priced_wrong(ran, known)));
+    all.extend(evidence.crowds.iter().map(crowded));
     all.extend(limits(evidence, known));
     all.extend(leaving(evidence, known));
     all.extend(unused(evidence, known));
@@ -193,6 +209,54 @@ fn retries(evidence: &Evidence) -> Vec<Advice> {
 }
 
 // === what saves no neurons ===
+
+/// The vendor says another cost than the price in force: budgets reserve, and estimates tell, the wrong figure.
+fn priced_wrong(ran: &Ran, known: &Known<'_>) -> Option<Advice> {
+    let Ran { model, calls, neurons, .. } = ran;
+    let prices = &known.catalogue.get(model)?.prices;
+    let usage = Usage::tokens(ran.input_tokens, ran.cached_input_tokens, ran.output_tokens);
+    let table = prices.cost(&usage);
+    let ratio = neurons.as_f64() / table.as_f64();
+    let is_known = *calls >= LEAST_CALLS && ratio.is_finite();
+    if !is_known || (ratio - 1.0).abs() <= SAME_PRICE {
+        return None;
+    }
+    let change = match known.priced.contains(model) {
+        true => format!("mend or take out `prices` in [models.{model:?}]"),
+        false => "set [catalogue] refresh = \"24h\", or `prices` for the model".into(),
+    };
+    Some(Advice {
+        waste: "wrong_price",
+        of: model.clone(),
+        calls: *calls,
+        saved: Neurons::ZERO,
+        shown: format!(
+            "the vendor charged {neurons} neurons for {calls} calls, and by the prices in force their tokens come to {table}: \
+             {ratio:.3} times that"
+        ),
+        change,
+        in_return: "nothing: budgets hold what calls really cost".into(),
+    })
+}
+
+/// Calls that come in crowds and whose answers nobody reads as they are written.
+fn crowded(crowd: &Crowd) -> Advice {
+    let Crowd { model, key, calls, refused, waited_ms } = crowd;
+    let whose = if key.is_empty() { String::new() } else { format!(" of the key {key:?}") };
+    Advice {
+        waste: "batchable",
+        of: model.clone(),
+        calls: *calls,
+        saved: Neurons::ZERO,
+        shown: format!(
+            "{calls} calls{whose} that asked for no stream came faster than the model's limit: {refused} were refused, the others \
+             waited {} s together",
+            waited_ms / 1000
+        ),
+        change: "send them as a batch (`requests`, with queueRequest=true) where the model takes one".into(),
+        in_return: "answers come minutes later, and have to be fetched".into(),
+    }
+}
 
 fn limits(evidence: &Evidence, known: &Known<'_>) -> Vec<Advice> {
     let advice = |roomy: &Roomy| {

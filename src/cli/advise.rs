@@ -1,19 +1,15 @@
 //! `tollgate advise`
 
-mod rules;
-#[cfg(test)]
-mod tests;
-
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde_json::json;
 
-use self::rules::{Advice, Known};
 use super::settings::{Settings, variables};
 use super::usage::Files;
 use super::{Failure, print};
 use crate::readers::records::Evidence;
+use crate::sidecar::advice::{self, Advice, Known};
 
 #[derive(Args, Debug)]
 pub(super) struct Advise {
@@ -40,7 +36,8 @@ impl Advise {
         let evidence = archive.evidence(millis(until.saturating_sub(self.since)), millis(until) + 1);
         let evidence = evidence.map_err(|error| Failure::Failed(error.to_string()))?;
         let keys = config.keys.iter().map(|key| key.name.clone()).collect();
-        let advice = rules::advice(&evidence, &Known { catalogue: &catalogue, keys, now });
+        let priced = advice::priced(&config.models);
+        let advice = advice::advice(&evidence, &Known { catalogue: &catalogue, keys, priced, now });
         print(&if self.json { in_json(&advice, &evidence) } else { in_words(&advice, &evidence) })
     }
 }

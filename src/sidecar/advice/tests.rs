@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::rules::{Advice, Known, advice};
+use super::{Advice, Known, advice};
 use crate::catalogue::Catalogue;
 use crate::neurons::Neurons;
 use crate::readers::records::{Archive, BLOCK_TOKENS, Evidence, Records, Settings};
@@ -15,6 +15,7 @@ const REPEATED: &str = "@cf/meta/llama-3.2-3b-instruct";
 const LEFT: &str = "@cf/mistralai/mistral-small-3.1-24b-instruct";
 const RETRIED: &str = "@cf/openai/gpt-oss-20b";
 const ROOMY: &str = "@cf/qwen/qwen3-30b-a3b-fp8";
+const MISPRICED: &str = "@cf/openai/gpt-oss-120b";
 const START_MS: i64 = 1_795_000_000_000;
 const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
 
@@ -34,6 +35,9 @@ struct Call<'a> {
     digest: Option<i64>,
     beginning: Option<i64>,
     at_ms: i64,
+    waited_ms: i64,
+    /// What the vendor says that it cost, in percent of the table's price.
+    reported: Option<u64>,
 }
 
 impl Week {
@@ -51,17 +55,30 @@ impl Week {
         let usage = Usage::tokens(300 + n as u64 % 50, 0, 120 + n as u64 % 40);
         let at_ms = START_MS + n * 7919 * 37 % WEEK_MS;
         let (digest, beginning) = (Some(10_000_000 + n), Some(20_000_000 + n));
-        Call { model, outcome: "ok", usage, attempts: 1, max_tokens: Some(256), digest, beginning, at_ms }
+        let (waited_ms, reported) = (0, None);
+        Call {
+            waited_ms,
+            reported,
+            model,
+            outcome: "ok",
+            usage,
+            attempts: 1,
+            max_tokens: Some(256),
+            digest,
+            beginning,
+            at_ms,
+        }
     }
 
     fn add(&mut self, call: Call<'_>) -> Neurons {
         self.count += 1;
-        let neurons = self.catalogue.get(call.model).unwrap().prices.cost(&call.usage);
+        let table = self.catalogue.get(call.model).unwrap().prices.cost(&call.usage);
+        let neurons = Neurons::from_micro(table.micro() * call.reported.unwrap_or(100) / 100);
         let id = (u128::from(call.at_ms.unsigned_abs()) << 64 | u128::from(self.count.unsigned_abs())).to_be_bytes();
-        let sql = "INSERT INTO records (id, received_ms, key, account, asked, model, stream, status, outcome, input_tokens, \
+        let sql = "INSERT INTO records (refused, id, received_ms, key, account, asked, model, stream, status, outcome, input_tokens, \
             cached_input_tokens, output_tokens, neurons, source, cache, saved, attempts, step, waited_us, upstream_us, duration_us, \
             reply_bytes, max_tokens, digest, beginning) \
-            VALUES (?1,?2,'team','acc',?3,?3,0,200,?4,?5,?6,?7,?8,'computed','MISS',0,?9,0,0,0,0,0,?10,?11,?12)";
+            VALUES (?15,?1,?2,'team','acc',?3,?3,0,200,?4,?5,?6,?7,?8,?13,'MISS',0,?9,0,?14,0,0,0,?10,?11,?12)";
         let usage = &call.usage;
         let tokens = [usage.input_tokens, usage.cached_input_tokens, usage.output_tokens].map(u64::cast_signed);
         let values = params![
@@ -76,7 +93,10 @@ impl Week {
             call.attempts,
             call.max_tokens,
             call.digest,
-            call.beginning
+            call.beginning,
+            if call.reported.is_some() { "reported" } else { "computed" },
+            call.waited_ms * 1000,
+            (call.outcome == "rate_limited").then_some("rate_limited"),
         ];
         self.connection.execute(sql, values).unwrap();
         neurons
@@ -105,12 +125,12 @@ impl Week {
     fn advice(&self, place: &std::path::Path, keys: &[&str]) -> Vec<Advice> {
         let keys = keys.iter().map(|key| (*key).to_owned()).collect();
         let now = std::time::UNIX_EPOCH + std::time::Duration::from_millis((START_MS + WEEK_MS).unsigned_abs());
-        advice(&self.evidence(place), &Known { catalogue: &self.catalogue, keys, now })
+        advice(&self.evidence(place), &Known { catalogue: &self.catalogue, keys, priced: vec![MISPRICED.into()], now })
     }
 }
 
 #[test]
-fn seven_planted_wastes_are_all_named_in_the_order_of_money_and_to_the_neuron() {
+fn planted_wastes_are_all_named_in_the_order_of_money_and_to_the_neuron() {
     let place = tempfile::tempdir().unwrap();
     let mut week = Week::new(place.path());
     week.clean();
@@ -161,8 +181,20 @@ fn seven_planted_wastes_are_all_named_in_the_order_of_money_and_to_the_neuron() 
         call.max_tokens = Some(8000);
         week.add(call);
     }
+    for n in 0..130 {
+        let mut call = week.call(CLEAN);
+        (call.waited_ms, call.outcome) = (2000, if n % 5 == 0 { "rate_limited" } else { "ok" });
+        week.add(call);
+    }
+    for _ in 0..120 {
+        let mut call = week.call(MISPRICED);
+        call.reported = Some(130);
+        week.add(call);
+    }
     // By the table that model leaves, too.
     planted.push(("leaving_model", DEAR_TWIN.into(), Neurons::ZERO));
+    planted.push(("batchable", CLEAN.into(), Neurons::ZERO));
+    planted.push(("wrong_price", MISPRICED.into(), Neurons::ZERO));
     planted.push(("roomy_max_tokens", ROOMY.into(), Neurons::ZERO));
     planted.push(("unused_key", "forgotten".into(), Neurons::ZERO));
 
