@@ -1,5 +1,7 @@
 //! What a JSON body asks for: read in one pass, without building a tree.
 
+use std::ops::Range;
+
 use serde::de::IgnoredAny;
 
 use super::count::Count;
@@ -186,6 +188,7 @@ impl<'b> Reader<'_, 'b> {
             Field::Seed => self.reading.ask.seeded = self.number()?.is_some(),
             Field::Text => {
                 scope.asks = true;
+                scope.has_prompt |= matches!(&*key.text(), b"messages" | b"prompt");
                 self.words()?;
             }
             Field::RepeatedText => {
@@ -244,6 +247,10 @@ impl<'b> Reader<'_, 'b> {
             let mut inner = self.scope();
             self.object(&mut inner, wrappers + 1)?;
             scope.asks_more_than_a_poll |= inner.asks_more_than_a_poll;
+            if self.endpoint.is_native() && !inner.has_prompt {
+                // Nothing in it is native, so that it may be read as OpenAI's inputs.
+                inner.form = Form::Either;
+            }
             let totals = inner.totals();
             scope.inner = Some(scope.inner.map_or(totals, |before| before.or(totals)));
             return Ok(());
@@ -305,9 +312,22 @@ impl<'b> Reader<'_, 'b> {
     fn rest(&mut self) -> Result<u64, Broken> {
         let is_literal = !matches!(self.walk.peek()?, Kind::String | Kind::Object | Kind::Array);
         let place = self.walk.skip()?;
+        Ok(self.add_rest(place, is_literal))
+    }
+
+    fn add_rest(&mut self, place: Range<usize>, is_literal: bool) -> u64 {
         let bytes = place.len() as u64 + growth(self.walk.written(place));
         self.reading.ask.reach.other_text_bytes += if is_literal { 0 } else { bytes };
-        Ok(bytes)
+        bytes
+    }
+
+    /// The `type` of a part: whether it is a document's.
+    fn is_document(&mut self) -> Result<bool, Broken> {
+        let is_literal = !matches!(self.walk.peek()?, Kind::String | Kind::Object | Kind::Array);
+        let place = self.walk.skip()?;
+        let is_document = Quoted::at(self.walk.written(place.clone())).text()[..] == *b"document";
+        self.add_rest(place, is_literal);
+        Ok(is_document)
     }
 
     /// Measures the text in any value. Each element of the outermost array, or the value itself, is a part.
@@ -360,14 +380,15 @@ impl<'b> Reader<'_, 'b> {
 
     fn part_fields(&mut self, depth: u8) -> Result<(), Broken> {
         self.walk.open();
-        let mut is_first = true;
+        let (mut is_first, mut is_document, mut has_words) = (true, true, false);
         while let Some(key) = self.walk.key(&mut is_first)? {
             let name = key.text();
             match &*name {
                 b"content" | b"text" => self.part(depth + 1)?,
                 // They are no prompt, but a template may write them.
-                b"role" | b"type" | b"id" | b"tool_call_id" | b"detail" | b"format" => drop(self.rest()?),
-                b"source" if self.walk.peek()? == Kind::Object && depth < MAX_DEPTH => self.source(depth)?,
+                b"role" | b"id" | b"tool_call_id" | b"detail" | b"format" => drop(self.rest()?),
+                b"type" => is_document &= self.is_document()?,
+                b"source" if self.walk.peek()? == Kind::Object && depth < MAX_DEPTH => has_words |= self.source(depth)?,
                 other => match MediaKind::of_field(other) {
                     Some(kind) => media::take(&mut self.walk, &mut self.reading.ask, kind, depth)?,
                     None => {
@@ -377,12 +398,17 @@ impl<'b> Reader<'_, 'b> {
                 },
             }
         }
+        if has_words && !is_document {
+            // What calls itself a picture may be taken for one, whatever its source says.
+            media::add_unsized(&mut self.reading.ask, MediaKind::Other);
+        }
         Ok(())
     }
 
     /// The `source` of a picture or a document in Anthropic's form: `{"type": "base64", "media_type": …, "data": …}`, a link, a
-    /// text, or parts of its own. What is none of these counts as a file of which nothing is known, and as text.
-    fn source(&mut self, depth: u8) -> Result<(), Broken> {
+    /// text, or parts of its own. What is none of these counts as a file of which nothing is known, and as text. Gives whether it
+    /// was read as words, which a document's may be.
+    fn source(&mut self, depth: u8) -> Result<bool, Broken> {
         self.walk.open();
         let (mut media_type, mut data, mut is_text, mut is_first) = (None, None::<Quoted<'_>>, false, true);
         let mut has_parts = false;
@@ -407,6 +433,7 @@ impl<'b> Reader<'_, 'b> {
         }
         let ask = &mut self.reading.ask;
         let kind = MediaKind::Other.of_type(media_type.as_deref().unwrap_or_default());
+        let is_words = if data.is_some() { is_text } else { has_parts };
         match data {
             Some(data) if is_text => ask.add_quoted(&data, false),
             Some(data) if kind != MediaKind::Other => media::add_text(ask, kind, &data.text()),
@@ -414,7 +441,7 @@ impl<'b> Reader<'_, 'b> {
             // A link, a file that was sent before, or something in a form that has no measure.
             _ => media::add_unsized(ask, MediaKind::Other),
         }
-        Ok(())
+        Ok(is_words)
     }
 }
 

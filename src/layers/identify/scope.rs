@@ -46,6 +46,8 @@ pub(super) struct Scope {
     pub(super) form: Form,
     /// It asks for something by fields of its own, rather than by an object or a list within it.
     pub(super) asks: bool,
+    /// It has messages or a prompt.
+    pub(super) has_prompt: bool,
     /// It has a field beside a model's name, a `request_id` and an `input`.
     pub(super) asks_more_than_a_poll: bool,
     pub(super) inner: Option<Totals>,
