@@ -241,12 +241,14 @@ fn output_tokens(ask: &Ask, model: &Model) -> Option<u64> {
 fn open_answers(ask: &Ask, model: &Model) -> (u64, u64) {
     let output = &ask.reach.output;
     let has_default = !(model.default_on_run_only && ask.reach.is_chat);
+    // An answer in doubt stands in several, and is counted as the dearest.
+    let bounded = output.answers.saturating_sub(output.open);
     match model.max_tokens_default.filter(|_| has_default) {
         Some(default) => {
-            let answers = output.by_default.saturating_add(output.by_completion_limit);
+            let answers = output.by_default.saturating_add(output.by_completion_limit).min(bounded);
             (output.open, answers.saturating_mul(default.into()))
         }
-        None => (output.open.saturating_add(output.by_default), 0),
+        None => (output.open.saturating_add(output.by_default.min(bounded)), 0),
     }
 }
 

@@ -388,7 +388,9 @@ impl<'b> Reader<'_, 'b> {
                 // They are no prompt, but a template may write them.
                 b"role" | b"id" | b"tool_call_id" | b"detail" | b"format" => drop(self.rest()?),
                 b"type" => is_document &= self.is_document()?,
-                b"source" if self.walk.peek()? == Kind::Object && depth < MAX_DEPTH => has_words |= self.source(depth)?,
+                b"source" if self.walk.peek()? == Kind::Object && depth < MAX_DEPTH => {
+                    has_words |= self.source(depth)?
+                }
                 other => match MediaKind::of_field(other) {
                     Some(kind) => media::take(&mut self.walk, &mut self.reading.ask, kind, depth)?,
                     None => {
