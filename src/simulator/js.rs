@@ -360,7 +360,7 @@ impl Parser<'_> {
         })
     }
 
-    /// `\uXXXX`, with its other half where it is a surrogate that has one.
+    /// A character by its four hexadecimal digits, with its other half where it is a surrogate that has one.
     fn unit(&mut self) -> Option<char> {
         let first = self.hex()?;
         let before = self.at;

@@ -47,7 +47,7 @@ fn measure(reading: &mut Reading, body: &[u8], content_type: &str) -> Totals {
         for part in Parts::of(body, boundary.as_bytes()) {
             match add(reading, &mut scope, part) {
                 true => found = true,
-                // Whoever reads it otherwise finds any field in it.
+                // The vendor may split this part otherwise, and then it may be any field.
                 false if !part.trim_ascii().is_empty() => {
                     scope.inner = Some(scope.inner.map_or(Totals::UNREAD, |inner| inner.or(Totals::UNREAD)));
                 }

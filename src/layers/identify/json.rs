@@ -248,7 +248,7 @@ impl<'b> Reader<'_, 'b> {
             self.object(&mut inner, wrappers + 1)?;
             scope.asks_more_than_a_poll |= inner.asks_more_than_a_poll;
             if self.endpoint.is_native() && !inner.has_prompt {
-                // Nothing in it is native, so that it may be read as OpenAI's inputs.
+                // With neither messages nor a prompt in it, it may be read as the input of OpenAI's Responses.
                 inner.form = Form::Either;
             }
             let totals = inner.totals();
@@ -310,24 +310,22 @@ impl<'b> Reader<'_, 'b> {
 
     /// A value that is in no field known to be read: if it is read, then as text. Gives its bytes.
     fn rest(&mut self) -> Result<u64, Broken> {
-        let is_literal = !matches!(self.walk.peek()?, Kind::String | Kind::Object | Kind::Array);
-        let place = self.walk.skip()?;
-        Ok(self.add_rest(place, is_literal))
+        self.rest_at().map(|(_, bytes)| bytes)
     }
 
-    fn add_rest(&mut self, place: Range<usize>, is_literal: bool) -> u64 {
-        let bytes = place.len() as u64 + growth(self.walk.written(place));
+    /// The same, and where it stands.
+    fn rest_at(&mut self) -> Result<(Range<usize>, u64), Broken> {
+        let is_literal = !matches!(self.walk.peek()?, Kind::String | Kind::Object | Kind::Array);
+        let place = self.walk.skip()?;
+        let bytes = place.len() as u64 + growth(self.walk.written(place.clone()));
         self.reading.ask.reach.other_text_bytes += if is_literal { 0 } else { bytes };
-        bytes
+        Ok((place, bytes))
     }
 
     /// The `type` of a part: whether it is a document's.
     fn is_document(&mut self) -> Result<bool, Broken> {
-        let is_literal = !matches!(self.walk.peek()?, Kind::String | Kind::Object | Kind::Array);
-        let place = self.walk.skip()?;
-        let is_document = Quoted::at(self.walk.written(place.clone())).text()[..] == *b"document";
-        self.add_rest(place, is_literal);
-        Ok(is_document)
+        let (place, _) = self.rest_at()?;
+        Ok(Quoted::at(self.walk.written(place)).text()[..] == *b"document")
     }
 
     /// Measures the text in any value. Each element of the outermost array, or the value itself, is a part.
