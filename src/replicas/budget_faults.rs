@@ -16,7 +16,7 @@ use super::world::{Fault, Outcome, SINGLE, UNTIL, Way, World, all_runs, gates, s
 use super::{Session, Wanted};
 use crate::catalogue::Catalogue;
 use crate::layers::budget::{
-    Bucket, BudgetLayer, Budgets, Clock, Lease, Ledger, LedgerError, Period, Rule, Settings, Split,
+    BudgetLayer, Budgets, Clock, Lease, Ledger, LedgerError, Lessee, Period, Rule, Settings, Split,
 };
 use crate::layers::rate_limit::{self, OnStoreLoss, RateLimitLayer, Sharing};
 use crate::layers::testing::{LLAMA, Vendor, call, ok};
@@ -47,14 +47,14 @@ impl Clock for Watch {
 #[derive(Clone)]
 struct Disk {
     leases: Arc<Mutex<Vec<Lease>>>,
-    renewals: UnboundedSender<Arc<Bucket>>,
+    renewals: UnboundedSender<Arc<dyn Lessee>>,
     is_dead: Arc<AtomicBool>,
 }
 
 impl Disk {
     /// With what it has kept.
     fn start(leases: Arc<Mutex<Vec<Lease>>>) -> Arc<Self> {
-        let (renewals, mut renewed) = unbounded_channel::<Arc<Bucket>>();
+        let (renewals, mut renewed) = unbounded_channel::<Arc<dyn Lessee>>();
         let disk = Arc::new(Self { leases, renewals, is_dead: Arc::default() });
         let writing = Self::clone(&disk);
         tokio::spawn(async move {
@@ -69,7 +69,7 @@ impl Disk {
         disk
     }
 
-    fn write(&self, bucket: &Arc<Bucket>, is_closing: bool) {
+    fn write(&self, bucket: &Arc<dyn Lessee>, is_closing: bool) {
         let new = bucket.leases(is_closing);
         let is_same = |a: &Lease, b: &Lease| (&a.budget, &a.bucket, a.start_ms) == (&b.budget, &b.bucket, b.start_ms);
         let mut all = self.leases.lock();
@@ -85,7 +85,7 @@ impl Ledger for Disk {
         Ok(self.leases.lock().iter().filter(|lease| *lease.budget == *budget).cloned().collect())
     }
 
-    fn renew(&self, bucket: Arc<Bucket>) {
+    fn renew(&self, bucket: Arc<dyn Lessee>) {
         let _ = self.renewals.send(bucket);
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::store::{Answer, Away, Exchange, Store};
-use crate::layers::budget::{Bucket, Register, Registers};
+use crate::layers::budget::{Register, Registers, Registrant};
 use crate::layers::rate_limit::{Answered, RateLimitLayer, Saying, Sharing, Word};
 
 /// Speaks for the lanes of one gate, until it is dropped: see the [module](super).
@@ -26,7 +26,7 @@ pub struct Session {
     limits: RateLimitLayer,
     budgets: Arc<Wanted>,
     /// Buckets that have said something, the one that was asked longest ago first.
-    buckets: VecDeque<Weak<Bucket>>,
+    buckets: VecDeque<Weak<dyn Registrant>>,
     known: HashSet<usize>,
     number: u64,
     seen: Arc<Seen>,
@@ -56,7 +56,7 @@ pub struct Seen {
 /// One exchange under way: the lanes' words, and what came of them.
 struct Done {
     words: Vec<(u64, Word)>,
-    registers: Vec<(Arc<Bucket>, Register)>,
+    registers: Vec<(Arc<dyn Registrant>, Register)>,
     began: Instant,
     answer: Result<Answer, Away>,
 }
@@ -64,7 +64,7 @@ struct Done {
 /// Buckets whose register is to be told.
 #[derive(Default)]
 pub struct Wanted {
-    buckets: Mutex<Vec<Arc<Bucket>>>,
+    buckets: Mutex<Vec<Arc<dyn Registrant>>>,
     woken: Notify,
 }
 
@@ -231,10 +231,10 @@ impl Session {
     }
 
     /// What these buckets have to say.
-    fn registers(&mut self, buckets: Vec<Arc<Bucket>>) -> Vec<(Arc<Bucket>, Register)> {
+    fn registers(&mut self, buckets: Vec<Arc<dyn Registrant>>) -> Vec<(Arc<dyn Registrant>, Register)> {
         let mut registers = Vec::new();
         for bucket in buckets {
-            if self.known.insert(Arc::as_ptr(&bucket) as usize) {
+            if self.known.insert(Arc::as_ptr(&bucket).cast::<()>() as usize) {
                 self.buckets.push_back(Arc::downgrade(&bucket));
             }
             if self.sharing.is_away() {
@@ -247,7 +247,7 @@ impl Session {
     }
 
     /// What all buckets have to say, or the next so many of them, also where nothing has changed here.
-    fn all_buckets(&mut self, is_beat: bool) -> Vec<(Arc<Bucket>, Register)> {
+    fn all_buckets(&mut self, is_beat: bool) -> Vec<(Arc<dyn Registrant>, Register)> {
         self.news_at = Instant::now() + BEAT;
         let mut all = Vec::new();
         let most = if is_beat { MOST_NEWS } else { usize::MAX };
@@ -258,7 +258,7 @@ impl Session {
                     self.buckets.push_back(bucket);
                     all.push(alive);
                 }
-                None => drop(self.known.remove(&(bucket.as_ptr() as usize))),
+                None => drop(self.known.remove(&(bucket.as_ptr().cast::<()>() as usize))),
             }
         }
         self.registers(all)
@@ -286,7 +286,7 @@ impl Session {
     fn say(
         &mut self,
         words: Vec<(u64, Word)>,
-        registers: Vec<(Arc<Bucket>, Register)>,
+        registers: Vec<(Arc<dyn Registrant>, Register)>,
     ) -> impl Future<Output = Done> + use<> {
         let began = Instant::now();
         self.sent = began;
@@ -368,14 +368,14 @@ impl Session {
 // === impl Wanted ===
 
 impl Registers for Wanted {
-    fn want(&self, bucket: Arc<Bucket>) {
+    fn want(&self, bucket: Arc<dyn Registrant>) {
         self.buckets.lock().push(bucket);
         self.woken.notify_one();
     }
 }
 
 impl Wanted {
-    async fn wanted(&self) -> Vec<Arc<Bucket>> {
+    async fn wanted(&self) -> Vec<Arc<dyn Registrant>> {
         loop {
             let woken = self.woken.notified();
             let buckets = std::mem::take(&mut *self.buckets.lock());

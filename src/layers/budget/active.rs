@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::calendar::Windows;
+use super::free::FREE;
 use super::ledger::Ledger;
 use super::notice::{Notice, Watch};
 use super::pace::Pace;
-use super::raise::Raised;
+use super::raised::Raised;
 use super::register::Registers;
 use super::rule::{OnExceeded, Rule};
 use super::window::{Clock, Millis, Moment, Span};
@@ -139,7 +140,7 @@ impl Active {
 
     /// What is paid for anyway is no news.
     pub(super) fn is_told_nothing(&self) -> bool {
-        self.only_counts() && self.rule.name == super::FREE
+        self.only_counts() && self.rule.name == FREE
     }
 
     pub(super) fn only_counts(&self) -> bool {

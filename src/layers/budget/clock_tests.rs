@@ -50,23 +50,23 @@ impl Watch {
 /// Books in memory, written by a task.
 struct Book {
     leases: Mutex<Vec<Lease>>,
-    renewals: UnboundedSender<Arc<Bucket>>,
+    renewals: UnboundedSender<Arc<dyn Lessee>>,
 }
 
 impl Book {
     fn start() -> Arc<Self> {
-        let (renewals, mut renewed) = unbounded_channel::<Arc<Bucket>>();
+        let (renewals, mut renewed) = unbounded_channel::<Arc<dyn Lessee>>();
         let book = Arc::new(Self { leases: Mutex::default(), renewals });
         let writing = book.clone();
         tokio::spawn(async move {
             while let Some(bucket) = renewed.recv().await {
-                writing.write(&bucket, false);
+                writing.write(&*bucket, false);
             }
         });
         book
     }
 
-    fn write(&self, bucket: &Arc<Bucket>, is_closing: bool) {
+    fn write(&self, bucket: &dyn Lessee, is_closing: bool) {
         let new = bucket.leases(is_closing);
         let mut all = self.leases.lock();
         all.retain(|old| !new.iter().any(|new| (&new.bucket, new.start_ms) == (&old.bucket, old.start_ms)));
@@ -81,7 +81,7 @@ impl Ledger for Book {
         Ok(self.leases.lock().clone())
     }
 
-    fn renew(&self, bucket: Arc<Bucket>) {
+    fn renew(&self, bucket: Arc<dyn Lessee>) {
         let _ = self.renewals.send(bucket);
     }
 }
@@ -159,7 +159,7 @@ async fn run(rule: &Rule, steps: &[Step]) -> Result<(), TestCaseError> {
             Step::Set(seconds) => clock.set(seconds * 1000),
             Step::Restart => {
                 for table in &budgets.tables {
-                    book.write(&table.table.find(&call(LLAMA, "{}"), window::Moment::of(&*clock)), true);
+                    book.write(&*table.table.find(&call(LLAMA, "{}"), window::Moment::of(&*clock)), true);
                 }
                 budgets = open(rule, &clock, &book);
             }

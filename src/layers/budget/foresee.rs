@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::bucket::Verdict as Room;
+use super::balance::Verdict as Room;
 use super::budgets::{Budgets, Counted};
 use super::window::Moment;
 use crate::call::Call;
@@ -31,9 +31,9 @@ impl Budgets {
         let active = &table.rule;
         let (limit, left, relief, room) = match table.foreseen(call) {
             Some(bucket) => {
-                let state = bucket.lock(now);
-                let room = state.verdict(active, needs, u64::MAX, true);
-                (state.limit, state.left(), state.next_relief(), room)
+                let balance = bucket.lock(now);
+                let room = balance.verdict(active, needs, u64::MAX, true);
+                (balance.limit, balance.left(), balance.next_relief(), room)
             }
             None => {
                 let limit = active.limit();

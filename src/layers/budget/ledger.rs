@@ -11,8 +11,19 @@
 
 use std::sync::Arc;
 
-use super::bucket::Bucket;
 use crate::neurons::Neurons;
+
+/// A bucket, as a [`Ledger`] knows it.
+pub trait Lessee: Send + Sync + 'static {
+    /// What to write now; asked from one thread at a time. When the process `is_closing`, that is what was spent, and no lead.
+    fn leases(&self, is_closing: bool) -> Vec<Lease>;
+
+    /// These are on the books.
+    fn written(&self, leases: &[Lease]);
+
+    /// The books cannot be written. They have at least what the last lease covers, and no more is spent until they can.
+    fn unwritten(&self);
+}
 
 /// Where leases are written.
 pub trait Ledger: Send + Sync + 'static {
@@ -20,9 +31,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// expired by then, or begin later, may be among them, and should be for a while: the clock may be wrong at this moment.
     fn load(&self, budget: &str, now_ms: u64) -> Result<Vec<Lease>, LedgerError>;
 
-    /// Has a bucket's leases written soon: [`Bucket::leases`] says what, and [`Bucket::written`] or [`Bucket::unwritten`]
+    /// Has a bucket's leases written soon: [`Lessee::leases`] says what, and [`Lessee::written`] or [`Lessee::unwritten`]
     /// is to be told. Called on a request's path: it must not block. A bucket is not named again until it was asked.
-    fn renew(&self, bucket: Arc<Bucket>);
+    fn renew(&self, bucket: Arc<dyn Lessee>);
 
     /// What people have changed of a budget, by its name, that may be in force at this moment or later; oldest first.
     fn changes(&self, budget: &str, now_ms: u64) -> Result<Vec<Change>, LedgerError> {

@@ -68,6 +68,7 @@
 
 mod account;
 mod active;
+mod balance;
 mod bucket;
 mod budgets;
 mod calendar;
@@ -79,23 +80,32 @@ mod clamp;
 mod clock_tests;
 #[cfg(test)]
 mod departure_tests;
+mod elsewhere;
 mod foresee;
 mod free;
+mod grants;
+mod leases;
 mod ledger;
 mod notice;
+mod notified;
 mod pace;
 mod raise;
 #[cfg(test)]
 mod raise_tests;
+mod raised;
 mod register;
 mod reservation;
+mod reserve;
 mod rule;
+mod settings;
+mod status;
 mod stretches;
 mod table;
 #[cfg(test)]
 mod tests;
 mod unbounded;
 mod window;
+mod zone;
 
 use std::mem;
 use std::sync::Arc;
@@ -106,19 +116,21 @@ use tower::{Layer, Service};
 
 pub use self::account::Standing;
 pub use self::bucket::Bucket;
-use self::budgets::Refusal;
-pub use self::budgets::{Budgets, CurrentBudgets, Settings, Status};
-pub use self::calendar::{Weekday, Zone};
+pub use self::budgets::{Budgets, CurrentBudgets};
 pub use self::free::{FREE, FREE_A_DAY, Plan};
-pub use self::ledger::{Change, Lease, Ledger, LedgerError};
+pub use self::ledger::{Change, Lease, Ledger, LedgerError, Lessee};
 pub use self::notice::{Notice, Share, Watch, What};
-pub use self::raise::{BucketStatus, ChangeError, Which};
-pub use self::register::{Grant, Register, Registers, Slot as RegisterSlot};
+pub use self::raise::{ChangeError, Which};
+pub use self::register::{Grant, Register, Registers, Registrant, Slot as RegisterSlot};
 pub use self::reservation::Reservation;
+use self::reserve::Refusal;
 pub use self::rule::{Amount, OnExceeded, Rule, RuleError, Scope, Split};
+pub use self::settings::Settings;
+pub use self::status::{BucketStatus, Status};
 use self::stretches::Stretches;
 pub use self::unbounded::Unpriced;
 pub use self::window::{Clock, Period, SystemClock};
+pub use self::zone::{Weekday, Zone};
 use super::inner::{Inner, access};
 use super::{Reply, ReplyFuture};
 use crate::Error;

@@ -4,24 +4,18 @@
 //! restart.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::bucket::Bucket;
 use super::budgets::Budgets;
+use super::free::FREE;
 use super::ledger::{Change, LedgerError};
 use super::rule::Scope;
+use super::status::BucketStatus;
 use super::table::Table;
-use super::window::{Millis, Moment, millis, time};
+use super::window::{Moment, millis, time};
 use crate::neurons::Neurons;
 use crate::receipt::Metadatum;
-
-/// A limit in force until a moment. Zeros where there is none.
-#[derive(Debug, Default)]
-pub(super) struct Raised {
-    to: AtomicU64,
-    until: AtomicU64,
-}
 
 /// What is changed of a budget, by whom, and why.
 #[derive(Clone, Debug, Default)]
@@ -52,39 +46,6 @@ pub enum ChangeError {
     NotKept(LedgerError),
 }
 
-/// How one bucket stands.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct BucketStatus {
-    /// The values that the budget is split by, as a JSON array; empty where it is not split.
-    pub bucket: Arc<str>,
-    /// What it may spend.
-    pub limit: Neurons,
-    /// What it has spent, with what the vendor's books have beyond that.
-    pub spent: Neurons,
-    /// What calls that run may cost.
-    pub reserved: Neurons,
-}
-
-// === impl Raised ===
-
-impl Raised {
-    pub(super) fn set(&self, to: Neurons, until: Millis) {
-        self.to.store(to.micro(), Ordering::Relaxed);
-        // Who sees the new end sees the new limit.
-        self.until.store(until, Ordering::Release);
-    }
-
-    pub(super) fn is_in_force(&self, now: Millis) -> bool {
-        now < self.until.load(Ordering::Acquire)
-    }
-
-    /// The limit, or what it is raised to.
-    pub(super) fn at_least(&self, limit: Neurons, now: Millis) -> Neurons {
-        if self.is_in_force(now) { limit.max(Neurons::from_micro(self.to.load(Ordering::Relaxed))) } else { limit }
-    }
-}
-
 // === impl Which ===
 
 impl Which {
@@ -104,7 +65,7 @@ impl Budgets {
     pub fn raise(&self, which: &Which, to: Neurons, until: Option<SystemTime>) -> Result<SystemTime, ChangeError> {
         let (table, now) = (self.table(which)?, self.moment());
         let rule = &table.rule.rule;
-        if rule.name == super::FREE {
+        if rule.name == FREE {
             let why = "the free allocation is the vendor's: it cannot be raised here; set [account] plan = \"paid\"";
             return Err(ChangeError::Refused(why.into()));
         }

@@ -51,7 +51,7 @@ impl Ledger for Changes {
         Ok(Vec::new())
     }
 
-    fn renew(&self, bucket: Arc<Bucket>) {
+    fn renew(&self, bucket: Arc<dyn Lessee>) {
         tokio::spawn(async move {
             let leases = bucket.leases(false);
             bucket.written(&leases);

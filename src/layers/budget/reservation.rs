@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::bucket::{self, Bucket};
+use super::balance::{Balance, Verdict};
+use super::bucket::Bucket;
 use super::window::Millis;
 use crate::batches::{Held, Holding, Note};
 use crate::call::{Allowance, Call};
@@ -122,7 +123,7 @@ impl Reservation {
 impl Allowance for Reservation {
     fn again(&self) -> bool {
         let mut parts = self.parts.lock();
-        let Some(starts) = bucket::reserve_in_all(parts.iter().map(|(bucket, _)| bucket), self.needed) else {
+        let Some(starts) = reserve_in_all(parts.iter().map(|(bucket, _)| bucket), self.needed) else {
             return false;
         };
         for ((bucket, start), next) in parts.iter_mut().zip(starts) {
@@ -151,6 +152,21 @@ impl Held for Reservation {
         let holding = |(bucket, start): &(Arc<Bucket>, Millis)| bucket.holding(*start);
         self.parts.lock().iter().map(holding).collect()
     }
+}
+
+/// Reserves in all of these, at once and without waiting, or in none. They are locked in their order, which is the rules'.
+/// Gives the window of each.
+fn reserve_in_all<'a>(buckets: impl Iterator<Item = &'a Arc<Bucket>> + Clone, needed: Neurons) -> Option<Vec<Millis>> {
+    let mut balances: Vec<_> = buckets.clone().map(|bucket| bucket.lock(bucket.rule.now())).collect();
+    let has_room = |(bucket, balance): (&Arc<Bucket>, &MutexGuard<'_, Balance>)| {
+        !balance.retired && balance.verdict(&bucket.rule, needed, u64::MAX, false) == Verdict::Room
+    };
+    if !buckets.clone().zip(&balances).all(has_room) {
+        return None;
+    }
+    let starts = balances.iter_mut().map(|balance| balance.reserve(needed)).collect();
+    buckets.zip(&balances).for_each(|(bucket, balance)| bucket.list(balance));
+    Some(starts)
 }
 
 impl std::fmt::Debug for Reservation {

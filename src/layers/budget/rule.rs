@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::calendar::{Weekday, Zone};
 use super::notice::Share;
 use super::window::Period;
+use super::zone::{Weekday, Zone};
 use crate::call::Call;
 use crate::neurons::Neurons;
 use crate::receipt::{Facts, Metadatum};

@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 
 use super::active::Active;
 use super::bucket::Bucket;
-use super::ledger::LedgerError;
-use super::raise::BucketStatus;
+use super::ledger::{Lease, LedgerError};
+use super::rule::Rule;
+use super::status::BucketStatus;
 use super::window::{Millis, Moment};
 use crate::call::Call;
 use crate::neurons::Neurons;
@@ -50,7 +51,7 @@ const SWEEP_EVERY: Millis = 60_000;
 impl Table {
     pub(super) fn new(rule: Arc<Active>, max_buckets: usize) -> Self {
         let name = if rule.rule.is_split() { SHARED } else { "" };
-        let shared = Arc::new(Bucket::new(rule.clone(), name));
+        let shared = Bucket::new(rule.clone(), name);
         Self { rule, shared, own: DashMap::new(), max_buckets, door: Mutex::default() }
     }
 
@@ -67,7 +68,7 @@ impl Table {
         };
         leases.sort_by_key(|lease| lease.start_ms);
         let mut door = self.door.lock();
-        let restore = |lease: &super::ledger::Lease| {
+        let restore = |lease: &Lease| {
             if *lease.bucket == *self.shared.name() {
                 let span = self.rule.windows.span(now.wall);
                 if self.rule.rule.is_split() && lease.start_ms <= span.start {
@@ -82,7 +83,7 @@ impl Table {
     }
 
     fn bucket(&self, name: &str) -> Arc<Bucket> {
-        Arc::new(Bucket::new(self.rule.clone(), name))
+        Bucket::new(self.rule.clone(), name)
     }
 
     /// A bucket that the ledger knows by this name.
@@ -181,7 +182,7 @@ impl Table {
     }
 
     /// Holds to this rule from here on, of the same name in the ledger.
-    pub(super) fn hold_to(&self, rule: &super::rule::Rule, now: Moment) {
+    pub(super) fn hold_to(&self, rule: &Rule, now: Moment) {
         self.rule.hold_to(rule);
         self.shared.look_again(now);
         self.own.iter().for_each(|bucket| bucket.look_again(now));
@@ -197,13 +198,13 @@ impl Table {
         let mut sums = Sums::default();
         let is_split = self.rule.rule.is_split();
         let mut add = |bucket: &Bucket| {
-            let state = bucket.lock(now);
+            let balance = bucket.lock(now);
             // What values without a place share is none where all have one.
-            let is_spare = is_split && std::ptr::eq(bucket, &*self.shared) && state.used().is_zero();
+            let is_spare = is_split && std::ptr::eq(bucket, &*self.shared) && balance.used().is_zero();
             sums.buckets += usize::from(!is_spare);
-            sums.spent += state.spent;
-            sums.reserved += state.reserved;
-            sums.elsewhere += state.counted().saturating_sub(state.spent);
+            sums.spent += balance.spent;
+            sums.reserved += balance.reserved;
+            sums.elsewhere += balance.counted().saturating_sub(balance.spent);
         };
         add(&self.shared);
         self.own.iter().for_each(|bucket| add(&bucket));

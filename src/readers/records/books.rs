@@ -5,7 +5,7 @@ use std::sync::Arc;
 use highway::{HighwayHash, HighwayHasher};
 use rusqlite::{Connection, params};
 
-use crate::layers::budget::{Bucket, Change, Lease};
+use crate::layers::budget::{Change, Lease, Lessee};
 use crate::neurons::Neurons;
 
 const WRITE: &str = "INSERT INTO leases (budget, bucket, start_ms, expires_ms, spent, upto, checksum) \
@@ -13,7 +13,11 @@ const WRITE: &str = "INSERT INTO leases (budget, bucket, start_ms, expires_ms, s
     upto = excluded.upto, checksum = excluded.checksum";
 
 /// Writes what these buckets want written, all in one transaction, and tells them.
-pub(super) fn write(connection: &mut Connection, buckets: &[Arc<Bucket>], is_closing: bool) -> rusqlite::Result<()> {
+pub(super) fn write(
+    connection: &mut Connection,
+    buckets: &[Arc<dyn Lessee>],
+    is_closing: bool,
+) -> rusqlite::Result<()> {
     let leases: Vec<_> = buckets.iter().map(|bucket| bucket.leases(is_closing)).collect();
     let result = write_all(connection, leases.iter().flatten());
     for (bucket, leases) in buckets.iter().zip(&leases) {

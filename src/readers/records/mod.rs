@@ -64,7 +64,7 @@ use self::row::Row;
 pub use self::several::MOST_FILES;
 pub use self::usage::{Group, Usage};
 use crate::batches::{Batches, Journal, Queued};
-use crate::layers::budget::{Bucket, Budgets, Change, Lease, Ledger, LedgerError};
+use crate::layers::budget::{Budgets, Change, Lease, Ledger, LedgerError, Lessee};
 use crate::receipt::{Facts, Reader};
 
 /// Where records are kept, and how long.
@@ -125,7 +125,7 @@ struct Shared {
     failing_since: Mutex<Option<Instant>>,
     stop: AtomicBool,
     /// Buckets whose leases are to be written.
-    leases: Mutex<Vec<Arc<Bucket>>>,
+    leases: Mutex<Vec<Arc<dyn Lessee>>>,
     /// Batches that are to be written before their submits are answered.
     journal: Mutex<Vec<(Queued, oneshot::Sender<()>)>>,
 }
@@ -252,7 +252,7 @@ impl Ledger for Records {
         books::keep(&connection, change).map_err(LedgerError::new)
     }
 
-    fn renew(&self, bucket: Arc<Bucket>) {
+    fn renew(&self, bucket: Arc<dyn Lessee>) {
         self.shared.leases.lock().push(bucket);
         self.thread.unpark();
     }

@@ -12,7 +12,7 @@ use super::error::RecordsError;
 use super::lock::Lock;
 use super::row::{self, DAY_MS, Row};
 use super::{Settings, Shared, batches, books, checkpoints, schema};
-use crate::layers::budget::Bucket;
+use crate::layers::budget::Lessee;
 
 pub(super) struct Writer {
     pub(super) settings: Settings,
@@ -32,7 +32,7 @@ pub(super) struct Writer {
     /// Tells whether the wall clock can be believed.
     trust: Trust,
     /// Leases that could not be written.
-    unwritten: Vec<Arc<Bucket>>,
+    unwritten: Vec<Arc<dyn Lessee>>,
     retry_leases: Instant,
     /// What could not be written when it was last tried. A small write may find room where a large one does not.
     failing: [bool; Work::COUNT],
