@@ -2,23 +2,26 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Response};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::event::Event;
-use super::fault::{Fault, Trouble};
+use super::answer::{Answer, Family};
+use super::batch::{self, Item};
+use super::envelope::envelope;
+use super::fault::Fault;
 use super::js::View;
 use super::media::{self, Media};
 use super::pace::Pace;
 use super::prompt::{Prompt, Sent};
+use super::received::{Received, refusal};
+use super::reply::{bytes_reply, event_reply, json_reply};
 use super::route::{Route, Wants};
-use super::server::{Received, State, refusal};
-use super::stream::{self, Told};
-use super::text::{self, Answer, Family, envelope};
+use super::settings::Writes;
+use super::state::State;
+use super::streamed::Streamed;
 use super::told::Telling;
-use super::{Writes, batch, moondream, vectors};
+use super::{moondream, stream, text, vectors};
 use crate::body::Body;
 use crate::catalogue::{Model, Task};
 use crate::estimate::writes_tokens;
@@ -35,13 +38,6 @@ pub(super) struct Job<'a> {
     /// Trouble within the answer.
     pub(super) fault: Option<Fault>,
     pub(super) pace: Pace,
-}
-
-/// The answer to one request of a batch.
-pub(super) struct Item {
-    pub(super) result: Value,
-    pub(super) reference: Value,
-    pub(super) usage: Usage,
 }
 
 // === impl Job ===
@@ -171,7 +167,7 @@ impl State {
             let neurons = if is_odd { moondream::told_neurons(model, usage) } else { model.prices.cost(usage) };
             self.books.charge_as(&route.account, model, usage, neurons);
             let asked = prompt.field("stream_options").and_then(|options| options.get("include_usage")?.bool());
-            let told = Told {
+            let streamed = Streamed {
                 wants: route.wants,
                 model,
                 id: &call.id,
@@ -180,7 +176,7 @@ impl State {
                 words: telling.words,
                 may_tell_usage: asked.unwrap_or(true),
             };
-            let events = stream::events(&told);
+            let events = stream::events(&streamed);
             let events = fault.map_or(events.clone(), |fault| fault.within(events, &call.id));
             return event_reply(events, pace.token, fault);
         }
@@ -243,10 +239,6 @@ fn tell_cost(reply: &mut Response<Body>, model: &Model, neurons: Neurons) {
     }
 }
 
-pub(super) fn json_reply(json: &Value) -> Response<Body> {
-    bytes_reply("application/json", json.to_string().into(), None)
-}
-
 /// An answer in JSON, as trouble leaves it.
 fn whole_reply(json: Value, job: &Job<'_>) -> Response<Body> {
     let json = match job.fault {
@@ -254,26 +246,4 @@ fn whole_reply(json: Value, job: &Job<'_>) -> Response<Body> {
         None => json,
     };
     bytes_reply("application/json", json.to_string().into(), job.fault)
-}
-
-fn event_reply(events: Vec<Event>, pace: Duration, fault: Option<Fault>) -> Response<Body> {
-    let pieces = fault.map(|fault| fault.framing).unwrap_or_default().write(&events);
-    let mut reply = Response::new(stream::body(pieces, pace, fault));
-    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    reply
-}
-
-fn bytes_reply(kind: &'static str, bytes: Bytes, fault: Option<Fault>) -> Response<Body> {
-    let dies = matches!(fault.map(|fault| fault.trouble), Some(Trouble::DieMid | Trouble::StallMid));
-    let length = bytes.len();
-    let mut reply = Response::new(if dies {
-        let half = bytes.slice(..length / 2);
-        stream::body(vec![half, bytes.slice(length / 2..)], Duration::ZERO, fault)
-    } else {
-        Body::from(bytes)
-    });
-    let headers = reply.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    reply
 }

@@ -8,8 +8,7 @@ use std::str::FromStr;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::answers::Item;
-use super::text::envelope;
+use super::envelope::envelope;
 use super::told::usage_json;
 use crate::usage::Usage;
 
@@ -22,6 +21,13 @@ struct Queued {
     reply: Value,
     /// So many polls come too early.
     polls: u32,
+}
+
+/// The answer to one request of a batch.
+pub(super) struct Item {
+    pub(super) result: Value,
+    pub(super) reference: Value,
+    pub(super) usage: Usage,
 }
 
 /// How a batch is answered.

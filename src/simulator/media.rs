@@ -6,10 +6,11 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::dice::Dice;
+use super::envelope::envelope;
 use super::js::View;
 use super::prompt::Prompt;
-use super::text::envelope;
-use super::{Writes, binary, hearing, limits, picture, sound};
+use super::settings::Writes;
+use super::{binary, hearing, limits, picture, sound};
 use crate::catalogue::{Model, Unit};
 use crate::usage::{ImageUsage, Size, Usage};
 

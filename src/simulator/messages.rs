@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::answer::Answer;
 use super::event::Event;
-use super::stream::Told;
-use super::text::Answer;
+use super::streamed::Streamed;
 use super::told::{UsageStyle, Words};
 use super::writer::{Written, pieces};
 use crate::catalogue::Model;
@@ -21,7 +21,7 @@ pub(super) fn reply(model: &Model, id: &str, answer: &Answer, words: Words) -> V
 
 /// The events of a stream. Where usage is told everywhere, the last `message_delta` tells what was read once more; where it is
 /// told nowhere, no event has any.
-pub(super) fn events(told: &Told<'_>) -> Vec<Event> {
+pub(super) fn events(told: &Streamed<'_>) -> Vec<Event> {
     let (answer, words) = (told.answer, told.words);
     let mut begun = reply(told.model, told.id, answer, words);
     (begun["content"], begun["stop_reason"]) = (json!([]), Value::Null);

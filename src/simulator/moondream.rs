@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::answer::Answer;
 use super::event::Event;
-use super::text::Answer;
 use super::told::usage_json;
 use crate::catalogue::Model;
 use crate::neurons::Neurons;

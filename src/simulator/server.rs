@@ -1,65 +1,39 @@
 //! Connections, and the road of a request: refused, broken, or answered and charged.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 
-use super::answers::{Job, json_reply};
-use super::batch::Batches;
-use super::books::Books;
+use super::answers::Job;
 use super::books_trouble::BooksTrouble;
 use super::connection::Socket;
-use super::encoding::{self, Undone};
+use super::envelope::envelope;
 use super::errors::Form;
-use super::fault::{Fault, Faults, Trouble};
+use super::fault::{Fault, Trouble};
 use super::pace::Pace;
-use super::prompt::{NO_JSON, Prompt, Sent};
+use super::prompt::{Prompt, Sent};
+use super::received::{MAX_BODY, Received, Refusal, error};
+use super::reply::json_reply;
 use super::route::{Route, Wants};
-use super::seen::Requests;
 use super::sockets::{self, Wanted};
-use super::text::envelope;
-use super::window::Windows;
-use super::{Settings, dice, js, search};
+use super::state::State;
+use super::{dice, js, search};
 use crate::body::Body;
-use crate::catalogue::{Catalogue, Entry, Model};
-
-/// What all connections share.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) settings: Settings,
-    /// Its prices may change.
-    catalogue: RwLock<Arc<Catalogue>>,
-    windows: Windows,
-    pub(super) books: Books,
-    pub(super) batches: Batches,
-    pub(super) faults: Faults,
-    pub(super) books_trouble: Mutex<Option<BooksTrouble>>,
-    pub(super) seen: Requests,
-    /// The last prompts that were read where each `x-session-affinity` leads.
-    prefixes: Mutex<HashMap<String, VecDeque<String>>>,
-}
+use crate::catalogue::Model;
 
 /// The request's connection is closed, with no reply.
 #[derive(Debug, thiserror::Error)]
 #[error("the simulated upstream closed the connection")]
 struct Closed;
-
-const MAX_BODY: usize = 128 << 20;
-const MAX_PREFIXES: usize = 1000;
-/// Prompts that a prefix cache keeps of a session.
-const MAX_PROMPTS: usize = 16;
 
 pub(super) async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
@@ -111,76 +85,9 @@ async fn answer(
     Ok(reply)
 }
 
-/// A request, whole.
-pub(super) struct Received {
-    pub(super) uri: http::Uri,
-    method: http::Method,
-    headers: HeaderMap,
-    body: Bytes,
-    pub(super) id: String,
-}
-
-enum Refusal {
-    Told(Box<Response<Body>>),
-    Closed,
-}
-
-impl From<Fault> for Refusal {
-    fn from(fault: Fault) -> Self {
-        fault.reply("8700d6e7").map_or(Self::Closed, |reply| Self::Told(Box::new(reply)))
-    }
-}
-
-fn error(code: u32) -> Refusal {
-    Fault::new(Trouble::Error(code)).into()
-}
-
-/// The vendor's error of this code.
-pub(super) fn refusal(code: u32) -> Response<Body> {
-    Fault::new(Trouble::Error(code)).reply("8700d6e7").unwrap_or_default()
-}
-
-impl Received {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    fn content_type(&self) -> &str {
-        self.header("content-type").unwrap_or("")
-    }
-
-    fn asked_fault(&self) -> Option<Fault> {
-        self.header("x-simulate")?.parse().ok()
-    }
-
-    /// The body as it was before it was made small for the way.
-    fn plain_body(&self) -> Result<Bytes, Refusal> {
-        match encoding::undo(self.body.clone(), self.header("content-encoding").unwrap_or(""), MAX_BODY) {
-            Undone::Body(body) => Ok(body),
-            Undone::Unknown => Err(error(415)),
-            Undone::Broken => Err(error(NO_JSON)),
-            Undone::TooLarge => Err(error(3006)),
-        }
-    }
-}
-
 // === impl State ===
 
 impl State {
-    pub(super) fn new(settings: Settings) -> Self {
-        Self {
-            windows: Windows::new(settings.window),
-            catalogue: RwLock::new(Arc::new(Catalogue::with(&settings.models))),
-            books: Books::new(settings.elsewhere),
-            settings,
-            books_trouble: Mutex::default(),
-            batches: Batches::default(),
-            faults: Faults::default(),
-            seen: Requests::default(),
-            prefixes: Mutex::default(),
-        }
-    }
-
     async fn judge(&self, call: &Received) -> Result<Response<Body>, Refusal> {
         let route = Route::of(call.uri.path()).ok_or_else(|| error(7003))?;
         self.authorize(call)?;
@@ -231,17 +138,6 @@ impl State {
         self.admit(&account, &model)?;
         let wanted = Wanted { account, model, dialect, query, fault };
         Ok(sockets::accept(self, wanted, upgrade, &call.headers))
-    }
-
-    pub(super) fn catalogue(&self) -> Arc<Catalogue> {
-        self.catalogue.read().clone()
-    }
-
-    /// From now on these models are as this says, and all others as they were when it started.
-    pub(super) fn revise(&self, models: &BTreeMap<String, Entry>) {
-        let mut all = self.settings.models.clone();
-        all.extend(models.clone());
-        *self.catalogue.write() = Arc::new(Catalogue::with(&all));
     }
 
     async fn read_books(&self, call: &Received, wants: Wants) -> Response<Body> {
@@ -311,25 +207,6 @@ impl State {
             return Err(error(3021));
         }
         Ok(())
-    }
-
-    /// Tokens that the prefix cache has of this conversation: whole blocks of what was said before.
-    pub(super) fn cached(&self, call: &Received, prompt: &Prompt<'_>) -> u64 {
-        const BLOCK_TOKENS: u64 = 64;
-        let Some(session) = call.header("x-session-affinity") else { return 0 };
-        let said = prompt.texts.join("\n");
-        let mut prefixes = self.prefixes.lock();
-        let is_known = prefixes.contains_key(session);
-        let same = |before: &String| before.bytes().zip(said.bytes()).take_while(|(a, b)| a == b).count() as u64;
-        let common = prefixes.get(session).into_iter().flatten().map(same).max().unwrap_or(0);
-        if is_known || prefixes.len() < MAX_PREFIXES {
-            let prompts = prefixes.entry(session.to_owned()).or_default();
-            prompts.push_back(said);
-            if prompts.len() > MAX_PROMPTS {
-                prompts.pop_front();
-            }
-        }
-        common / 5 / BLOCK_TOKENS * BLOCK_TOKENS
     }
 }
 

@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::fault::{Fault, Trouble};
-use super::server::State;
+use super::state::State;
 use crate::body::Body;
 use crate::catalogue::Model;
 use crate::socket::Dialect;

@@ -8,36 +8,26 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use serde_json::{Value, json};
 
+use super::answer::{self, Family};
 use super::event::Event;
 use super::fault::{Fault, Trouble};
 use super::route::Wants;
-use super::text::{self, Answer, Family, tool_call};
+use super::streamed::Streamed;
+use super::text::{self, tool_call};
 use super::told::{UsageStyle, Words};
 use super::writer::pieces;
+use super::{messages, moondream};
 use crate::body::{Body, BoxError};
-use crate::catalogue::Model;
 use crate::usage::Usage;
-
-/// Everything that is told in a stream.
-pub(super) struct Told<'a> {
-    pub(super) wants: Wants,
-    pub(super) model: &'a Model,
-    pub(super) id: &'a str,
-    pub(super) answer: &'a Answer,
-    pub(super) style: UsageStyle,
-    pub(super) words: Words,
-    /// `stream_options.include_usage`, or nothing said.
-    pub(super) may_tell_usage: bool,
-}
 
 const LAST_BREATH: Duration = Duration::from_millis(20);
 
 /// The events of a stream.
-pub(super) fn events(told: &Told<'_>) -> Vec<Event> {
+pub(super) fn events(told: &Streamed<'_>) -> Vec<Event> {
     match told.wants {
         Wants::Responses => responses(told),
-        Wants::Messages => super::messages::events(told),
-        Wants::Run if told.model.id.contains("moondream") => super::moondream::events(told.model, told.id, told.answer),
+        Wants::Messages => messages::events(told),
+        Wants::Run if told.model.id.contains("moondream") => moondream::events(told.model, told.id, told.answer),
         _ => chunks(told),
     }
 }
@@ -73,7 +63,7 @@ pub(super) fn body(pieces: Vec<Bytes>, pace: Duration, fault: Option<Fault>) -> 
 }
 
 /// `{"response":"…"}` or OpenAI's chunks.
-fn chunks(told: &Told<'_>) -> Vec<Event> {
+fn chunks(told: &Streamed<'_>) -> Vec<Event> {
     let is_openai = told.wants == Wants::Chat || Family::of(told.model).is_openai_inside;
     let (usage, deltas) = (&told.answer.usage, deltas(told, is_openai));
     let choices = if is_openai { told.answer.choices } else { 1 };
@@ -100,7 +90,7 @@ fn chunks(told: &Told<'_>) -> Vec<Event> {
 }
 
 /// The end of each choice, and the total.
-fn closing(told: &Told<'_>, is_openai: bool) -> Vec<Event> {
+fn closing(told: &Streamed<'_>, is_openai: bool) -> Vec<Event> {
     let usage = &told.answer.usage;
     let choices = if is_openai { told.answer.choices } else { 0 };
     let stop = |choice| openai(told, choice, json!({}), Some(told.answer.written.finish_reason()));
@@ -127,7 +117,7 @@ fn closing(told: &Told<'_>, is_openai: bool) -> Vec<Event> {
 }
 
 /// What each event adds: native objects, or the `delta` of OpenAI's chunks.
-fn deltas(told: &Told<'_>, is_openai: bool) -> Vec<Value> {
+fn deltas(told: &Streamed<'_>, is_openai: bool) -> Vec<Value> {
     let written = &told.answer.written;
     if let Some((name, arguments)) = &written.tool {
         return if is_openai { tool_deltas(told.id, name, arguments) } else { vec![native_tool(name, arguments)] };
@@ -153,7 +143,7 @@ fn tool_deltas(id: &str, name: &str, arguments: &str) -> Vec<Value> {
     std::iter::once(json!({"role": "assistant", "content": null, "tool_calls": [first]})).chain(rest).collect()
 }
 
-fn openai(told: &Told<'_>, choice: u64, delta: Value, finish_reason: Option<&str>) -> Value {
+fn openai(told: &Streamed<'_>, choice: u64, delta: Value, finish_reason: Option<&str>) -> Value {
     json!({
         "id": format!("chatcmpl-{}", told.id), "object": "chat.completion.chunk", "created": 1_791_402_526,
         "model": &*told.model.id,
@@ -161,13 +151,13 @@ fn openai(told: &Told<'_>, choice: u64, delta: Value, finish_reason: Option<&str
     })
 }
 
-fn with_usage(told: &Told<'_>, mut chunk: Value, usage: &Usage) -> Event {
-    told.words.put(&mut chunk, told.words.tell(usage, text::neurons(told.model, usage)));
+fn with_usage(told: &Streamed<'_>, mut chunk: Value, usage: &Usage) -> Event {
+    told.words.put(&mut chunk, told.words.tell(usage, answer::neurons(told.model, usage)));
     Event::Data(chunk)
 }
 
 /// OpenAI's events of `/v1/responses`.
-fn responses(told: &Told<'_>) -> Vec<Event> {
+fn responses(told: &Streamed<'_>) -> Vec<Event> {
     let whole = text::response(told.model, told.id, told.answer, told.words);
     let mut begun = whole.clone();
     (begun["status"], begun["output"], begun["usage"]) = (json!("in_progress"), json!([]), Value::Null);

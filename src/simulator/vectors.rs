@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::dice::{self, Dice};
+use super::envelope::envelope;
 use super::js::View;
 use super::prompt::Prompt;
 use super::route::Wants;
-use super::text::envelope;
 use super::told::usage_json;
 use crate::catalogue::Model;
 use crate::usage::Usage;
