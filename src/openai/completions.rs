@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Answer;
+use super::face::Answer;
 use super::native::{Native, cannot, only};
 use super::object::{Object, array, items, quoted};
 use crate::Error;

@@ -3,9 +3,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::face::Answer;
 use super::native::{Native, cannot, only, required};
 use super::object::{Object, quoted, text};
-use super::{Answer, Made, Reply};
+use super::reply::{Converted, NativeReply};
 use crate::Error;
 
 /// The request as the model takes it. What OpenAI does not know, such as `seed` and `steps`, goes on to the model.
@@ -70,7 +71,7 @@ fn form(fields: &Object<'_>, model: String) -> Native {
 }
 
 /// OpenAI's list of one picture; `None` where there is none in the reply.
-pub(super) fn made(reply: &Reply<'_>) -> Option<Made> {
+pub(super) fn converted(reply: &NativeReply<'_>) -> Option<Converted> {
     let picture = if reply.is_json {
         let result = reply.result()?;
         let image = Object::read(&result)?.text("image")?;
@@ -81,5 +82,5 @@ pub(super) fn made(reply: &Reply<'_>) -> Option<Made> {
         STANDARD.encode(reply.body)
     };
     let created = reply.created;
-    Some(Made::json(format!(r#"{{"created":{created},"data":[{{"b64_json":{}}}]}}"#, quoted(&picture))))
+    Some(Converted::json(format!(r#"{{"created":{created},"data":[{{"b64_json":{}}}]}}"#, quoted(&picture))))
 }

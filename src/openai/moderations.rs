@@ -1,8 +1,9 @@
 //! `/v1/moderations` by llama-guard: which of its hazards a text holds, under OpenAI's names.
 
+use super::face::Answer;
 use super::native::{Native, cannot};
 use super::object::{Object, array, items, quoted};
-use super::{Answer, Made, Reply};
+use super::reply::{Converted, NativeReply};
 use crate::Error;
 
 const LLAMA_GUARD: &str = "@cf/meta/llama-guard-3-8b";
@@ -63,7 +64,7 @@ fn joined(parts: &[&str]) -> Option<String> {
 }
 
 /// OpenAI's verdict; `None` where there is none in the reply.
-pub(super) fn made(reply: &Reply<'_>) -> Option<Made> {
+pub(super) fn converted(reply: &NativeReply<'_>) -> Option<Converted> {
     let result = reply.result()?;
     let hazards = hazards(&Object::read(&result)?)?;
     let is_in = |own: &[&str]| own.iter().any(|hazard| hazards.iter().any(|found| found == hazard));
@@ -77,7 +78,7 @@ pub(super) fn made(reply: &Reply<'_>) -> Option<Made> {
     let flagged = !hazards.is_empty();
     let hazards = array(hazards.iter().map(|hazard| quoted(hazard)).collect::<Vec<_>>());
     let (id, model) = (reply.id("modr"), quoted(reply.model));
-    Some(Made::json(format!(
+    Some(Converted::json(format!(
         r#"{{"id":"{id}","model":{model},"results":[{{"flagged":{flagged},"categories":{categories},"category_scores":{scores},"category_applied_input_types":{inputs},"x_tollgate":{{"hazards":{hazards}}}}}]}}"#
     )))
 }
@@ -112,7 +113,7 @@ mod tests {
 
     fn verdict(response: &str) -> Value {
         let body = format!(r#"{{"result":{{"response":{response}}}}}"#);
-        let made = made(&Reply::of_json(body.as_bytes())).unwrap();
+        let made = converted(&NativeReply::of_json(body.as_bytes())).unwrap();
         serde_json::from_slice::<Value>(&made.body).unwrap()["results"][0].clone()
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::Answer;
+use super::face::Answer;
 use super::object::Object;
 use crate::Error;
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Answer;
+use super::face::Answer;
 use crate::Error;
 use crate::endpoint::Endpoint;
 

@@ -1,8 +1,9 @@
 //! `/v1/rerank`, as Cohere, Jina and vLLM have it, for OpenAI has none: documents in the order of their worth to a query.
 
+use super::face::Answer;
 use super::native::{Native, cannot, required};
 use super::object::{Object, array, items};
-use super::{Answer, Made, Reply};
+use super::reply::{Converted, NativeReply};
 use crate::Error;
 
 /// The request as the model takes it.
@@ -34,7 +35,7 @@ fn text(document: &str) -> Option<String> {
 }
 
 /// The order of the documents; `None` where there is none in the reply.
-pub(super) fn made(reply: &Reply<'_>, return_documents: bool) -> Option<Made> {
+pub(super) fn converted(reply: &NativeReply<'_>, return_documents: bool) -> Option<Converted> {
     let result = reply.result()?;
     let result = Object::read(&result)?;
     let contexts = Object::read(reply.request).and_then(|request| request.get("contexts").map(str::to_owned));
@@ -49,7 +50,7 @@ pub(super) fn made(reply: &Reply<'_>, return_documents: bool) -> Option<Made> {
     let ranked = array(ranked.collect::<Option<Vec<_>>>()?);
     let tokens = reply.tokens(&result);
     let (id, model) = (reply.id("rerank"), super::object::quoted(reply.model));
-    Some(Made::json(format!(
+    Some(Converted::json(format!(
         r#"{{"id":"{id}","object":"list","model":{model},"results":{ranked},"usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}}"#
     )))
 }
@@ -68,8 +69,8 @@ mod tests {
         let request: Value = serde_json::from_slice(&native.body).unwrap();
         assert_eq!(request, json!({"query": "q", "contexts": [{"text": "a"}, {"text": "b"}], "top_k": 1}));
         let body = br#"{"result":{"response":[{"id":1,"score":0.744}],"usage":{"prompt_tokens":34}},"success":true}"#;
-        let reply = Reply { request: &native.body, ..Reply::of_json(body) };
-        let made: Value = serde_json::from_slice(&made(&reply, true).unwrap().body).unwrap();
+        let reply = NativeReply { request: &native.body, ..NativeReply::of_json(body) };
+        let made: Value = serde_json::from_slice(&converted(&reply, true).unwrap().body).unwrap();
         assert_eq!(made["results"], json!([{"index": 1, "relevance_score": 0.744, "document": {"text": "b"}}]));
         assert_eq!(made["usage"]["total_tokens"], 34);
     }

@@ -3,27 +3,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::face::Answer;
+use super::formats::SpeechFormat;
 use super::native::{Native, cannot, required};
 use super::object::{Object, quoted};
-use super::{Answer, Made, Reply};
+use super::reply::{Converted, NativeReply};
 use crate::Error;
-
-/// A sound's format, by OpenAI's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpeechFormat {
-    /// MPEG layer 3: what is spoken where nothing is said.
-    Mp3,
-    /// Opus in Ogg.
-    Opus,
-    /// AAC.
-    Aac,
-    /// FLAC.
-    Flac,
-    /// 16-bit samples in a WAV file.
-    Wav,
-    /// The same at 24 kHz, without a head.
-    Pcm,
-}
 
 /// OpenAI's voices, and the voice of aura-1, of aura-2-en and of aura-2-es that speaks for each.
 const VOICES: [(&str, [&str; 3]); 13] = [
@@ -92,10 +77,10 @@ fn speaker<'a>(voice: &'a str, model: &str) -> &'a str {
 }
 
 /// The bytes of the sound, from a reply that has them in base64.
-pub(super) fn made(reply: &Reply<'_>, format: SpeechFormat) -> Option<Made> {
+pub(super) fn converted(reply: &NativeReply<'_>, format: SpeechFormat) -> Option<Converted> {
     let result = reply.result()?;
     let sound = STANDARD.decode(Object::read(&result)?.text("audio")?).ok()?;
-    Some(Made { content_type: format.content_type(), body: sound.into() })
+    Some(Converted { content_type: format.content_type(), body: sound.into() })
 }
 
 // === impl SpeechFormat ===

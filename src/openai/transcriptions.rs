@@ -6,26 +6,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
+use super::face::Answer;
 use super::form::{self, Part};
+use super::formats::TranscriptFormat;
 use super::native::{Native, cannot};
 use super::object::{Object, array, items, quoted};
-use super::{Answer, Made, Reply};
+use super::reply::{Converted, NativeReply};
 use crate::Error;
-
-/// A transcript's format, by OpenAI's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TranscriptFormat {
-    /// `{"text": …}`.
-    Json,
-    /// The text alone.
-    Text,
-    /// With language, length and segments.
-    VerboseJson,
-    /// Subtitles.
-    Srt,
-    /// Subtitles of the web.
-    Vtt,
-}
 
 /// The form that OpenAI's clients send.
 pub(super) struct Form<'a> {
@@ -134,15 +121,20 @@ fn content_type(file: &Part<'_>) -> String {
 }
 
 /// The transcript in the wanted format; `None` where there is none in the reply.
-pub(super) fn made(reply: &Reply<'_>, format: TranscriptFormat, words: bool, is_translation: bool) -> Option<Made> {
+pub(super) fn converted(
+    reply: &NativeReply<'_>,
+    format: TranscriptFormat,
+    words: bool,
+    is_translation: bool,
+) -> Option<Converted> {
     let result = reply.result()?;
     let heard = Heard::read(&Object::read(&result)?)?;
     Some(match format {
-        TranscriptFormat::Json => Made::json(heard.json()),
-        TranscriptFormat::VerboseJson => Made::json(heard.verbose_json(words, is_translation)),
-        TranscriptFormat::Text => Made::text(heard.plain() + "\n"),
-        TranscriptFormat::Srt => Made::text(heard.subtitles(",", true)),
-        TranscriptFormat::Vtt => Made::text(format!("WEBVTT\n\n{}", heard.subtitles(".", false))),
+        TranscriptFormat::Json => Converted::json(heard.json()),
+        TranscriptFormat::VerboseJson => Converted::json(heard.verbose_json(words, is_translation)),
+        TranscriptFormat::Text => Converted::text(heard.plain() + "\n"),
+        TranscriptFormat::Srt => Converted::text(heard.subtitles(",", true)),
+        TranscriptFormat::Vtt => Converted::text(format!("WEBVTT\n\n{}", heard.subtitles(".", false))),
     })
 }
 
@@ -284,7 +276,7 @@ mod tests {
     const NOVA: &str = r#"{"result":{"metadata":{"duration":2.0},"results":{"channels":[{"alternatives":[{"transcript":"hi you","words":[{"word":"hi","start":0.1,"end":0.4}]}]}]}}}"#;
 
     fn told(body: &str, format: TranscriptFormat) -> (String, &'static str) {
-        let made = made(&Reply::of_json(body.as_bytes()), format, true, false).unwrap();
+        let made = converted(&NativeReply::of_json(body.as_bytes()), format, true, false).unwrap();
         (String::from_utf8(made.body.to_vec()).unwrap(), made.content_type)
     }
 

@@ -140,7 +140,7 @@ where
 
     fn call(&mut self, call: Call) -> Self::Future {
         let Some(answer) = call.face.answer() else { return Relayed::inner(self.inner.call(call)) };
-        let request = if answer.is_made() { call.body.clone() } else { Bytes::new() };
+        let request = if answer.is_converted() { call.body.clone() } else { Bytes::new() };
         let (stamp, settings) = (stamp(&call), self.settings);
         let memory = self.memory.clone();
         let mending = Mending { answer, is_stream: call.stream, request, stamp, settings, memory };
@@ -175,8 +175,8 @@ fn stamp(call: &Call) -> Stamp {
 
 impl Stamp {
     /// A reply of which another is to be made.
-    fn reply<'a>(&'a self, body: &'a [u8], is_json: bool, request: &'a [u8]) -> openai::Reply<'a> {
-        openai::Reply {
+    fn reply<'a>(&'a self, body: &'a [u8], is_json: bool, request: &'a [u8]) -> openai::NativeReply<'a> {
+        openai::NativeReply {
             body,
             is_json,
             request,
@@ -216,7 +216,7 @@ impl Mending {
             head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
             return Ok(Reply::from_parts(head, body));
         }
-        if !is_refusal && !is_json && !self.answer.is_made() {
+        if !is_refusal && !is_json && !self.answer.is_converted() {
             return Ok(Reply::from_parts(head, body));
         }
         let whole = take_in(body, &self.memory).await?;
@@ -224,14 +224,14 @@ impl Mending {
         if is_refusal || is_json && VendorError::in_event(&whole.bytes).as_ref().is_some_and(is_error) {
             return Ok(errors::reply(head, &whole.bytes, self.answer.error_form(), self.settings.budget_status));
         }
-        if !self.answer.is_made() {
+        if !self.answer.is_converted() {
             return Ok(self.whole(head, whole));
         }
-        let made = self.answer.made(&self.stamp.reply(&whole.bytes, is_json, &self.request));
-        let Some(made) = made else { return Ok(as_it_is(head, whole)) };
+        let converted = self.answer.converted(&self.stamp.reply(&whole.bytes, is_json, &self.request));
+        let Some(converted) = converted else { return Ok(as_it_is(head, whole)) };
         let mut head = without_length(head);
-        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(made.content_type));
-        Ok(Reply::from_parts(head, whole.become_body(made.body)))
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(converted.content_type));
+        Ok(Reply::from_parts(head, whole.become_body(converted.body)))
     }
 
     /// A stream that was asked for may come under another content type: what begins as no document is one all the same.
