@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::settings::{KEYS, Settings, variables};
+use super::store::{self, Doubt};
 use super::{Failure, print};
 use crate::catalogue::Catalogue;
 use crate::replicas::Link;
@@ -78,42 +79,9 @@ impl Check {
 fn try_store(link: &Link) -> Result<String, Failure> {
     let server = super::block_on(async { link.try_out().await })?;
     let server = server.map_err(|why| Failure::Failed(format!("the store of [replicas] cannot be used: {why}")))?;
-    let mut told =
-        format!("# the store of [replicas] is {}, {:.1} ms away\n", server.version, server.took.as_secs_f64() * 1e3);
-    if is_old(&server.version) {
-        told += "# store: it is older than 6.2, with which nothing was tried: update it\n";
-    }
-    if !matches!(server.eviction.as_str(), "" | "noeviction") {
-        told += &format!(
-            "# store: maxmemory-policy is {}, so it may throw limits away: set noeviction, or use a store of its own\n",
-            server.eviction
-        );
-    }
-    if !server.is_append_only {
-        told += "# store: appendonly is off, so a restart forgets, and for a window nothing new is granted\n";
+    let mut told = format!("# the store of [replicas] is {}\n", store::name(&server));
+    for Doubt { found, mend } in store::doubts(&server) {
+        told += &format!("# store: {found}: {mend}\n");
     }
     Ok(told)
-}
-
-/// Of a version such as `redis 7.0.15`.
-fn is_old(version: &str) -> bool {
-    let mut numbers =
-        version.rsplit(' ').next().unwrap_or_default().split('.').map_while(|part| part.parse::<u32>().ok());
-    numbers.next().is_some_and(|major| (major, numbers.next().unwrap_or_default()) < (6, 2))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_store_that_is_too_old_is_told_of() {
-        for (version, is_old) in [
-            ("redis 5.0.14", true),
-            ("redis 6.0.9", true),
-            ("redis 6.2.0", false),
-            ("valkey 8.1.0", false),
-            ("redis ", false),
-        ] {
-            assert_eq!(super::is_old(version), is_old, "{version}");
-        }
-    }
 }

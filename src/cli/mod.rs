@@ -20,6 +20,7 @@ mod replicas;
 mod report;
 mod serve;
 mod settings;
+mod store;
 mod usage;
 mod watch;
 mod webhooks;

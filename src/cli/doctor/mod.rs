@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::settings::{KEYS, MODELS, Settings, variables};
-use super::{Failure, block_on, print};
+use super::{Failure, block_on, print, store};
 use crate::catalogue::Catalogue;
 use crate::sidecar::config::{Config, ConfigError, Variables};
 use crate::sidecar::{self, spending, webhooks};
@@ -79,7 +79,7 @@ impl Doctor {
                 );
             } else {
                 block_on(vendor::ask(config, &variables, &mut findings))?;
-                block_on(store(config, &mut findings))?;
+                block_on(ask_store(config, &mut findings))?;
             }
         }
         self.tell(&findings)?;
@@ -138,7 +138,7 @@ impl Doctor {
 }
 
 /// The store of `[replicas]`, as `check --connect` asks it.
-async fn store(config: &Config, findings: &mut Vec<Finding>) {
+async fn ask_store(config: &Config, findings: &mut Vec<Finding>) {
     let about = "store";
     let Ok(Some(link)) = config.replicas.link() else { return };
     let server = match link.try_out().await {
@@ -148,16 +148,8 @@ async fn store(config: &Config, findings: &mut Vec<Finding>) {
             return findings.push(Finding::wrong(about, why.to_string(), mend));
         }
     };
-    let found = format!("{}, {:.1} ms away", server.version, server.took.as_secs_f64() * 1e3);
-    findings.push(Finding::ok(about, found));
-    if !matches!(server.eviction.as_str(), "" | "noeviction") {
-        let found = format!("maxmemory-policy is {}, so it may throw limits away", server.eviction);
-        findings.push(Finding::warning(about, found, "set noeviction, or use a store of its own"));
-    }
-    if !server.is_append_only {
-        let found = "a restart of it forgets, and for a window nothing new is granted";
-        findings.push(Finding::warning(about, found, "set appendonly yes"));
-    }
+    findings.push(Finding::ok(about, store::name(&server)));
+    findings.extend(store::doubts(&server).into_iter().map(|doubt| Finding::warning(about, doubt.found, doubt.mend)));
 }
 
 // === impl Finding ===
