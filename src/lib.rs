@@ -50,7 +50,7 @@
 //! | what a call used and cost | [`receipt`], and [`Reader`] for a reader of your own |
 //! | prices, limits and tasks of models | [`catalogue`] |
 //! | what a call would cost | [`estimate`] |
-//! | live prices, the account's whole spend, a reconciliation | [`vendor`] |
+//! | live prices, the account's whole spend, a reconciliation | [`books`] |
 //! | Prometheus | [`readers::metrics`] |
 //!
 //! # Features
@@ -68,6 +68,7 @@ pub mod affinity;
 pub mod audio;
 pub mod batches;
 pub mod body;
+pub mod books;
 pub mod call;
 pub mod catalogue;
 pub mod ceiling;
@@ -107,9 +108,11 @@ mod sse;
 pub mod trace;
 pub mod upstream;
 pub mod usage;
-pub mod vendor;
 pub mod vendor_error;
 
+// The name that these books had before.
+#[doc(hidden)]
+pub use books as vendor;
 pub use call::Call;
 pub use catalogue::Catalogue;
 pub use client::WorkersAi;

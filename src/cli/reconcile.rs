@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::settings::{Settings, variables};
 use super::usage::{Files, failed};
 use super::{Failure, block_on, print};
+use crate::books::Sums;
+use crate::books::reconcile::{Report, Row};
 use crate::sidecar::books::books;
-use crate::vendor::Sums;
-use crate::vendor::reconcile::{Report, Row};
 
 /// Ours beside theirs.
 #[derive(Args, Debug)]

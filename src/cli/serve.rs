@@ -13,10 +13,9 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use super::settings::{KEYS, MODELS, Settings, variables};
 use super::watch::Watch;
 use super::{Failure, print};
-use crate::sidecar::config::{BaseUrl, Config, ConfigError, Log, LogFormat, Variables};
+use crate::sidecar::config::{BaseUrl, Config, ConfigError, Log, LogFormat, Tls, Variables};
 use crate::sidecar::handover::Handed;
 use crate::sidecar::otel::LogLines;
-use crate::sidecar::tls::Tls;
 use crate::sidecar::{Sidecar, StartError, machine, service};
 
 #[derive(Args, Debug)]

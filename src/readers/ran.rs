@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::books::Sums;
 use crate::catalogue::Slot;
 use crate::neurons::Neurons;
 use crate::receipt::{Facts, Outcome, Reader, Source};
-use crate::vendor::Sums;
 
 /// Counts the calls that a model ran for, their tokens and neurons. A call touches four atomics of its model's; only a model in no
 /// table takes a lock.

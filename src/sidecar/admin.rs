@@ -14,8 +14,8 @@ use serde_json::json;
 use super::admin_state::Admin;
 use super::guard::{self, Guard};
 use super::reload::ReloadError;
-use crate::vendor::Book;
-use crate::vendor::reconcile::Report;
+use crate::books::Book;
+use crate::books::reconcile::Report;
 
 pub(super) fn router(admin: Admin, guard: Guard) -> Router {
     let guarded = Router::new()

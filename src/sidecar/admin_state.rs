@@ -9,10 +9,10 @@ use super::page::observer::Page;
 use super::reload::Reloads;
 use super::replicas::Standing;
 use super::spending::Spending;
+use crate::books::Known;
 use crate::catalogue::Catalogue;
 use crate::layers::cache::CacheLayer;
 use crate::readers::metrics::Metrics;
-use crate::vendor::Known;
 
 /// What the admin port shows.
 #[derive(Clone)]

@@ -1,11 +1,11 @@
 //! Who can reach the gate, and whether anybody who can may spend or read: what `serve` and `check` say of it.
 
-use super::config::{Config, ConfigError};
+use super::config::{Config, ConfigError, Secret};
 use crate::upstream::Target;
 
 /// Refuses a config that lets in anybody who comes by, unless it says `open = true`: then it tells in words what is open.
 pub fn check(config: &Config, target: &Target) -> Result<Vec<String>, ConfigError> {
-    if config.admin_token.as_ref().is_some_and(super::guard::Secret::is_empty) {
+    if config.admin_token.as_ref().is_some_and(Secret::is_empty) {
         let what = "is empty: set it to something that is hard to guess, or leave it out";
         return Err(ConfigError { place: "admin_token".into(), what: what.into() });
     }

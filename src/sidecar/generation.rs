@@ -10,6 +10,7 @@ use super::config::{Config, ConfigError, Variables};
 use super::door::{Door, Way};
 use super::entrance::{Entrance, Terms};
 use super::guard::Guard;
+use super::rate_limits::rate_limits;
 use super::spending::Spending;
 use crate::affinity::Affinity;
 use crate::catalogue::Catalogue;
@@ -114,7 +115,7 @@ impl Generation {
             cache: stack.cache.followed_by(config.cache.settings()),
             budget: BudgetLayer::new(budgets.clone()),
             retry: stack.retry.followed_by(config.retry.settings()),
-            rate_limit: stack.rate_limit.followed_by(super::rate_limits(&config, &parts.catalogue), &parts.catalogue),
+            rate_limit: stack.rate_limit.followed_by(rate_limits(&config, &parts.catalogue), &parts.catalogue),
         };
         let terms = Arc::new(Terms::new(&config, !keys.is_empty(), Some(terms)));
         lasting.tells_peer.store(tells_peer(&config, &keys, &target), Ordering::Relaxed);

@@ -19,7 +19,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -27,11 +26,6 @@ use super::browsers::{Hosts, is_another_pages};
 use super::config::Config;
 use super::guesses::Guesses;
 use crate::peer::Peer;
-
-/// A secret of the config's. It is never shown.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "String")]
-pub struct Secret(String);
 
 /// What a request to the admin port has to show.
 #[derive(Clone)]
@@ -47,38 +41,6 @@ struct Terms {
 
 /// Wrong tokens that are looked at, a minute and address.
 const GUESSES_A_MINUTE: NonZeroU32 = NonZeroU32::new(10).unwrap();
-
-// === impl Secret ===
-
-impl Secret {
-    /// For who has to show it.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// It would be guessed at once.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.trim().is_empty()
-    }
-}
-
-impl From<String> for Secret {
-    fn from(secret: String) -> Self {
-        Self(secret)
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("(hidden)")
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret")
-    }
-}
 
 // === impl Guard ===
 
@@ -96,7 +58,7 @@ impl Guard {
 impl Terms {
     fn new(config: &Config, guesses: Arc<Guesses>) -> Self {
         Self {
-            token: config.admin_token.as_ref().map(|token| hash(token.0.as_bytes())),
+            token: config.admin_token.as_ref().map(|token| hash(token.reveal().as_bytes())),
             hosts: Hosts::new(&config.allowed_hosts),
             // Who has a certificate of the client_ca's is known.
             is_open: config.open || config.admin_tls.knows_clients(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::config::{Config, ConfigError};
+use super::rate_limits::rate_limits;
 use super::spending::{budget_settings, wrong_budgets};
 use crate::catalogue::Catalogue;
 use crate::layers::budget::{self, BudgetLayer, Budgets, Clock};
@@ -33,7 +34,7 @@ impl Layers {
             cache: CacheLayer::with_clock(config.cache.settings(), wall),
             budget: BudgetLayer::new(budgets),
             retry: RetryLayer::with_clock(config.retry.settings(), wall),
-            rate_limit: RateLimitLayer::new(super::rate_limits(config, catalogue)),
+            rate_limit: RateLimitLayer::new(rate_limits(config, catalogue)),
         })
     }
 }

@@ -1,6 +1,5 @@
-//! `[replicas]`: other gates before the same account, and the store that they share limits through.
+//! Other gates before the same account, and the store that they share limits through.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -9,44 +8,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize, Serializer};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::config::ConfigError;
+use super::config::{ConfigError, Replicas};
+use super::threads;
 use crate::layers::identify::keys::Turns;
 use crate::layers::rate_limit::{self, OnStoreLoss, RateLimitLayer, Sharing};
 use crate::replicas::{Link, Seen, Session, Wanted};
-
-/// `[replicas]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Replicas {
-    /// The Valkey or Redis that all gates of the account share: `redis://user:password@host:6379`, `rediss://` with TLS, or
-    /// `valkey://`. Where none is set, this gate is the only one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub store: Option<StoreUrl>,
-    /// This gate's name, which no other has and a restart keeps; the host's and the port of `listen` where none is set.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// What the gates that share have in common, where others use the same store.
-    pub fleet: String,
-    /// How long an answer of the store is waited for.
-    #[serde(with = "super::duration")]
-    pub timeout: Duration,
-    /// What the limits do while the store cannot be reached: `keep` goes on with what this gate held, for `keep_for`; `closed` stops
-    /// at once; `open` counts alone, so that each gate has the whole limit.
-    pub on_store_loss: OnStoreLoss,
-    /// How long a gate goes on with what it held. What one held that died is idle for as long, and a window.
-    #[serde(with = "super::duration")]
-    pub keep_for: Duration,
-}
-
-/// Where the store is. Its password is not shown.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct StoreUrl(String);
 
 /// The limits' part of a store, before anything runs.
 pub(super) struct Shared {
@@ -76,24 +45,11 @@ const LONGEST_KEEP: Duration = Duration::from_secs(3600);
 
 // === impl Replicas ===
 
-impl Default for Replicas {
-    fn default() -> Self {
-        Self {
-            store: None,
-            name: String::new(),
-            fleet: "tollgate".into(),
-            timeout: Duration::from_millis(250),
-            on_store_loss: OnStoreLoss::default(),
-            keep_for: Duration::from_secs(30),
-        }
-    }
-}
-
 impl Replicas {
     /// Checks the settings; opens no connection.
     pub fn link(&self) -> Result<Option<Link>, ConfigError> {
         let wrong = |key: &str, what: String| ConfigError { place: format!("[replicas] {key}"), what };
-        let Some(store) = self.store.as_ref().filter(|store| !store.0.is_empty()) else { return Ok(None) };
+        let Some(store) = self.store.as_ref().filter(|store| !store.reveal().is_empty()) else { return Ok(None) };
         if self.timeout < Duration::from_millis(1) || self.timeout > LONGEST_TIMEOUT {
             return Err(wrong("timeout", "is to be from 1ms to 5s; write it like 250ms".into()));
         }
@@ -106,7 +62,7 @@ impl Replicas {
                 return Err(wrong(key, "is to be a name of at most 128 bytes, without braces and #".into()));
             }
         }
-        let link = Link::new(&store.0, &self.fleet, self.timeout).map_err(|error| {
+        let link = Link::new(store.reveal(), &self.fleet, self.timeout).map_err(|error| {
             wrong(
                 "store",
                 format!("{error}; write it like redis://host:6379, or rediss://user:password@host:6379 with TLS"),
@@ -160,7 +116,7 @@ impl Shared {
         let (stop, standing) =
             (CancellationToken::new(), Standing { seen: session.seen(), sharing: self.sharing.clone() });
         let stopped = stop.clone();
-        let thread = super::spawn("replicas".into(), move || {
+        let thread = threads::spawn("replicas".into(), move || {
             runtime.block_on(session.run_until(stopped.cancelled()));
             Ok(())
         })?;
@@ -174,7 +130,7 @@ impl Speaking {
     /// Says goodbye to the store.
     pub(super) fn end(self) -> io::Result<()> {
         self.stop.cancel();
-        super::wait(self.thread)
+        threads::wait(self.thread)
     }
 
     pub(super) fn stop(&self) {
@@ -200,59 +156,9 @@ impl Standing {
     }
 }
 
-// === impl StoreUrl ===
-
-impl StoreUrl {
-    /// Where it is, without its password.
-    fn shown(&self) -> String {
-        match (self.0.split_once("://"), self.0.rsplit_once('@')) {
-            (Some((scheme, rest)), Some((_, host))) => match rest.split_once(':') {
-                Some((user, _)) if rest.contains('@') && user.len() < rest.len() - host.len() => {
-                    format!("{scheme}://{user}:…@{host}")
-                }
-                _ => format!("{scheme}://…@{host}"),
-            },
-            _ => self.0.clone(),
-        }
-    }
-}
-
-impl From<String> for StoreUrl {
-    fn from(url: String) -> Self {
-        Self(url)
-    }
-}
-
-impl Serialize for StoreUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.shown())
-    }
-}
-
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::sidecar::config::Config;
-
-    #[test]
-    fn a_stores_password_is_not_shown() {
-        for (url, shown) in [
-            ("redis://host:6379", "redis://host:6379"),
-            ("redis://:s3cret@host:6379/1", "redis://:…@host:6379/1"),
-            ("rediss://gate:s3cret@host", "rediss://gate:…@host"),
-            ("redis://:p@ss:w@host", "redis://:…@host"),
-        ] {
-            let text = format!("[replicas]\nstore = {url:?}\n");
-            let config = Config::parse(&text, "").unwrap();
-            assert_eq!(config.replicas.store.as_ref().unwrap().shown(), shown);
-            assert!(!config.show().unwrap().contains("s3cret") && !format!("{config:?}").contains("s3cret"));
-        }
-    }
 
     #[test]
     fn what_cannot_be_is_told_with_the_mend() {

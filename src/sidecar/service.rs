@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::Runtimes;
+use super::runtimes::Runtimes;
 
 /// Both ports are open.
 pub fn ready() {

@@ -1,115 +1,17 @@
 //! What the sidecar keeps of money: the records, the budgets, the clients' keys, and how they are set.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytesize::ByteSize;
-use serde::{Deserialize, Serialize};
-
-use super::config::{Config, ConfigError};
+use super::config::{Account, Config, ConfigError, Records, Reservations};
 use super::key_store::{self, KeyStore, KeyStoreError, Stored};
-use crate::batches::{Batches, RELEASE_AFTER};
-use crate::catalogue::{Catalogue, Limit};
-use crate::layers::budget::{self, Budgets, CurrentBudgets, Plan, RuleError};
+use crate::batches::Batches;
+use crate::catalogue::Catalogue;
+use crate::layers::budget::{self, Budgets, CurrentBudgets, RuleError};
 use crate::layers::identify::keys::{KeyError, Keys};
-use crate::payload::{Keep, Payloads};
-use crate::readers::records::{self, Records as Database, RecordsError};
-
-/// `[account]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Account {
-    /// `free` stops at the free allocation, `paid` never does, `auto` goes on until the vendor refuses.
-    pub plan: Plan,
-    /// How Workers AI is paid, as the AI Gateway's `workers_ai_billing_mode` has it: with `unified`, by prepaid credits, the models
-    /// that need the paid plan take 50 requests a minute instead of 20.
-    pub billing: Billing,
-    /// Read what the whole account spends, also where no gate stands, for the free allocation and for budgets with
-    /// `scope = "account"`. Needs the gate's own token, with `Account Analytics: Read`.
-    pub analytics: bool,
-    /// How often.
-    #[serde(with = "super::duration")]
-    pub analytics_every: Duration,
-    /// How long the vendor's books take to settle.
-    #[serde(with = "super::duration")]
-    pub analytics_lag: Duration,
-}
-
-/// How Workers AI is paid.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Billing {
-    /// With the account's bill.
-    #[default]
-    Postpaid,
-    /// By prepaid credits.
-    Unified,
-}
-
-impl Billing {
-    /// How often a model may be asked that needs the paid plan, where that differs from the table (limits page, 2026-09-17).
-    pub(super) fn paid_limit(self) -> Option<Limit> {
-        (self == Self::Unified).then(|| Limit::a_minute(50))
-    }
-}
-
-/// `[reservations]`: what all `[[budgets]]` have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Reservations {
-    /// How long a call may wait for room that only calls still running take up; `0s` is not at all.
-    #[serde(with = "super::duration")]
-    pub max_wait: Duration,
-    /// How many calls may wait in one bucket.
-    pub max_waiting: usize,
-    /// How many buckets a budget that is split may have; further values share one.
-    pub max_buckets: usize,
-    /// Admit a call that would be refused with a lower `max_tokens`, if that fits.
-    pub clamp_max_tokens: bool,
-    /// But not with less than this.
-    pub min_tokens: u32,
-    /// What becomes of a call whose cost nothing bounds, where a budget that refuses counts it: `"refuse"`, `"allow"`, or what
-    /// it reserves, such as `"50 neurons"`.
-    pub unpriced: budget::Unpriced,
-    /// How long what a batch may cost stays reserved for one whose answers never come.
-    #[serde(with = "super::duration")]
-    pub release_batches: Duration,
-    /// Replies tell what the budget that has least left has left, and for how long: `x-tollgate-budget-remaining`, `-reset`.
-    pub headers: bool,
-}
-
-/// `[records]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Records {
-    /// The database; an empty one is none. `tollgate serve` keeps `tollgate.db` where none is named.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    /// Where they cannot be kept, go on without them, and say so; but not with budgets, which would begin anew.
-    #[serde(skip)]
-    pub may_be_missing: bool,
-    /// Older records go.
-    #[serde(with = "super::duration")]
-    pub retention: Duration,
-    /// The oldest records go where the database and its log together are larger.
-    pub max_size: ByteSize,
-    /// Records that may wait to be written.
-    pub queue: usize,
-    /// Keep the bodies of each call, but for those that say `cf-aig-collect-log-payload: false`; else only where a call
-    /// says `true`.
-    pub payloads: bool,
-    /// Keep keyed digests of what was asked, and of what it begins with, by which `tollgate advise` tells repeats. They cost each
-    /// call a microsecond or two.
-    pub digests: bool,
-    /// Of each body at most this; `0B` keeps none, whatever a call asks for.
-    pub max_payload: ByteSize,
-}
+use crate::readers;
+use crate::readers::records::{Records as Database, RecordsError};
 
 /// What is open while the sidecar runs.
 pub(super) struct Spending {
@@ -120,99 +22,23 @@ pub(super) struct Spending {
     pub(super) keys: Option<Arc<KeyStore>>,
 }
 
-// === impl Account, Reservations, Records ===
-
-impl Default for Account {
-    fn default() -> Self {
-        Self {
-            plan: Plan::default(),
-            billing: Billing::default(),
-            analytics: false,
-            analytics_every: Duration::from_secs(5 * 60),
-            analytics_lag: Duration::from_secs(15 * 60),
+/// The database of the records, where they are kept.
+fn open_records(records: &Records, has_budgets: bool) -> Result<Option<Arc<Database>>, RecordsError> {
+    let Some(path) = records.path() else { return Ok(None) };
+    let settings = readers::records::Settings {
+        path: path.clone(),
+        retention: records.retention,
+        max_bytes: records.max_size.as_u64(),
+        queue: records.queue,
+        ..readers::records::Settings::default()
+    };
+    match Database::open(settings) {
+        Err(why) if records.may_be_missing && !has_budgets => {
+            tracing::warn!(%why, "going on without records: what is spent will not survive a restart");
+            Ok(None)
         }
+        opened => opened.map(Some),
     }
-}
-
-impl Default for Reservations {
-    fn default() -> Self {
-        let budget::Settings {
-            max_wait,
-            max_waiting,
-            max_buckets,
-            clamp_max_tokens,
-            min_tokens,
-            unpriced,
-            headers,
-            ..
-        } = budget::Settings::default();
-        Self {
-            max_wait,
-            max_waiting,
-            max_buckets,
-            clamp_max_tokens,
-            min_tokens,
-            unpriced,
-            headers,
-            release_batches: RELEASE_AFTER,
-        }
-    }
-}
-
-impl Default for Records {
-    fn default() -> Self {
-        let records::Settings { retention, max_bytes, queue, .. } = records::Settings::default();
-        Self {
-            path: None,
-            may_be_missing: false,
-            retention,
-            max_size: ByteSize::b(max_bytes),
-            queue,
-            payloads: false,
-            digests: false,
-            max_payload: ByteSize::b(Payloads::default().max_bytes as u64),
-        }
-    }
-}
-
-impl Records {
-    /// Where they are kept, if they are.
-    pub fn path(&self) -> Option<&PathBuf> {
-        self.path.as_ref().filter(|path| !path.as_os_str().is_empty())
-    }
-
-    /// Which bodies are kept.
-    pub fn payloads(&self) -> Payloads {
-        let max_bytes = usize::try_from(self.max_payload.as_u64()).unwrap_or(usize::MAX);
-        let keep = match self.payloads {
-            _ if self.path().is_none() || max_bytes == 0 => Keep::Never,
-            true => Keep::Always,
-            false => Keep::WhenAsked,
-        };
-        Payloads { keep, max_bytes }
-    }
-
-    fn open(&self, has_budgets: bool) -> Result<Option<Arc<Database>>, RecordsError> {
-        let Some(path) = self.path() else { return Ok(None) };
-        let settings = records::Settings {
-            path: path.clone(),
-            retention: self.retention,
-            max_bytes: self.max_size.as_u64(),
-            queue: self.queue,
-            ..records::Settings::default()
-        };
-        match Database::open(settings) {
-            Err(why) if self.may_be_missing && !has_budgets => {
-                tracing::warn!(%why, "going on without records: what is spent will not survive a restart");
-                Ok(None)
-            }
-            opened => opened.map(Some),
-        }
-    }
-}
-
-fn wrong(place: &str, what: impl ToString) -> ConfigError {
-    ConfigError { place: place.into(), what: what.to_string() }
 }
 
 /// Whether keys, budgets and the keys' limits can be together; opens nothing but the keys' file, where there is one. The keys that
@@ -221,7 +47,7 @@ pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, Config
     let keys = Keys::new(&config.keys).map_err(wrong_keys)?;
     budgets(config, catalogue, None, None, None)?;
     check_books(config)?;
-    let (asks, stored) = key_store::peek(config).map_err(|error| wrong("keys_path", error))?;
+    let (asks, stored) = key_store::peek(config).map_err(|error| ConfigError::at("keys_path", error))?;
     let names: HashSet<_> = stored.iter().map(|key| &key.name).chain(config.keys.iter().map(|key| &key.name)).collect();
     let is_known = |name: &&String| names.contains(*name);
     let unknown = |name: &String| {
@@ -229,11 +55,11 @@ pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, Config
     };
     for rule in &config.budgets {
         if let Some(name) = rule.keys.iter().find(|name| !is_known(name)) {
-            return Err(wrong("[[budgets]]", format!("the budget {:?} {}", rule.name, unknown(name))));
+            return Err(ConfigError::at("[[budgets]]", format!("the budget {:?} {}", rule.name, unknown(name))));
         }
     }
     match config.limits.keys.keys().find(|name| !is_known(name)) {
-        Some(name) => Err(wrong("[limits.keys]", unknown(name))),
+        Some(name) => Err(ConfigError::at("[limits.keys]", unknown(name))),
         None if asks => with_stored(keys, &stored),
         None => Ok(keys),
     }
@@ -241,7 +67,7 @@ pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, Config
 
 /// The labels of all keys that have any, by the keys' names.
 pub(crate) fn labels(config: &Config) -> Result<BTreeMap<String, BTreeMap<String, String>>, ConfigError> {
-    let (_, stored) = key_store::peek(config).map_err(|error| wrong("keys_path", error))?;
+    let (_, stored) = key_store::peek(config).map_err(|error| ConfigError::at("keys_path", error))?;
     let stored = stored.into_iter().map(|key| (key.name, key.labels));
     let configured = config.keys.iter().map(|key| (key.name.clone(), key.labels.clone()));
     // Where both have a name, the config's is meant.
@@ -252,13 +78,13 @@ pub(crate) fn labels(config: &Config) -> Result<BTreeMap<String, BTreeMap<String
 pub(super) fn with_stored(keys: Keys, stored: &[Stored]) -> Result<Keys, ConfigError> {
     let hold = stored.iter().filter(|key| !keys.has_name(&key.name)).flat_map(Stored::keys);
     let hold: Vec<_> = hold.collect();
-    keys.and(hold).map_err(|error| wrong("keys_path", error))
+    keys.and(hold).map_err(|error| ConfigError::at("keys_path", error))
 }
 
 /// A key stands for the gate's own token.
 pub(super) fn check_token(keys: &Keys, has_token: bool) -> Result<(), ConfigError> {
     let what = "clients with the gate's keys have no token for the vendor: set the variable that [upstream] api_token_env names";
-    if keys.is_empty() || has_token { Ok(()) } else { Err(wrong("[[keys]]", what)) }
+    if keys.is_empty() || has_token { Ok(()) } else { Err(ConfigError::at("[[keys]]", what)) }
 }
 
 /// What may be meant, and is more likely a slip of the pen: a model that nobody knows may be one to come.
@@ -295,35 +121,35 @@ fn check_books(config: &Config) -> Result<(), ConfigError> {
     if !config.account.analytics && config.budgets.iter().any(counts_account) {
         let what =
             "a budget with scope = \"account\" counts what the vendor's books say: set [account] analytics = true";
-        return Err(wrong("[[budgets]]", what));
+        return Err(ConfigError::at("[[budgets]]", what));
     }
     let Account { analytics_every, analytics_lag, .. } = config.account;
     if config.account.analytics && !(SECOND..=DAY).contains(&analytics_every) {
-        return Err(wrong("[account] analytics_every", "is to be from 1s to 1d; write it like 5m"));
+        return Err(ConfigError::at("[account] analytics_every", "is to be from 1s to 1d; write it like 5m"));
     }
     if config.account.analytics && analytics_lag > DAY {
-        return Err(wrong(
+        return Err(ConfigError::at(
             "[account] analytics_lag",
             "is more than 1d, and the books of a day are compared; write it like 15m",
         ));
     }
     let refresh = config.catalogue.refresh;
     if !refresh.is_zero() && !(SECOND..=YEAR).contains(&refresh) {
-        return Err(wrong("[catalogue] refresh", "is to be 0s, or from 1s to 365d; write it like 24h"));
+        return Err(ConfigError::at("[catalogue] refresh", "is to be 0s, or from 1s to 365d; write it like 24h"));
     }
     Ok(())
 }
 
 pub(super) fn wrong_keys(error: KeyError) -> ConfigError {
-    wrong("[[keys]]", error)
+    ConfigError::at("[[keys]]", error)
 }
 
 pub(super) fn wrong_store(error: KeyStoreError) -> ConfigError {
-    wrong("keys_path", error)
+    ConfigError::at("keys_path", error)
 }
 
 pub(super) fn wrong_budgets(error: RuleError) -> ConfigError {
-    wrong("[[budgets]]", error)
+    ConfigError::at("[[budgets]]", error)
 }
 
 fn budgets(
@@ -370,18 +196,18 @@ impl Spending {
         for doubt in doubts(config, catalogue) {
             tracing::warn!("{doubt}");
         }
-        let records =
-            config.records.open(!config.budgets.is_empty()).map_err(|error| wrong("[records] path", error))?;
+        let records = open_records(&config.records, !config.budgets.is_empty())
+            .map_err(|error| ConfigError::at("[records] path", error))?;
         let ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);
         let budgets = Arc::new(budgets(config, catalogue, ledger, Some(watch), registers)?);
         let batches = Batches::new(config.reservations.release_batches);
         if let Some(records) = &records {
-            records.restore_batches(&batches, &budgets).map_err(|error| wrong("[records] path", error))?;
+            records.restore_batches(&batches, &budgets).map_err(|error| ConfigError::at("[records] path", error))?;
             batches.keep_in(records.clone());
         }
         batches.release(SystemTime::now());
         let keys = config.keys_path().map(KeyStore::open).transpose();
-        let keys = keys.map_err(|error| wrong("keys_path", error))?.map(Arc::new);
+        let keys = keys.map_err(|error| ConfigError::at("keys_path", error))?.map(Arc::new);
         Ok(Self { records, budgets: budgets.into(), batches, keys })
     }
 
@@ -434,8 +260,9 @@ mod tests {
     fn budgets_do_not_begin_anew_where_their_books_cannot_be_opened() {
         let directory = tempfile::tempdir().unwrap();
         let path = Some(directory.path().join("none/tollgate.db"));
-        let records = Records { path, may_be_missing: true, ..Records::default() };
-        assert!(records.open(false).unwrap().is_none());
-        assert!(records.open(true).is_err());
+        let mut records = Records::default();
+        (records.path, records.may_be_missing) = (path, true);
+        assert!(open_records(&records, false).unwrap().is_none());
+        assert!(open_records(&records, true).is_err());
     }
 }

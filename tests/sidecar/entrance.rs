@@ -9,8 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tollgate::layers::identify::keys::{Key, sha256};
 use tollgate::sidecar::Sidecar;
-use tollgate::sidecar::browsers::Origin;
-use tollgate::sidecar::config::Config;
+use tollgate::sidecar::config::{Config, Origin};
 
 use crate::support::{Gate, LLAMA, Process, TOKEN, client, command, config, tool, vendor};
 

@@ -8,8 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tollgate::receipt::{Facts, Reader};
 use tollgate::sidecar::Sidecar;
-use tollgate::sidecar::browsers::Host;
-use tollgate::sidecar::config::{BaseUrl, Config, Variables};
+use tollgate::sidecar::config::{BaseUrl, Config, Host, Variables};
 use tollgate::simulator::{self, Running};
 
 pub const LLAMA: &str = "@cf/meta/llama-3.2-1b-instruct";

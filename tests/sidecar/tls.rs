@@ -15,8 +15,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tollgate::layers::identify::keys::{Key, sha256};
-use tollgate::sidecar::config::{BaseUrl, Config};
-use tollgate::sidecar::tls::Tls;
+use tollgate::sidecar::config::{BaseUrl, Config, Tls};
 
 use crate::support::{GEMMA, Gate, LLAMA, TOKEN, ask, client_builder, config, start_with, vendor};
 

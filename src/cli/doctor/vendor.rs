@@ -6,10 +6,10 @@ use http::header;
 use serde_json::Value;
 
 use super::Finding;
+use crate::books::{Books, BooksError};
 use crate::sidecar::books;
 use crate::sidecar::config::{Config, Variables};
 use crate::upstream::{Road, Target, causes};
-use crate::vendor::{Books, BooksError};
 
 /// For each question.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -15,10 +15,10 @@ use super::usage::format::Format;
 use super::usage::span::{Span, SpanArgs};
 use super::usage::{Files, failed};
 use super::{Failure, block_on, print};
+use crate::books::reconcile;
 use crate::readers::records::Archive;
 use crate::sidecar::books::books;
 use crate::sidecar::config::{Config, Variables};
-use crate::vendor::reconcile;
 
 #[derive(Args, Debug)]
 pub(super) struct Report {

@@ -1,52 +1,44 @@
 //! One page that stands by itself: no script, nothing loaded, made to be printed.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::figures::{Charged, Figures};
+use crate::books::reconcile;
 use crate::cli::usage::span::Span;
 use crate::readers::records::Usage;
 use crate::sidecar::page::chart::{self, COLOURS, Series};
+use crate::sidecar::page::document::document;
 use crate::sidecar::page::figures::{amount, short, whole};
-use crate::vendor::reconcile;
 
 const STYLE: &str = include_str!("style.css");
 
 pub(super) fn page(figures: &Figures, span: &Span, by: &str, books: Option<&reconcile::Report>) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Workers AI, " (span.words()) }
-                style { (PreEscaped(STYLE)) }
+    let title = format!("Workers AI, {}", span.words());
+    let head = html! { style { (PreEscaped(STYLE)) } };
+    let body = html! {
+        header {
+            h1 { "Workers AI" }
+            p { (span.words()) }
+        }
+        main {
+            (sums(&figures.all))
+            (days(figures))
+            section aria-labelledby="charged" {
+                h2 id="charged" { "By " (by) }
+                (table(by, figures.charged.iter().map(|one| (name(one), &one.sum)), Some(&figures.all)))
             }
-            body {
-                header {
-                    h1 { "Workers AI" }
-                    p { (span.words()) }
-                }
-                main {
-                    (sums(&figures.all))
-                    (days(figures))
-                    section aria-labelledby="charged" {
-                        h2 id="charged" { "By " (by) }
-                        (table(by, figures.charged.iter().map(|one| (name(one), &one.sum)), Some(&figures.all)))
-                    }
-                    @for one in &figures.charged { (detail(one)) }
-                    @if let Some(report) = books { (vendors_books(report)) }
-                }
-                footer {
-                    p {
-                        "Neurons at $0.011 a thousand, the vendor's list price, before the 10,000 that an account has free each \
-                         day: those belong to no call. Saved is what the cache answered and would have cost. Refused are calls \
-                         that a limit or a budget turned away."
-                    }
-                }
+            @for one in &figures.charged { (detail(one)) }
+            @if let Some(report) = books { (vendors_books(report)) }
+        }
+        footer {
+            p {
+                "Neurons at $0.011 a thousand, the vendor's list price, before the 10,000 that an account has free each \
+                 day: those belong to no call. Saved is what the cache answered and would have cost. Refused are calls \
+                 that a limit or a budget turned away."
             }
         }
     };
-    page.into_string()
+    document(&title, &head, &body)
 }
 
 fn sums(all: &Usage) -> Markup {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use super::failed;
+use super::files::failed;
 use super::span::Span;
 use crate::cli::Failure;
 use crate::cli::settings::KEYS;

@@ -10,7 +10,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use super::failed;
+use super::files::failed;
 use super::format::rows_as_csv;
 use super::span::Span;
 use crate::cli::Failure;

@@ -1,21 +1,20 @@
 //! `tollgate usage`
 
 pub(super) mod by;
+mod files;
 mod focus;
 pub(super) mod format;
 pub(super) mod span;
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use self::by::{By, Lines};
+pub(super) use self::files::{Files, failed, open};
 use self::format::Format;
 use self::span::{Span, SpanArgs};
 use super::settings::{Settings, variables};
 use super::{Failure, print};
 use crate::readers::records::Archive;
-use crate::sidecar::config::Config;
 use crate::sidecar::outlook::{self, Outlook};
 
 #[derive(Args, Debug)]
@@ -81,24 +80,6 @@ impl Usage {
 }
 
 /// Whose records are read.
-#[derive(Args, Debug, Default)]
-pub(super) struct Files {
-    /// Records to read instead of the config's; several times, those of several gates are read as one
-    #[arg(long, value_name = "FILE")]
-    records: Vec<PathBuf>,
-}
-
-impl Files {
-    /// The records that are named, or else those that the config names, or those that `tollgate serve` keeps where it names none.
-    pub(super) fn open(&self, config: &Config) -> Result<Archive, Failure> {
-        match self.records.iter().find(|path| !path.exists()) {
-            _ if self.records.is_empty() => open(config),
-            Some(missing) => Err(Failure::Failed(format!("no records: {} is not there", missing.display()))),
-            None => Archive::open_all(&self.records).map_err(failed),
-        }
-    }
-}
-
 /// How the month that is running will end, where the time that was asked for reaches into it.
 fn foreseen(archive: &Archive, span: &Span) -> Result<String, Failure> {
     let now = jiff::Timestamp::now();
@@ -117,26 +98,4 @@ fn foreseen(archive: &Archive, span: &Span) -> Result<String, Failure> {
         )
     };
     Ok(Outlook::of(&known).map_or_else(String::new, words))
-}
-
-/// The records that the config names, or those that `tollgate serve` keeps where it names none.
-pub(super) fn open(config: &Config) -> Result<Archive, Failure> {
-    let path = match &config.records.path {
-        Some(path) if path.as_os_str().is_empty() => {
-            return Err(Failure::Failed("no records are kept: set [records] path".into()));
-        }
-        Some(path) => path.clone(),
-        None => PathBuf::from(super::serve::RECORDS),
-    };
-    if !path.exists() {
-        return Err(Failure::Failed(format!(
-            "no records yet: {} is not there; `tollgate serve` makes it",
-            path.display()
-        )));
-    }
-    Archive::open(&path).map_err(failed)
-}
-
-pub(super) fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::Failed(error.to_string())
 }

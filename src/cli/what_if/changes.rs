@@ -10,8 +10,7 @@ use clap::Args;
 use crate::catalogue::Entry;
 use crate::cli::Failure;
 use crate::layers::budget::{Amount, Period, Rule};
-use crate::sidecar::config::{Config, Variables};
-use crate::sidecar::limits::Quota;
+use crate::sidecar::config::{Config, Quota, Variables};
 
 #[derive(Args, Debug, Default)]
 pub(super) struct Changes {

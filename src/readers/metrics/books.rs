@@ -7,8 +7,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts};
 
+use crate::books::{Book, Known};
 use crate::catalogue::Catalogue;
-use crate::vendor::{Book, Known};
 
 /// Collects what is [`Known`], and what the catalogue has learned. A model's label is its catalogue name.
 pub(super) struct BooksMetrics {

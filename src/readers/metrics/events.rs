@@ -4,7 +4,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Error, IntCounterVec, Opts};
 
-use super::Metrics;
+use super::gate::Metrics;
 
 /// Attempts upstream since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Attempts {
 
 /// What was told, by its names.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct EventCounts {
     /// How often each event has happened.
     pub(crate) events: Vec<(&'static str, u64)>,
     /// What became of events, by webhook and result.
@@ -49,7 +49,7 @@ impl Metrics {
     }
 }
 
-impl<F: Fn() -> Told> EventMetrics<F> {
+impl<F: Fn() -> EventCounts> EventMetrics<F> {
     pub(super) fn new(look: F) -> Result<Self, Error> {
         let events = Opts::new("tollgate_events_total", "What has happened that a person may want to know.");
         let deliveries = Opts::new("tollgate_webhook_events_total", "Events by webhook, and by what became of them.");
@@ -61,7 +61,7 @@ impl<F: Fn() -> Told> EventMetrics<F> {
     }
 }
 
-impl<F: Fn() -> Told + Send + Sync> Collector for EventMetrics<F> {
+impl<F: Fn() -> EventCounts + Send + Sync> Collector for EventMetrics<F> {
     fn desc(&self) -> Vec<&Desc> {
         [self.events.desc(), self.deliveries.desc()].concat()
     }

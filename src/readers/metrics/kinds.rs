@@ -4,7 +4,7 @@
 
 use prometheus::{Counter, CounterVec, Opts, Registry};
 
-use super::register;
+use super::register::register;
 use crate::catalogue::Prices;
 use crate::neurons::Neurons;
 use crate::usage::Usage;

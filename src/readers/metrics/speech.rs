@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use prometheus::{Counter, CounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::register;
+use super::register::register;
 use crate::catalogue::{Model, Slot};
 
 /// The families, and each model's part of them.

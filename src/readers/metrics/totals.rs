@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prometheus::proto::{Metric, MetricFamily};
 
-use super::Metrics;
+use super::gate::Metrics;
 
 /// All that was counted since the start, at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -345,7 +345,7 @@ fn sums_by_days_of_the_first_version_are_taken_over() {
         let usage = archive.usage(0, 172_800_000, &[Group::Day], &TimeZone::UTC).unwrap();
         assert_eq!((usage.len(), &*usage[0].names[0], usage[0].calls), (1, "1970-01-02", 10));
         let ran = archive.ran(86_400_000, 172_800_000, "acc").unwrap();
-        assert_eq!(ran["m"], crate::vendor::Sums::new(7, 70, 9, Neurons::from_whole(5)));
+        assert_eq!(ran["m"], crate::books::Sums::new(7, 70, 9, Neurons::from_whole(5)));
         assert!(archive.ran(86_400_000, 172_800_000, "another").unwrap().is_empty());
     }
 }
@@ -372,7 +372,7 @@ fn sums_by_hours_of_the_second_version_are_taken_over() {
         assert_eq!((usage.len(), usage[0].calls, usage[0].saved), (1, 7, Neurons::from_whole(1)));
         assert_eq!(usage[0].names, ["k", "1970-01-01"]);
         let ran = archive.ran(0, 172_800_000, "acc").unwrap();
-        assert_eq!(ran["m"], crate::vendor::Sums::new(6, 70, 9, Neurons::from_whole(5)));
+        assert_eq!(ran["m"], crate::books::Sums::new(6, 70, 9, Neurons::from_whole(5)));
     }
 }
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::error::RecordsError;
 use super::query::Archive;
+use crate::books::Sums;
 use crate::neurons::Neurons;
-use crate::vendor::Sums;
 
 /// What usage is summed up by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

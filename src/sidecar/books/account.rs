@@ -11,15 +11,15 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::pause;
+use super::pause::pause;
+use crate::books::reconcile::Report;
+use crate::books::{Account, Books, BooksError, Known, Line, REST, Sums};
 use crate::catalogue::Catalogue;
 use crate::layers::budget::{CurrentBudgets, Standing};
 use crate::neurons::Neurons;
 use crate::readers::ran::Ran;
 use crate::readers::records::Archive;
-use crate::sidecar::spending::Account as AccountSettings;
-use crate::vendor::reconcile::Report;
-use crate::vendor::{Account, Books, BooksError, Known, Line, REST, Sums};
+use crate::sidecar::config::Account as AccountSettings;
 
 /// What the gate has itself.
 #[derive(Clone)]

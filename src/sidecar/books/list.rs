@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::kept::Kept;
-use super::pause;
+use super::pause::pause;
+use crate::books::{Books, BooksError, Known};
 use crate::catalogue::{Catalogue, Change};
 use crate::readers::metrics::Metrics;
-use crate::vendor::{Books, BooksError, Known};
 
 /// Reads it again and again. Cloning shares what it writes on.
 #[derive(Clone)]

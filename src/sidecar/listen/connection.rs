@@ -21,10 +21,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::Service;
 
-use super::Stopping;
 use super::activity::{Activity, InCall, Limits, Phase, Version};
 use super::room::Place;
 use super::socket::Socket;
+use super::stopping::Stopping;
 use super::stream::{Served, Streams};
 use super::transport::Transport;
 use super::upload::Upload;
@@ -60,7 +60,7 @@ pub(super) struct Protocols {
 }
 
 /// Where a connection came from, and whether its requests are told.
-pub(super) struct Told {
+pub(super) struct PeerInfo {
     pub(super) peer: Peer,
     pub(super) is_asked_for: Arc<AtomicBool>,
 }
@@ -131,7 +131,7 @@ impl Protocols {
     pub(super) async fn serve<S, B>(
         &self,
         stream: TcpStream,
-        told: Told,
+        told: PeerInfo,
         place: Arc<Place>,
         service: S,
         stopping: &Stopping,

@@ -8,11 +8,12 @@
 //! It asks nothing of a collector but that it takes what is sent: no sampling from afar, no profiles. It keeps nothing over a
 //! restart. OTLP over gRPC is not spoken.
 
+mod collector;
+mod log_lines;
 #[cfg(not(feature = "otel"))]
 mod off;
 #[cfg(feature = "otel")]
 mod on;
-mod settings;
 
 #[cfg(not(feature = "otel"))]
 use self::off as built;
@@ -21,4 +22,3 @@ use self::on as built;
 
 pub use self::built::LogLines;
 pub(super) use self::built::Telemetry;
-pub use self::settings::Otel;

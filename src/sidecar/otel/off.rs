@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::settings::Collector;
+use super::collector::Collector;
 use crate::readers::metrics::{Metrics, MetricsError};
 use crate::receipt::Reader;
 use crate::sidecar::config::ConfigError;

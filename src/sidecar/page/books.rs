@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use maud::{Markup, html};
 
 use super::figures::{amount, clock};
+use crate::books::{Account, Book, Known};
 use crate::catalogue::{Catalogue, Change};
 use crate::layers::budget::Status;
-use crate::vendor::{Account, Book, Known};
 
 /// News are told this long.
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use maud::html;
 
-use super::still;
+use super::still::still;
 use crate::sidecar::admin_state::Admin;
 
 /// Secrets are hidden as `check` hides them; what a file would change is named by setting, and its values are not shown.

@@ -8,7 +8,7 @@ use http::Uri;
 use maud::{Markup, html};
 
 use super::figures::{amount, short};
-use super::still;
+use super::still::still;
 use crate::payload::{Part, Payload};
 use crate::readers::records::{Archive, Record, RecordsError};
 use crate::receipt::{CallId, Outcome};

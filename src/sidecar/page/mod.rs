@@ -6,29 +6,26 @@
 mod advised;
 mod books;
 pub(crate) mod chart;
+pub(crate) mod document;
 pub(crate) mod figures;
 mod history;
 mod in_force;
 mod log;
 pub(super) mod observer;
 mod speech;
+mod still;
 mod view;
 
 use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
-use maud::{DOCTYPE, Markup, html};
 
+use self::still::{HTML, sent};
 use self::view::Now;
 use super::admin_state::Admin;
-
-/// Scripts and styles are ours alone; nothing is sent anywhere. Bars and colours are set in `style` attributes.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; \
-    img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 pub(super) fn router() -> Router<Admin> {
     let file = |kind: &'static str, text: &'static str| get(async move || sent(kind, text.to_owned()));
@@ -50,8 +47,6 @@ async fn fragment(State(admin): State<Admin>) -> Response {
     sent(HTML, with_now(&admin, |now| view::fragment(now).into_string()))
 }
 
-const HTML: &str = "text/html; charset=utf-8";
-
 fn with_now(admin: &Admin, view: impl FnOnce(&Now<'_>) -> String) -> String {
     admin.page.look();
     let history = admin.page.history();
@@ -68,43 +63,4 @@ fn with_now(admin: &Admin, view: impl FnOnce(&Now<'_>) -> String) -> String {
         catalogue: &admin.catalogue,
         trouble: admin.reloads.standing().trouble,
     })
-}
-
-/// A page that stands still. `up` leads to the folder of the style.
-fn still(title: &str, up: &str, main: Markup) -> Response {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · Tollgate" }
-                link rel="icon" href="data:,";
-                link rel="stylesheet" href=(format!("{up}style.css"));
-            }
-            body {
-                header {
-                    h1 { (title) }
-                    nav.quiet aria-label="Pages" {
-                        a href=(format!("{up}../")) { "live" } " · " a href=(format!("{up}log")) { "log" } " · "
-                        a href=(format!("{up}config")) { "config" }
-                    }
-                }
-                main { (main) }
-            }
-        }
-    };
-    sent(HTML, page.into_string())
-}
-
-fn sent(kind: &'static str, text: String) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, kind),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    (headers, text).into_response()
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::books;
 use super::chart::{self, COLOURS, Series};
+use super::document::{document, styled};
 use super::figures::{amount, clock, clock_with_seconds, percent, ratio, round, share, short, time, usd, whole};
 use super::history::{History, MINUTES, Minute, Used};
+use crate::books::Known;
 use crate::catalogue::Catalogue;
 use crate::layers::budget::{FREE, Status};
 use crate::neurons::Neurons;
@@ -19,7 +21,6 @@ use crate::readers::running::Speech;
 use crate::receipt::Outcome;
 use crate::sidecar::advice::Advice;
 use crate::sidecar::outlook::Outlook;
-use crate::vendor::Known;
 
 /// All that is shown at one moment.
 pub(super) struct Now<'a> {
@@ -49,36 +50,26 @@ const CALLS_SHOWN: usize = 20;
 
 /// The whole page.
 pub(super) fn page(now: &Now<'_>) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "Tollgate" }
-                link rel="icon" href="data:,";
-                link rel="stylesheet" href="page/style.css";
-                script src="page/script.js" defer {}
-                noscript { meta http-equiv="refresh" content="5"; }
-            }
-            body {
-                header {
-                    h1 { "Tollgate" }
-                    p.quiet { "Workers AI through this gate · version " (env!("CARGO_PKG_VERSION")) }
-                    p #state role="status" { "live" }
-                }
-                main #now { (fragment(now)) }
-                footer.quiet {
-                    a href="metrics" { "metrics" } " · " a href="budgets" { "budgets" }
-                    @if now.records.is_some() { " · " a href="page/log" { "log" } }
-                    " · " a href="page/config" { "config" }
-                    " · days begin at 00:00 UTC"
-                }
-            }
+    let head = html! {
+        (styled("page/style.css"))
+        script src="page/script.js" defer {}
+        noscript { meta http-equiv="refresh" content="5"; }
+    };
+    let body = html! {
+        header {
+            h1 { "Tollgate" }
+            p.quiet { "Workers AI through this gate · version " (env!("CARGO_PKG_VERSION")) }
+            p #state role="status" { "live" }
+        }
+        main #now { (fragment(now)) }
+        footer.quiet {
+            a href="metrics" { "metrics" } " · " a href="budgets" { "budgets" }
+            @if now.records.is_some() { " · " a href="page/log" { "log" } }
+            " · " a href="page/config" { "config" }
+            " · days begin at 00:00 UTC"
         }
     };
-    page.into_string()
+    document("Tollgate", &head, &body)
 }
 
 /// What changes.

@@ -1,4 +1,4 @@
-//! `[tls]` and `[admin_tls]`: the gate's own certificates, and those that clients have to show.
+//! TLS on both ports: the gate's own certificates, and those that clients have to show.
 //!
 //! The files are read again every few seconds, and what has changed is in force for the next connection; connections that
 //! stand keep what they began with. Where the new files cannot be used, the old ones stay in force, and the log and the metrics say so.
@@ -16,29 +16,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 pub(super) use self::subject::name_of;
-use super::config::ConfigError;
-
-/// `[tls]`, for the clients' port, or `[admin_tls]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Tls {
-    /// The certificate and those between it and its authority, in PEM. The port speaks TLS where it is set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cert: Option<PathBuf>,
-    /// Its private key, in PEM, without a password.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<PathBuf>,
-    /// The authorities whose clients alone may connect, in PEM. Without it clients show no certificate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client_ca: Option<PathBuf>,
-}
+use super::config::{ConfigError, Tls};
 
 /// Takes connections over TLS. Cloning shares it.
 #[derive(Clone)]
@@ -77,11 +60,6 @@ const EVERY: Duration = Duration::from_secs(5);
 // === impl Tls ===
 
 impl Tls {
-    /// Clients have to show a certificate.
-    pub(crate) fn knows_clients(&self) -> bool {
-        self.cert.is_some() && self.client_ca.is_some()
-    }
-
     fn files(&self, table: &'static str) -> Result<Option<Files>, ConfigError> {
         let wrong = |what: &str| Err(ConfigError { place: table.into(), what: what.into() });
         match (&self.cert, &self.key) {

@@ -8,10 +8,9 @@ use http::{StatusCode, Uri, header};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Webhook;
-use super::event::{Event, Kind};
+use super::event::Event;
 use super::sign::Key;
-use crate::sidecar::config::ConfigError;
+use crate::sidecar::config::{ConfigError, Kind, Webhook};
 use crate::upstream::{Road, causes};
 
 /// A server that is told. Cloning shares it.

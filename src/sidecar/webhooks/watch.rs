@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::event::{Event, Events, Kind};
+use super::event::Event;
+use super::events::Events;
+use crate::books::Known;
 use crate::catalogue::{Catalogue, Change};
 use crate::readers::metrics::Metrics;
 use crate::readers::metrics::events::Attempts;
-use crate::vendor::Known;
+use crate::sidecar::config::Kind;
 
 /// Looks at the counters, the catalogue and what is known of the vendor's books.
 pub(in crate::sidecar) struct Look {

@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
-use super::{Counts, Fate, Signal};
+use super::counts::{Counts, Fate};
 use crate::catalogue::Model;
 use crate::endpoint::Endpoint;
 use crate::receipt::{Attempt, CacheStatus, CallId, Cost, Facts, Outcome, Reader};
+use crate::sidecar::otel::collector::Signal;
 use crate::trace::TraceContext;
 use crate::usage::Usage;
 

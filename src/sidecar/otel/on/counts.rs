@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Signal;
+use crate::sidecar::otel::collector::Signal;
 
 /// What became of spans, metrics and log records.
 #[derive(Debug, Default)]

@@ -9,7 +9,5 @@ mod run;
 mod send;
 mod spans;
 
-use self::counts::{Counts, Fate};
 pub use self::lines::LogLines;
 pub(in crate::sidecar) use self::run::Telemetry;
-use super::settings::{Collector, Destination, Signal};

@@ -17,13 +17,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{Calls, QUEUE, Seen};
+use super::counts::{Counts, Fate};
 use super::genai::GenAi;
 use super::lines::LogLines;
 use super::send::Sender;
-use super::{Collector, Counts, Fate, Signal, figures, spans};
+use super::{figures, spans};
 use crate::readers::metrics::{Metrics, MetricsError};
 use crate::receipt::Reader;
 use crate::sidecar::config::ConfigError;
+use crate::sidecar::otel::collector::{Collector, Signal};
 use crate::upstream::Road;
 
 /// What goes to the collector, and the thread that sends it.

@@ -11,8 +11,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::{Counts, Destination, Fate, Signal};
+use super::counts::{Counts, Fate};
 use crate::sidecar::config::ConfigError;
+use crate::sidecar::otel::collector::{Destination, Signal};
 use crate::upstream::{Road, causes};
 
 /// Sends one signal.

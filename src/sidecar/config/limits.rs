@@ -137,7 +137,7 @@ impl Retry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::Config;
+    use super::super::file::Config;
     use super::*;
 
     #[test]

@@ -17,7 +17,7 @@
 //! use std::time::{Duration, SystemTime};
 //! use tollgate::catalogue::Catalogue;
 //! use tollgate::upstream::{API, Client};
-//! use tollgate::vendor::Books;
+//! use tollgate::books::Books;
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let books = Books::new(Client::new()?, API, "023e105f4ecef8ad9ca31a8372d0c353", "<API token>")?;

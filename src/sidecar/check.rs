@@ -1,0 +1,20 @@
+//! Whether a sidecar can be of a config.
+
+use std::sync::Arc;
+
+use super::config::{Config, ConfigError, Variables};
+use super::{books, exposure, spending};
+use crate::catalogue::Catalogue;
+
+/// Whether a sidecar can be of this config, as far as can be told without opening anything: what is wrong with it, or what of
+/// it lets in anybody who comes by and says that it is meant to.
+pub fn check(config: &Config, variables: &Variables) -> Result<Vec<String>, ConfigError> {
+    let target = config.target(variables)?;
+    let open = exposure::check(config, &target)?;
+    let catalogue = Arc::new(Catalogue::with(&config.models));
+    let keys = spending::check(config, &catalogue)?;
+    spending::check_token(&keys, target.has_token())?;
+    books::check(config, variables)?;
+    config.otel.collector(variables)?;
+    Ok(open)
+}

@@ -1,0 +1,69 @@
+//! `[cache]`: what repeats are answered from.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use crate::layers::cache;
+
+/// `[cache]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Cache {
+    /// How long an answer is kept; `0s` keeps only what a request asks to keep.
+    #[serde(with = "super::duration")]
+    pub ttl: Duration,
+    /// What all answers together may weigh in memory.
+    pub max_bytes: ByteSize,
+    /// The largest answer that is kept.
+    pub max_entry: ByteSize,
+    /// Keep and share also what another call would get another answer to: texts without a seed whose temperature is not 0,
+    /// pictures without a seed.
+    pub sampled: bool,
+    /// A file that keeps the cache warm over a restart: written when the sidecar stops, and every five minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Other times for single models, by name.
+    pub models: BTreeMap<String, ModelCache>,
+}
+
+/// `[cache.models."…"]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ModelCache {
+    /// How long this model's answers are kept.
+    #[serde(with = "super::duration")]
+    pub ttl: Duration,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        let cache = cache::Settings::default();
+        Self {
+            ttl: cache.ttl,
+            max_bytes: ByteSize::b(cache.max_bytes),
+            max_entry: ByteSize::b(cache.max_entry_bytes as u64),
+            sampled: cache.sampled,
+            path: None,
+            models: BTreeMap::new(),
+        }
+    }
+}
+
+impl Cache {
+    /// As the layer takes it.
+    pub fn settings(&self) -> cache::Settings {
+        cache::Settings {
+            ttl: self.ttl,
+            models: self.models.iter().map(|(model, own)| (model.as_str().into(), own.ttl)).collect(),
+            max_bytes: self.max_bytes.as_u64(),
+            max_entry_bytes: usize::try_from(self.max_entry.as_u64()).unwrap_or(usize::MAX),
+            sampled: self.sampled,
+        }
+    }
+}
