@@ -29,6 +29,8 @@ pub(crate) const X_AUTH_USER_SERVICE_KEY: HeaderName = HeaderName::from_static("
 /// A key as Anthropic's clients send it, and as Azure's do; without `Bearer`.
 pub(crate) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub(crate) const API_KEY: HeaderName = HeaderName::from_static("api-key");
+/// `shared`, where another gate had kept the answer.
+pub(crate) const X_TOLLGATE_CACHE_TIER: HeaderName = HeaderName::from_static("x-tollgate-cache-tier");
 /// The cost, where it is known before the body starts.
 pub(crate) const X_TOLLGATE_NEURONS: HeaderName = HeaderName::from_static("x-tollgate-neurons");
 /// The same in US dollars.

@@ -150,7 +150,7 @@ impl Ahead {
                 || self.limit.as_ref().is_some_and(|limit| limit.would == wanted)
         };
         match self.cache.map(|kept| kept.status) {
-            Some(CacheStatus::Hit | CacheStatus::Coalesced) => "hit",
+            Some(CacheStatus::Hit | CacheStatus::Coalesced | CacheStatus::Shared) => "hit",
             _ if has(Verdict::Refuse) || self.unbounded.is_some() => "refuse",
             _ if has(Verdict::Divert) => "divert",
             _ if has(Verdict::Wait) => "wait",

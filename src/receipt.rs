@@ -314,6 +314,8 @@ pub enum CacheStatus {
     Coalesced,
     /// Some items of the request were there.
     Partial,
+    /// Answered from what another gate had kept.
+    Shared,
 }
 
 /// A value of `cf-aig-metadata`.
@@ -648,9 +650,15 @@ impl Outcome {
 
 impl CacheStatus {
     /// Every status.
-    pub const ALL: [Self; 6] = [Self::None, Self::Hit, Self::Miss, Self::Bypass, Self::Coalesced, Self::Partial];
+    pub const ALL: [Self; 7] =
+        [Self::None, Self::Hit, Self::Miss, Self::Bypass, Self::Coalesced, Self::Partial, Self::Shared];
 
-    /// Its header value and metric label; `None` where no cache was asked.
+    /// The value of `cf-aig-cache-status`: a hit is one wherever it was kept.
+    pub(crate) fn told(self) -> Option<&'static str> {
+        if self == Self::Shared { Self::Hit.label() } else { self.label() }
+    }
+
+    /// Its metric label; `None` where no cache was asked.
     pub fn label(self) -> Option<&'static str> {
         match self {
             Self::None => None,
@@ -659,6 +667,7 @@ impl CacheStatus {
             Self::Bypass => Some("BYPASS"),
             Self::Coalesced => Some("COALESCED"),
             Self::Partial => Some("PARTIAL"),
+            Self::Shared => Some("SHARED"),
         }
     }
 }

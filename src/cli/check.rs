@@ -11,6 +11,7 @@ use super::{Failure, print};
 use crate::catalogue::Catalogue;
 use crate::replicas::Link;
 use crate::sidecar::config::ConfigError;
+use crate::sidecar::shared_cache::SharedTier;
 use crate::sidecar::{books, exposure, spending, webhooks};
 
 #[derive(Args, Debug)]
@@ -43,10 +44,13 @@ impl Check {
         config.tls.acceptor("[tls]").and(config.admin_tls.acceptor("[admin_tls]")).map_err(wrong)?;
         webhooks::endpoints(&config.webhooks, &variables, &road).map_err(|error| Failure::Usage(error.to_string()))?;
         let link = config.replicas.link().map_err(|error| Failure::Usage(error.to_string()))?;
-        let store = match link.filter(|_| self.connect) {
+        let mut store = match link.filter(|_| self.connect) {
             Some(link) => try_store(&link)?,
             None => String::new(),
         };
+        if let Some(tier) = config.shared_tier().map_err(wrong)?.filter(|_| self.connect) {
+            store += &try_cache(&tier)?;
+        }
         let open = exposure::check(&config, &target).map_err(|error| Failure::Usage(error.to_string()))?;
         let config_account = config.account(&variables).map(str::to_owned);
         let doubts = spending::doubts(&config, &catalogue);
@@ -82,6 +86,17 @@ fn try_store(link: &Link) -> Result<String, Failure> {
     let mut told = format!("# the store of [replicas] is {}\n", store::name(&server));
     for Doubt { found, mend } in store::doubts(&server) {
         told += &format!("# store: {found}: {mend}\n");
+    }
+    Ok(told)
+}
+
+/// The same of the store of cached answers.
+fn try_cache(tier: &SharedTier) -> Result<String, Failure> {
+    let server = super::block_on(async { tier.link.try_out().await })?;
+    let server = server.map_err(|why| Failure::Failed(format!("the store of [cache] cannot be used: {why}")))?;
+    let mut told = format!("# answers are shared through {}\n", store::name(&server));
+    for Doubt { found, mend } in store::cache_doubts(&server, tier.has_own_store) {
+        told += &format!("# cache store: {found}: {mend}\n");
     }
     Ok(told)
 }

@@ -31,6 +31,26 @@ pub(super) fn doubts(server: &Server) -> Vec<Doubt> {
     doubts
 }
 
+/// What of its settings does not fit cached answers; `is_own` where limits and budgets are somewhere else.
+pub(super) fn cache_doubts(server: &Server, is_own: bool) -> Vec<Doubt> {
+    let mut doubts = Vec::new();
+    let evicts = !matches!(server.eviction.as_str(), "" | "noeviction");
+    if server.max_memory == 0 && !server.eviction.is_empty() {
+        let found = "it has no maxmemory, so answers may fill the machine's memory".into();
+        let mend = "set maxmemory, and for a store of the cache alone maxmemory-policy allkeys-lru";
+        doubts.push(Doubt { found, mend });
+    } else if is_own && !evicts && server.max_memory > 0 {
+        let found = "maxmemory-policy is noeviction: where it is full, new answers are not shared until old ones end";
+        doubts.push(Doubt { found: found.into(), mend: "set maxmemory-policy allkeys-lru" });
+    }
+    if !is_own {
+        let found =
+            "answers share it with limits and budgets: where they fill it, limits and budgets cannot be written either";
+        doubts.push(Doubt { found: found.into(), mend: "give the cache a store of its own: [cache] store" });
+    }
+    doubts
+}
+
 /// Of a version such as `redis 7.0.15`.
 fn is_old(version: &str) -> bool {
     let mut numbers =

@@ -26,7 +26,16 @@ struct Inner {
     /// What all keys begin with. The braces keep them on one node of a cluster.
     prefix: String,
     within: Duration,
+    place: &'static Place,
     connection: Mutex<Option<Connected>>,
+}
+
+/// What is said of a store that cannot be used.
+pub(super) struct Place {
+    /// The setting that names it.
+    pub(super) setting: &'static str,
+    /// What its ACL must allow.
+    pub(super) rights: &'static str,
 }
 
 #[derive(Clone)]
@@ -51,6 +60,8 @@ pub struct Server {
     pub run: String,
     /// What it does when its memory is full, such as `noeviction`; empty where it does not say.
     pub eviction: String,
+    /// The most memory that it may use, in bytes; 0 where nothing bounds it.
+    pub max_memory: u64,
     /// It writes each change to disk.
     pub is_append_only: bool,
     /// How long the question took.
@@ -79,6 +90,7 @@ type Told = (u32, u64, u64, u32, [u32; PARTS], u32, u32, u32, u64, u8, u64, u8);
 type ToldRegister = (u64, u64, u64, u8, Vec<[u64; 5]>);
 type Replied = (String, Vec<Vec<i64>>, Vec<Vec<i64>>);
 
+const LIMITS: Place = Place { setting: "[replicas] store", rights: "EVALSHA, SCRIPT, GET, SET, TIME and INFO" };
 const SCRIPT: &str = include_str!("step.lua");
 /// A connection that nothing is heard of is given up by the system, too.
 const UNHEARD: Duration = Duration::from_secs(2);
@@ -89,6 +101,10 @@ impl Link {
     /// To a URL such as `redis://:password@host:6379/0`, `rediss://` or `valkey://`. `fleet` is what gates have in common that share:
     /// others may use the same store. No answer is waited for longer than `within`.
     pub fn new(url: &str, fleet: &str, within: Duration) -> Result<Self, LinkError> {
+        Self::of(&LIMITS, url, fleet, within)
+    }
+
+    pub(super) fn of(place: &'static Place, url: &str, fleet: &str, within: Duration) -> Result<Self, LinkError> {
         let url = match url.split_once("://") {
             Some(("valkey", rest)) => format!("redis://{rest}"),
             Some(("valkeys", rest)) => format!("rediss://{rest}"),
@@ -108,6 +124,7 @@ impl Link {
             script: Script::new(SCRIPT),
             prefix: format!("tollgate:{{{fleet}}}:"),
             within,
+            place,
             connection: Mutex::new(None),
         })))
     }
@@ -129,6 +146,7 @@ impl Link {
             version,
             run: field("run_id").into(),
             eviction: field("maxmemory_policy").into(),
+            max_memory: field("maxmemory").parse().unwrap_or(0),
             is_append_only: field("aof_enabled") == "1",
             took,
         })
@@ -153,6 +171,15 @@ impl Link {
     /// What a record is called at the store.
     pub(super) fn named(&self, what: &str) -> String {
         format!("{}{what}", self.0.prefix)
+    }
+
+    /// A connection of the caller's own.
+    pub(super) async fn open(&self) -> Result<MultiplexedConnection, Away> {
+        self.0.open().await
+    }
+
+    pub(super) fn describe(&self, error: &RedisError) -> String {
+        self.0.describe(error)
     }
 
     pub(super) async fn connection(&self) -> Result<MultiplexedConnection, Away> {
@@ -221,18 +248,22 @@ impl Inner {
         }
     }
 
+    async fn open(&self) -> Result<MultiplexedConnection, Away> {
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(self.within * 4)).set_response_timeout(None);
+        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+        timeout(self.within * 4, connecting)
+            .await
+            .map_err(|_| Away(format!("no connection within {:?}", self.within * 4)))?
+            .map_err(|error| Away(self.describe(&error)))
+    }
+
     async fn connected(&self) -> Result<Connected, Away> {
         let mut place = self.connection.lock().await;
         if let Some(connected) = &*place {
             return Ok(connected.clone());
         }
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(self.within * 4)).set_response_timeout(None);
-        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
-        let mut connection = timeout(self.within * 4, connecting)
-            .await
-            .map_err(|_| Away(format!("no connection within {:?}", self.within * 4)))?
-            .map_err(|error| Away(self.describe(&error)))?;
+        let mut connection = self.open().await?;
         let number = fastrand::u64(..);
         // Where not even this is told, each connection counts as another run: a freeze too many, and no limit passed.
         let info = self.ask::<String>(redis::cmd("INFO").arg("server").query_async(&mut connection)).await;
@@ -245,7 +276,7 @@ impl Inner {
 
     fn describe(&self, error: &RedisError) -> String {
         let has_tls = matches!(self.client.get_connection_info().addr(), redis::ConnectionAddr::TcpTls { .. });
-        describe(error, has_tls)
+        describe(error, has_tls, self.place)
     }
 
     async fn ask<T>(&self, asking: impl Future<Output = Result<T, RedisError>>) -> Result<T, Away> {
@@ -263,15 +294,14 @@ impl fmt::Debug for Link {
 }
 
 /// What went wrong, and what to do where that is known. Nothing of what was sent is in it.
-fn describe(error: &RedisError, has_tls: bool) -> String {
+fn describe(error: &RedisError, has_tls: bool, place: &Place) -> String {
+    let Place { setting, rights } = place;
     let text = error.to_string();
     let is_ended = error.is_connection_dropped() || error.is_timeout();
     let mend = match error.kind() {
-        redis::ErrorKind::AuthenticationFailed => "; is the password in [replicas] store right?",
+        redis::ErrorKind::AuthenticationFailed => &*format!("; is the password in {setting} right?"),
         redis::ErrorKind::Server(ServerErrorKind::ReadOnly) => "; it is a copy that takes no writes: name the primary",
-        redis::ErrorKind::Server(ServerErrorKind::NoPerm) => {
-            "; its ACL must allow EVALSHA, SCRIPT, GET, SET, TIME and INFO"
-        }
+        redis::ErrorKind::Server(ServerErrorKind::NoPerm) => &format!("; its ACL must allow {rights}"),
         redis::ErrorKind::Parse | redis::ErrorKind::UnexpectedReturnType => "; is it a Redis or a Valkey?",
         _ if error.is_connection_refusal() => "; does a Redis or Valkey listen there?",
         _ if error.code() == Some("NOAUTH") => "; it asks for a password: redis://user:password@host:6379",

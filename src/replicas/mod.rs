@@ -7,7 +7,7 @@
 //! There are two stores: [`Local`], in this process, and [`Link`], a Valkey or Redis, which does the same steps in a script.
 //!
 //! # What it does not do
-//! It does not share records or caches, and it does not elect anybody: every gate is as good as another.
+//! It does not share records, and it does not elect anybody: every gate is as good as another.
 //!
 //! # Example
 //! ```
@@ -32,6 +32,7 @@
 
 #[cfg(test)]
 mod budget_faults;
+mod cache;
 #[cfg(test)]
 mod faults;
 mod link;
@@ -44,6 +45,9 @@ mod store;
 #[cfg(test)]
 mod world;
 
+pub use self::cache::{
+    CacheLink, LocalShelf, Look, Put, Seen as ShelfSeen, SharedCache, SharedCounts, SharedSettings, Shelf, Stored,
+};
 pub use self::link::{Link, LinkError, Server};
 pub use self::local::Local;
 pub use self::present::{Held, Present, Registered};

@@ -110,8 +110,12 @@ async fn books(State(admin): State<Admin>) -> Response {
 }
 
 async fn cache_size(State(admin): State<Admin>) -> Response {
+    Json(size(&admin)).into_response()
+}
+
+fn size(admin: &Admin) -> serde_json::Value {
     let (entries, bytes) = admin.cache.size();
-    Json(json!({"entries": entries, "bytes": bytes})).into_response()
+    json!({"entries": entries, "bytes": bytes})
 }
 
 /// What to forget; without a model, all of it.
@@ -122,8 +126,16 @@ struct Purge {
 }
 
 async fn purge(State(admin): State<Admin>, Query(purge): Query<Purge>) -> Response {
-    admin.cache.purge(purge.model.as_deref());
-    cache_size(State(admin)).await
+    let model = purge.model.as_deref();
+    // What is found at the store from here on is not from before the purge.
+    let shared = admin.cache.purge_tier(model);
+    admin.cache.purge(model);
+    let mut body = size(&admin);
+    if let Some(shared) = shared {
+        let is_done = shared.await;
+        body["shared"] = if is_done { "purged" } else { "waits for the store" }.into();
+    }
+    Json(body).into_response()
 }
 
 /// Not ready any more once it is told to stop, so that a load balancer sends nothing new.
@@ -132,6 +144,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
     } else {
         let store = admin.store.map(|store| store.describe()).unwrap_or_default();
-        format!("ready\n{store}").into_response()
+        let cache = admin.shared_cache.as_ref().map(super::shared_cache::describe).unwrap_or_default();
+        format!("ready\n{store}{cache}").into_response()
     }
 }

@@ -13,6 +13,7 @@ use crate::books::Known;
 use crate::catalogue::Catalogue;
 use crate::layers::cache::CacheLayer;
 use crate::readers::metrics::Metrics;
+use crate::replicas::SharedCache;
 
 /// What the admin port shows.
 #[derive(Clone)]
@@ -25,6 +26,7 @@ pub(super) struct Admin {
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) records_path: Option<PathBuf>,
     pub(super) store: Option<Standing>,
+    pub(super) shared_cache: Option<SharedCache>,
     pub(super) reloads: Arc<Reloads>,
     pub(super) stop: CancellationToken,
 }

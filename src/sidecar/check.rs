@@ -16,5 +16,6 @@ pub fn check(config: &Config, variables: &Variables) -> Result<Vec<String>, Conf
     spending::check_token(&keys, target.has_token())?;
     books::check(config, variables)?;
     config.otel.collector(variables)?;
+    config.shared_tier()?;
     Ok(open)
 }

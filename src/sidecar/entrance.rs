@@ -68,7 +68,7 @@ const COMPLAINTS: Quota = Quota::per_minute(NonZeroU32::MIN);
 /// How long a browser may keep in mind what a page may do.
 const MAX_AGE: Duration = Duration::from_secs(600);
 /// What an invited page's script may read besides what all may.
-const EXPOSED: [&str; 14] = [
+const EXPOSED: [&str; 15] = [
     "cf-aig-cache-status",
     "cf-aig-log-id",
     "cf-aig-step",
@@ -81,6 +81,7 @@ const EXPOSED: [&str; 14] = [
     "x-should-retry",
     "x-tollgate-budget-remaining",
     "x-tollgate-budget-reset",
+    "x-tollgate-cache-tier",
     "x-tollgate-cost-usd",
     "x-tollgate-neurons",
 ];

@@ -11,6 +11,7 @@ use super::door::{Door, Way};
 use super::entrance::{Entrance, Terms};
 use super::guard::Guard;
 use super::rate_limits::rate_limits;
+use super::shared_cache::{SharedTier, cache_settings};
 use super::spending::Spending;
 use crate::affinity::Affinity;
 use crate::catalogue::Catalogue;
@@ -84,13 +85,16 @@ impl Generation {
         parts: &Parts,
         budgets: Arc<Budgets>,
         rate_limit: RateLimitLayer,
+        tier: Option<&SharedTier>,
     ) -> Result<Self, ConfigError> {
         let keys = parts.keys(config, &Keys::default())?;
         let target = config.target(variables)?;
         let identify = parts.door(config, variables, &target, &keys);
+        let cache = CacheLayer::with_memory(cache_settings(config), parts.memory.clone());
+        let cache = tier.map_or_else(|| cache.clone(), |tier| tier.under(&cache));
         let stack = gateway::Settings {
             identify,
-            cache: CacheLayer::with_memory(config.cache.settings(), parts.memory.clone()),
+            cache,
             budget: BudgetLayer::new(budgets.clone()),
             retry: RetryLayer::new(config.retry.settings()),
             rate_limit,
@@ -112,7 +116,7 @@ impl Generation {
         let Generation { stack, terms, .. } = &*before;
         let stack = gateway::Settings {
             identify,
-            cache: stack.cache.followed_by(config.cache.settings()),
+            cache: stack.cache.followed_by(cache_settings(&config)),
             budget: BudgetLayer::new(budgets.clone()),
             retry: stack.retry.followed_by(config.retry.settings()),
             rate_limit: stack.rate_limit.followed_by(rate_limits(&config, &parts.catalogue), &parts.catalogue),

@@ -38,6 +38,7 @@ mod road;
 mod running;
 mod runtimes;
 pub mod service;
+pub mod shared_cache;
 pub mod spending;
 mod threads;
 pub mod tls;

@@ -21,6 +21,7 @@ use super::listen::{self, Addresses, Limits, Serving, Upload};
 use super::machine::{self, Descriptors};
 use super::rate_limits::rate_limits;
 use super::runtimes::Runtimes;
+use super::shared_cache::SharedTier;
 use super::spending::Spending;
 use super::webhooks::Events;
 use super::{compress, exposure, replicas, tls};
@@ -47,6 +48,7 @@ pub(super) struct Plan {
     pub(super) reading: Arc<Reading>,
     pub(super) events: Arc<Events>,
     pub(super) shared: Option<replicas::Shared>,
+    pub(super) tier: Option<SharedTier>,
     admin_tls: Option<tls::Acceptor>,
     serving: Serving,
     /// Upstream connections at once, on one worker.
@@ -71,6 +73,7 @@ impl Plan {
         let catalogue = Arc::new(Catalogue::with(&config.models));
         let events = Arc::new(Events::default());
         let shared = config.replicas.shared()?;
+        let tier = config.shared_tier()?;
         let registers = shared.as_ref().map(|shared| shared.registers.clone() as Arc<dyn Registers>);
         let spending = Spending::open(&config, &catalogue, target.has_token(), events.clone(), registers)?;
         let spending = Arc::new(spending);
@@ -83,7 +86,7 @@ impl Plan {
         let rate_limit = replicas::limits(rate_limits(&config, &catalogue), shared.as_ref());
         let turns = shared.as_ref().map(|_| replicas::turns(&rate_limit));
         let parts = Parts { catalogue, memory, spending, readers, complaints, digests, turns, traces };
-        let generation = Generation::first(&config, variables, &parts, budgets, rate_limit)?;
+        let generation = Generation::first(&config, variables, &parts, budgets, rate_limit, tier.as_ref())?;
         let descriptors = Descriptors::of(machine::open_files());
         let tells_peer = Arc::new(AtomicBool::new(generation::tells_peer(&config, &generation.keys, &target)));
         let serving = Serving {
@@ -114,6 +117,7 @@ impl Plan {
             reading,
             events,
             shared,
+            tier,
             admin_tls,
             serving,
             max_upstream,

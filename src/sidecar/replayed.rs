@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::config::{Config, ConfigError};
 use super::rate_limits::rate_limits;
+use super::shared_cache::cache_settings;
 use super::spending::{budget_settings, wrong_budgets};
 use crate::catalogue::Catalogue;
 use crate::layers::budget::{self, BudgetLayer, Budgets, Clock};
@@ -31,7 +32,7 @@ impl Layers {
         let settings = budget::Settings { clock, ..budget_settings(config) };
         let budgets = Budgets::new(settings, catalogue.clone()).map_err(wrong_budgets)?;
         Ok(Self {
-            cache: CacheLayer::with_clock(config.cache.settings(), wall),
+            cache: CacheLayer::with_clock(cache_settings(config), wall),
             budget: BudgetLayer::new(budgets),
             retry: RetryLayer::with_clock(config.retry.settings(), wall),
             rate_limit: RateLimitLayer::new(rate_limits(config, catalogue)),

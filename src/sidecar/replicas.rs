@@ -48,8 +48,18 @@ const LONGEST_KEEP: Duration = Duration::from_secs(3600);
 impl Replicas {
     /// Checks the settings; opens no connection.
     pub fn link(&self) -> Result<Option<Link>, ConfigError> {
-        let wrong = |key: &str, what: String| ConfigError { place: format!("[replicas] {key}"), what };
         let Some(store) = self.store.as_ref().filter(|store| !store.reveal().is_empty()) else { return Ok(None) };
+        self.check()?;
+        let link = Link::new(store.reveal(), &self.fleet, self.timeout).map_err(|error| ConfigError {
+            place: "[replicas] store".into(),
+            what: format!("{error}; write it like redis://host:6379, or rediss://user:password@host:6379 with TLS"),
+        })?;
+        Ok(Some(link))
+    }
+
+    /// What holds for any store.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &str, what: String| ConfigError { place: format!("[replicas] {key}"), what };
         if self.timeout < Duration::from_millis(1) || self.timeout > LONGEST_TIMEOUT {
             return Err(wrong("timeout", "is to be from 1ms to 5s; write it like 250ms".into()));
         }
@@ -62,13 +72,7 @@ impl Replicas {
                 return Err(wrong(key, "is to be a name of at most 128 bytes, without braces and #".into()));
             }
         }
-        let link = Link::new(store.reveal(), &self.fleet, self.timeout).map_err(|error| {
-            wrong(
-                "store",
-                format!("{error}; write it like redis://host:6379, or rediss://user:password@host:6379 with TLS"),
-            )
-        })?;
-        Ok(Some(link))
+        Ok(())
     }
 
     pub(super) fn shared(&self) -> Result<Option<Shared>, ConfigError> {

@@ -23,7 +23,7 @@ use super::spending::Spending;
 use super::threads::{spawn, wait};
 use super::warm::Warm;
 use super::webhooks::{Look, Sending};
-use super::{advice, replicas, webhooks};
+use super::{advice, replicas, shared_cache, webhooks};
 use crate::readers::log::CallLog;
 use crate::readers::metrics::{Metrics, MetricsError};
 use crate::readers::recent::Recent;
@@ -47,6 +47,7 @@ pub struct Sidecar {
     webhooks: Arc<Sending>,
     telemetry: Option<Telemetry>,
     speaking: Option<replicas::Speaking>,
+    sharing: Option<shared_cache::Sharing>,
     reloads: Arc<Reloads>,
 }
 
@@ -143,6 +144,7 @@ impl Sidecar {
             webhooks: sending,
             telemetry,
             speaking: None,
+            sharing: None,
             reloads: reloads.clone(),
         };
         if let Some(telemetry) = &mut sidecar.telemetry {
@@ -153,6 +155,11 @@ impl Sidecar {
             let speaking = shared.speak(plan.rate_limit.clone(), sidecar.listen, plan.runtimes.start()?)?;
             metrics.watch_store(speaking.standing.seen.clone(), speaking.standing.sharing.clone())?;
             sidecar.speaking = Some(speaking);
+        }
+        if let Some(tier) = &plan.tier {
+            let sharing = tier.speak(plan.runtimes.start()?)?;
+            metrics.watch_shared_cache(sharing.cache.clone())?;
+            sidecar.sharing = Some(sharing);
         }
         let records_path = plan.config.records.path().cloned();
         // What is written from here on is this run's own, and its counters have it.
@@ -173,6 +180,7 @@ impl Sidecar {
                 cache: plan.cache.clone(),
                 reloads,
                 store: sidecar.speaking.as_ref().map(|speaking| speaking.standing.clone()),
+                shared_cache: sidecar.sharing.as_ref().map(|sharing| sharing.cache.clone()),
                 stop,
             };
             let outlook = admin.page.outlook.clone();
@@ -262,6 +270,7 @@ impl Sidecar {
         drop(self.warm.take());
         // What nothing was spent of goes back to the others.
         self.spending.budgets.get().release();
+        let ended = ended.and(self.sharing.take().map_or(Ok(()), shared_cache::Sharing::end));
         let ended = ended.and(self.speaking.take().map_or(Ok(()), replicas::Speaking::end));
         self.spending.close();
         self.reading.close();
@@ -278,6 +287,9 @@ impl Drop for Sidecar {
         self.admin_stop.cancel();
         if let Some(speaking) = &self.speaking {
             speaking.stop();
+        }
+        if let Some(sharing) = &self.sharing {
+            sharing.stop();
         }
     }
 }

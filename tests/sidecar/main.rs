@@ -50,6 +50,7 @@ mod replicas;
 mod scripted;
 mod sdk;
 mod series;
+mod shared_cache;
 mod soak;
 mod sockets;
 mod sounds;

@@ -194,7 +194,7 @@ fn gate(records: &Path) -> Gate {
     config.catalogue.refresh = Duration::from_secs(3600);
     let own = Config::parse(CONFIG, "test").unwrap();
     (config.retry, config.budgets, config.webhooks) = (own.retry, own.budgets, own.webhooks);
-    config.otel = own.otel;
+    (config.otel, config.cache, config.replicas) = (own.otel, own.cache, own.replicas);
     config.limits.max_wait = own.limits.max_wait;
     config.limits.models.extend(own.limits.models);
     config.records.path = Some(records.to_owned());
@@ -218,6 +218,11 @@ const CONFIG: &str = "
     name = 'tight'
     limit = '20 neurons'
     models = ['@cf/qwen/qwen3-30b-a3b-fp8']
+    [replicas]
+    secret = 'what gates of this test know'
+    [cache]
+    shared = true
+    store = 'redis://127.0.0.1:9'
     [otel]
     endpoint = 'http://127.0.0.1:9'
     [[webhooks]]

@@ -80,6 +80,7 @@ impl Doctor {
             } else {
                 block_on(vendor::ask(config, &variables, &mut findings))?;
                 block_on(ask_store(config, &mut findings))?;
+                block_on(ask_cache_store(config, &mut findings))?;
             }
         }
         self.tell(&findings)?;
@@ -150,6 +151,22 @@ async fn ask_store(config: &Config, findings: &mut Vec<Finding>) {
     };
     findings.push(Finding::ok(about, store::name(&server)));
     findings.extend(store::doubts(&server).into_iter().map(|doubt| Finding::warning(about, doubt.found, doubt.mend)));
+}
+
+/// The store of `[cache]`, where answers are shared.
+async fn ask_cache_store(config: &Config, findings: &mut Vec<Finding>) {
+    let about = "cache store";
+    let Ok(Some(tier)) = config.shared_tier() else { return };
+    let server = match tier.link.try_out().await {
+        Ok(server) => server,
+        Err(why) => {
+            let mend = "let it be reached; until then each gate has its own answers alone";
+            return findings.push(Finding::wrong(about, why.to_string(), mend));
+        }
+    };
+    findings.push(Finding::ok(about, store::name(&server)));
+    let doubts = store::cache_doubts(&server, tier.has_own_store);
+    findings.extend(doubts.into_iter().map(|doubt| Finding::warning(about, doubt.found, doubt.mend)));
 }
 
 // === impl Finding ===

@@ -161,7 +161,7 @@ impl World<'_> {
     /// The cache answered it, and from what is on no record here.
     fn is_kept_from_before(&self, past: &Past) -> bool {
         let mut ran = self.ran.borrow_mut();
-        let is_hit = matches!(past.cache.as_deref(), Some("HIT" | "COALESCED"));
+        let is_hit = matches!(past.cache.as_deref(), Some("HIT" | "COALESCED" | "SHARED"));
         match past.digest {
             None => is_hit,
             Some(digest) if is_hit => !ran.contains(&digest),
@@ -270,7 +270,7 @@ impl World<'_> {
 
 /// The cache looked for it.
 fn is_kept_for_sure(past: &Past) -> bool {
-    matches!(past.cache.as_deref(), Some("HIT" | "MISS" | "COALESCED" | "PARTIAL"))
+    matches!(past.cache.as_deref(), Some("HIT" | "MISS" | "COALESCED" | "PARTIAL" | "SHARED"))
 }
 
 fn metadata(past: &Past) -> Vec<(String, Metadatum)> {

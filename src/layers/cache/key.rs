@@ -42,6 +42,11 @@ impl Secret {
         Self(std::array::from_fn(|n| std::hash::RandomState::new().hash_one(n)))
     }
 
+    pub(super) fn of(bytes: [u8; 32]) -> Self {
+        let word = |n: usize| bytes[8 * n..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        Self(std::array::from_fn(word))
+    }
+
     fn digest(self) -> Digest {
         Digest(HighwayHasher::new(highway::Key(self.0)))
     }
@@ -141,6 +146,16 @@ impl Digest {
 }
 
 // === impl Key, Taken ===
+
+impl Key {
+    /// The same call's before this upstream.
+    pub(super) fn before(self, secret: Secret, upstream: &str) -> [u8; 32] {
+        let mut digest = secret.digest();
+        digest.add(upstream.as_bytes());
+        digest.add(&self.0);
+        digest.finish()
+    }
+}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {

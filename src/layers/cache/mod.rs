@@ -10,6 +10,9 @@
 //! An embeddings call with several texts is answered text by text: only unknown ones go upstream, each once, and the reply
 //! is put together in order ([`CacheStatus::Partial`]). Its usage is that of what went upstream.
 //!
+//! What is not here may be in a further [`Tier`], which several gates share ([`CacheStatus::Shared`]): see
+//! [`CacheLayer::with_tier`].
+//!
 //! # What is cached by default
 //! Everything that has a `ttl`, but for calls that the vendor would answer by drawing lots, so that asking again brings another
 //! answer: texts without a `seed`, unless their `temperature` is 0, and pictures without a `seed`. Those are neither kept nor
@@ -54,6 +57,7 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tier;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -72,16 +76,18 @@ use tower::{Layer, Service, ServiceExt};
 
 use self::flight::{Flight, Landed};
 use self::items::Items;
-use self::key::{Key, Scope, Taken};
+use self::key::{Key, Scope, Secret, Taken};
 use self::partial::Unkept;
 use self::record::Record;
 use self::store::{Entry, Kind, Store};
+use self::tier::Further;
+pub use self::tier::{Found, Looked, Looking, Mark, Purging, Tier};
 use super::inner::{Inner, access};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
 use crate::catalogue::Task;
-use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS};
+use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_CACHE_TIER, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS};
 use crate::memory::Memory;
 use crate::preview::{Kept, Money};
 use crate::receipt::{CacheStatus, Ending, Outcome};
@@ -102,6 +108,9 @@ pub struct Settings {
     /// Keep and share also answers that another call would get another of: texts without a `seed` whose `temperature` is not
     /// 0, pictures without a `seed`.
     pub sampled: bool,
+    /// Where calls go, such as a base URL. It tells apart in a further tier what gates before different upstreams keep; an answer
+    /// in memory is not told apart by it.
+    pub upstream: Arc<str>,
 }
 
 /// Applies [`Cache`]. Cloning shares what is kept.
@@ -115,11 +124,16 @@ pub struct Cache<S> {
     inner: Inner<S>,
 }
 
+#[derive(Clone)]
 struct Shared {
     settings: Settings,
     /// For answers on their way.
     memory: Memory,
     store: Store,
+    /// Where other gates' answers are.
+    tier: Option<Arc<dyn Tier>>,
+    /// How often something was purged.
+    purges: Arc<AtomicU64>,
     flights: Arc<DashMap<Key, Weak<Flight>, Taken>>,
     /// How many flights have brought something to keep.
     landings: Arc<AtomicU64>,
@@ -154,6 +168,7 @@ impl Default for Settings {
             max_bytes: 256 << 20,
             max_entry_bytes: 8 << 20,
             sampled: false,
+            upstream: "".into(),
         }
     }
 }
@@ -180,20 +195,32 @@ impl CacheLayer {
     }
 
     fn over(settings: Settings, memory: Memory, store: Store) -> Self {
-        let (flights, landings) = (Arc::new(DashMap::with_hasher(Taken)), Arc::default());
-        Self(Arc::new(Shared { settings, memory, store, flights, landings }))
+        let (flights, landings, purges) = (Arc::new(DashMap::with_hasher(Taken)), Arc::default(), Arc::default());
+        Self(Arc::new(Shared { settings, memory, store, tier: None, purges, flights, landings }))
     }
 
-    /// Other settings over the same answers and flights; `max_bytes` stays as it was.
+    /// The same, empty, over a further tier: what is not here is looked for there, and what is kept here is kept there, too.
+    pub fn with_tier(&self, tier: Arc<dyn Tier>) -> Self {
+        let store = self.0.store.empty(self.0.settings.max_bytes);
+        store.adopt(Secret::of(tier.secret()));
+        let Self(over) = Self::over(self.0.settings.clone(), self.0.memory.clone(), store);
+        Self(Arc::new(Shared { tier: Some(tier), ..(*over).clone() }))
+    }
+
+    /// Other settings over the same answers, flights and further tier; `max_bytes` stays as it was.
     pub fn followed_by(&self, settings: Settings) -> Self {
-        let Shared { memory, store, flights, landings, .. } = &*self.0;
-        let (memory, store) = (memory.clone(), store.clone());
-        Self(Arc::new(Shared { settings, memory, store, flights: flights.clone(), landings: landings.clone() }))
+        Self(Arc::new(Shared { settings, ..(*self.0).clone() }))
     }
 
-    /// Forgets one model's answers, or all of them.
+    /// Forgets one model's answers, or all of them; those of a further tier stay.
     pub fn purge(&self, model: Option<&str>) {
+        self.0.purges.fetch_add(1, Ordering::AcqRel);
         self.0.store.purge(model);
+    }
+
+    /// Forgets them in the further tier, for all gates; `None` where there is none. See [`Tier::purge`].
+    pub fn purge_tier(&self, model: Option<&str>) -> Option<Purging> {
+        self.0.tier.as_ref().map(|tier| tier.purge(model))
     }
 
     /// What would be said to this call; `None` where nothing would be.
@@ -296,7 +323,7 @@ where
     for flown in 1.. {
         match board(&shared, key, || flight(&shared, &inner, &call, key, &scope, ttl)) {
             Boarding::Hit(entry) => match entry.reply() {
-                Some(reply) => return Ok(hit(reply, &entry, &call)),
+                Some(reply) => return Ok(hit(reply, CacheStatus::Hit, &entry, &call)),
                 None => break,
             },
             Boarding::Lead(flight) => {
@@ -308,11 +335,21 @@ where
                     facts.cache
                 };
                 let head = poll_fn(|cx| flight.poll_head(cx)).await;
+                if let Some(entry) = tier::landed(&shared, &head)
+                    && let Some(reply) = entry.reply()
+                {
+                    return Ok(hit(reply, CacheStatus::Shared, &entry, &call));
+                }
                 let status = call.receipt.note(missed);
                 return Ok(with_status(flight.reply(&*head?, None), status));
             }
             Boarding::Join(flight) => {
                 let head = poll_fn(|cx| flight.poll_head(cx)).await;
+                if let Some(entry) = tier::landed(&shared, &head)
+                    && let Some(reply) = entry.reply()
+                {
+                    return Ok(hit(reply, CacheStatus::Shared, &entry, &call));
+                }
                 if is_passing(&head) && flown < MAX_FLIGHTS {
                     continue;
                 }
@@ -390,9 +427,14 @@ where
     let (payer, asked) = (call.receipt.clone(), call.model.id.clone());
     let (inner, sent, scope) = (inner.clone(), call.clone(), *scope);
     let keeping = shared.clone();
+    let keeps = Further::of(shared);
+    let further = keeps.clone();
     let calling: ReplyFuture = if Items::may_be_in(call) {
         let items = shared.clone();
-        Box::pin(async move { partial::call(&items.store, inner, sent, scope, ttl).await })
+        Box::pin(async move { partial::call(&items.store, further.as_deref(), inner, sent, key, scope, ttl).await })
+    } else if let Some(further) = further {
+        let asked = asked.clone();
+        Box::pin(async move { tier::or_call(Some(&further), key, asked, inner.oneshot(sent)).await })
     } else {
         Box::pin(inner.oneshot(sent))
     };
@@ -411,6 +453,9 @@ where
                 kept_at: keeping.store.now(),
                 ttl,
             };
+            if let Some(further) = &keeps {
+                further.keep(*key, &entry);
+            }
             keeping.store.keep(*key, entry);
             keeping.landings.fetch_add(1, Ordering::Release);
         }
@@ -449,21 +494,22 @@ fn is_answer(landed: &Landed, asked: Asked) -> bool {
 
 /// The headers of an answer less what was only of its making.
 fn kept_headers(headers: &HeaderMap) -> Box<[(HeaderName, HeaderValue)]> {
-    const MAKING: [HeaderName; 4] = [header::DATE, header::SET_COOKIE, header::AGE, CF_AIG_CACHE_STATUS];
+    const MAKING: [HeaderName; 5] =
+        [header::DATE, header::SET_COOKIE, header::AGE, CF_AIG_CACHE_STATUS, X_TOLLGATE_CACHE_TIER];
     let kept = headers.iter().filter(|(name, _)| !MAKING.contains(name));
     let free = |name: &HeaderName| NOTHING.iter().find(|(told, _)| told == name).map(|(_, nothing)| *nothing);
     kept.map(|(name, value)| (name.clone(), free(name).map_or_else(|| value.clone(), HeaderValue::from_static)))
         .collect()
 }
 
-fn hit(mut reply: Reply, entry: &Entry, call: &Call) -> Reply {
+fn hit(mut reply: Reply, status: CacheStatus, entry: &Entry, call: &Call) -> Reply {
     reply.headers_mut().insert(header::AGE, HeaderValue::from(entry.age()));
     call.receipt.note(|facts| {
-        facts.cache = CacheStatus::Hit;
+        facts.cache = status;
         facts.outcome = Outcome::CacheHit;
         facts.saved = entry.cost;
     });
-    with_status(reply, CacheStatus::Hit)
+    with_status(reply, status)
 }
 
 fn unpaid(mut reply: Reply) -> Reply {
@@ -484,8 +530,11 @@ fn free(headers: &mut HeaderMap) {
 }
 
 fn with_status(mut reply: Reply, status: CacheStatus) -> Reply {
-    if let Some(label) = status.label() {
-        reply.headers_mut().insert(CF_AIG_CACHE_STATUS, HeaderValue::from_static(label));
+    if let Some(told) = status.told() {
+        reply.headers_mut().insert(CF_AIG_CACHE_STATUS, HeaderValue::from_static(told));
+    }
+    if status == CacheStatus::Shared {
+        reply.headers_mut().insert(X_TOLLGATE_CACHE_TIER, HeaderValue::from_static("shared"));
     }
     reply
 }

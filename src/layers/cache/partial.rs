@@ -13,6 +13,7 @@ use tower::{Service, ServiceExt};
 use super::items::{Items, Vectors};
 use super::key::{Key, Scope};
 use super::store::{Entry, Kind, Store};
+use super::tier::{Further, MAX_LOOKED, or_call};
 use crate::Error;
 use crate::body::Body;
 use crate::call::Call;
@@ -31,21 +32,38 @@ struct Known {
     pooling: Option<Bytes>,
     /// What they cost when they were asked for.
     cost: Neurons,
+    /// Some of them were found in the further tier.
+    is_shared: bool,
 }
 
 /// Makes the call; one for several embeddings by its items.
-pub(super) async fn call<S>(store: &Store, inner: S, call: Call, scope: Scope, ttl: Duration) -> Result<Reply, Error>
+pub(super) async fn call<S>(
+    store: &Store,
+    further: Option<&Further>,
+    inner: S,
+    call: Call,
+    key: Key,
+    scope: Scope,
+    ttl: Duration,
+) -> Result<Reply, Error>
 where
     S: Service<Call, Response = Reply, Error = Error> + Clone + Send,
 {
-    let Some(items) = Items::of(&call, &scope) else { return inner.oneshot(call).await };
+    let model = call.model.id.clone();
+    let Some(items) = Items::of(&call, &scope) else {
+        let asked = call.clone();
+        return or_call(further, key, model, inner.oneshot(asked)).await;
+    };
     if items.is_single {
-        return whole(inner, &items, &call).await;
+        return or_call(further, key, model, whole(inner, &items, &call)).await;
     }
-    let known = Known::of(store, &items);
+    let mut known = Known::of(store, &items);
+    if let Some(further) = further {
+        known.look_further(further, &items, &model).await;
+    }
     let missing = items.missing(&known.vectors);
     if missing.is_empty() {
-        note(&call, CacheStatus::Hit, known.cost);
+        note(&call, if known.is_shared { CacheStatus::Shared } else { CacheStatus::Hit }, known.cost);
         let vectors: Vec<Bytes> = known.vectors.into_iter().flatten().collect();
         return Ok(made(items.reply(&vectors, known.pooling.as_ref(), None), HeaderMap::new()));
     }
@@ -63,7 +81,7 @@ where
         }
         return inner.oneshot(call).await.map(keep_none);
     };
-    let fresh = keep(store, &call, &items, &missing, &read, ttl);
+    let fresh = keep(store, further, &call, &items, &missing, &read, ttl);
     if asks_all {
         return Ok(unkept(head, body.clone()));
     }
@@ -127,7 +145,7 @@ fn keep_none(mut reply: Reply) -> Reply {
 fn note(call: &Call, status: CacheStatus, saved: Neurons) {
     call.receipt.note(|facts| {
         (facts.cache, facts.saved) = (status, saved);
-        if status == CacheStatus::Hit {
+        if matches!(status, CacheStatus::Hit | CacheStatus::Shared) {
             facts.outcome = Outcome::CacheHit;
         }
     });
@@ -136,6 +154,7 @@ fn note(call: &Call, status: CacheStatus, saved: Neurons) {
 /// Keeps what came, each item with its share of the cost by the length of its text.
 fn keep(
     store: &Store,
+    further: Option<&Further>,
     call: &Call,
     items: &Items<'_>,
     places: &[usize],
@@ -153,7 +172,11 @@ fn keep(
             let share = u128::from(cost.micro()) * u128::from(items.bytes(*place)) / u128::from(all_bytes);
             let cost = Neurons::from_micro(u64::try_from(share).unwrap_or(u64::MAX));
             let (kind, kept_at) = (Kind::Vector(read.pooling()), store.now());
-            store.keep(items.keys[*place], Entry { model: answered.clone(), kind, body: vector, cost, kept_at, ttl });
+            let entry = Entry { model: answered.clone(), kind, body: vector, cost, kept_at, ttl };
+            if let Some(further) = further {
+                further.keep(items.keys[*place], &entry);
+            }
+            store.keep(items.keys[*place], entry);
         }
     }
     fresh
@@ -170,6 +193,30 @@ impl Known {
             cost: entries.iter().flatten().map(|entry| entry.cost).sum(),
             vectors: entries.into_iter().map(|entry| Some(entry?.body.clone())).collect(),
             pooling,
+            is_shared: false,
+        }
+    }
+
+    /// Adds what the further tier has of the rest.
+    async fn look_further(&mut self, further: &Further, items: &Items<'_>, model: &Arc<str>) {
+        let mut wanted: Vec<Key> = items.missing(&self.vectors).into_iter().map(|place| items.keys[place]).collect();
+        wanted.truncate(MAX_LOOKED);
+        if wanted.is_empty() {
+            return;
+        }
+        let found: HashMap<Key, Entry> = {
+            let entries = further.find(model, &wanted).await;
+            wanted.into_iter().zip(entries).filter_map(|(key, entry)| Some((key, entry?))).collect()
+        };
+        for (vector, key) in self.vectors.iter_mut().zip(&items.keys) {
+            if let (None, Some(entry)) = (&vector, found.get(key))
+                && let Kind::Vector(pooling) = &entry.kind
+            {
+                *vector = Some(entry.body.clone());
+                self.cost += entry.cost;
+                self.pooling = self.pooling.take().or_else(|| pooling.clone());
+                self.is_shared = true;
+            }
         }
     }
 }

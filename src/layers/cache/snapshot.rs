@@ -99,6 +99,22 @@ pub(super) fn load(store: &Store, path: &Path) -> io::Result<usize> {
     Ok(count)
 }
 
+/// One entry as bytes of its own.
+pub(super) fn encode(key: Key, entry: &Entry) -> Option<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(&Line::of(key, entry)).ok()?;
+    bytes.push(b'\n');
+    bytes.extend_from_slice(&entry.body);
+    Some(bytes)
+}
+
+/// What [`encode`] wrote.
+pub(super) fn decode(bytes: &[u8]) -> Option<(Key, Entry)> {
+    let end = memchr::memchr(b'\n', bytes)?;
+    let (line, body) = (&bytes[..end], &bytes[end + 1..]);
+    let line: Line = serde_json::from_slice(line).ok()?;
+    (line.length == body.len()).then(|| line.entry(Bytes::copy_from_slice(body)))?
+}
+
 fn checksum(pieces: &[&[u8]]) -> u64 {
     let mut hasher = HighwayHasher::default();
     pieces.iter().for_each(|piece| hasher.append(piece));

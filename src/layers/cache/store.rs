@@ -79,6 +79,11 @@ impl Store {
         Self { entries, clock: Some(clock), secret: Arc::default() }
     }
 
+    /// An empty one by the same clock.
+    pub(super) fn empty(&self, max_bytes: u64) -> Self {
+        self.clock.map_or_else(|| Self::new(max_bytes), |clock| Self::with_clock(max_bytes, clock))
+    }
+
     pub(super) fn now(&self) -> SystemTime {
         self.clock.map_or_else(SystemTime::now, |clock| clock())
     }

@@ -161,7 +161,8 @@ fn code(code: Option<u32>) -> &'static str {
 fn count_cache(families: &Families, model: &PerModel, facts: &Facts) {
     let Some(counter) = model.cache(families, facts.cache) else { return };
     counter.inc();
-    if matches!(facts.cache, CacheStatus::Hit | CacheStatus::Coalesced | CacheStatus::Partial) {
+    use CacheStatus::{Coalesced, Hit, Partial, Shared};
+    if matches!(facts.cache, Hit | Coalesced | Partial | Shared) {
         families.saved.with_label_values(&[&*model.model]).inc_by(facts.saved.as_f64());
     }
 }

@@ -18,6 +18,8 @@ mod records;
 mod register;
 #[cfg(feature = "sidecar")]
 pub(crate) mod reloads;
+#[cfg(feature = "replicas")]
+mod shared_cache;
 mod speech;
 mod standing;
 #[cfg(feature = "replicas")]

@@ -38,6 +38,8 @@ pub struct ModelTotals {
     pub prefix_saved: f64,
     /// Calls that the cache answered, alone or by joining a twin.
     pub hits: f64,
+    /// Those of them that had what another gate had kept.
+    pub shared_hits: f64,
     /// Calls that the cache was asked for.
     pub looked_up: f64,
     /// Requests that the limit's window has room for, and those left of them; `None` where the model was never asked.
@@ -96,8 +98,11 @@ impl ModelTotals {
             "tollgate_prefix_saved_neurons_total" => self.prefix_saved += count,
             "tollgate_cache_requests_total" => {
                 self.looked_up += count;
-                if matches!(label(metric, "status"), Some("HIT" | "COALESCED")) {
+                if matches!(label(metric, "status"), Some("HIT" | "COALESCED" | "SHARED")) {
                     self.hits += count;
+                }
+                if label(metric, "status") == Some("SHARED") {
+                    self.shared_hits += count;
                 }
             }
             "tollgate_rate_limit_limit" => self.limit = Some(gauge),

@@ -9,13 +9,13 @@ use super::budgets::BudgetMetrics;
 use super::gate::Metrics;
 use super::register::MetricsError;
 use super::standing::Standing;
-#[cfg(feature = "replicas")]
-use super::store;
 #[cfg(feature = "otel")]
 use super::telemetry;
 use super::watched::Watched;
 #[cfg(feature = "sidecar")]
 use super::{events, outlook, records, reloads};
+#[cfg(feature = "replicas")]
+use super::{shared_cache, store};
 use crate::books::Known;
 use crate::catalogue::Catalogue;
 use crate::layers::budget::CurrentBudgets;
@@ -67,6 +67,12 @@ impl Metrics {
         catalogue: impl Into<Arc<Catalogue>>,
     ) -> Result<(), MetricsError> {
         self.add(Standing::new(limits, catalogue))
+    }
+
+    /// Adds how it goes with the cached answers that several gates share.
+    #[cfg(feature = "replicas")]
+    pub fn watch_shared_cache(&self, cache: crate::replicas::SharedCache) -> Result<(), MetricsError> {
+        self.add(shared_cache::SharedCacheMetrics::new(cache))
     }
 
     /// Adds how it goes with the store that several gates share.

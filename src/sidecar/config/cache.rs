@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::replicas::StoreUrl;
 use crate::layers::cache;
+use crate::replicas::SharedSettings;
 
 /// `[cache]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,18 @@ pub struct Cache {
     /// Keep and share also what another call would get another answer to: texts without a seed whose temperature is not 0,
     /// pictures without a seed.
     pub sampled: bool,
+    /// Gates of one `[replicas] fleet` that have the same `[replicas] secret` keep answers for each other, at the store.
+    pub shared: bool,
+    /// A Valkey or Redis for answers alone; that of `[replicas]` where none is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreUrl>,
+    /// How long a call that this gate has no answer to waits for the store's.
+    #[serde(with = "super::duration")]
+    pub shared_wait: Duration,
+    /// The largest answer that is shared.
+    pub shared_max_entry: ByteSize,
+    /// What this gate writes there a second, at most.
+    pub shared_write_rate: ByteSize,
     /// A file that keeps the cache warm over a restart: written when the sidecar stops, and every five minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
@@ -43,12 +57,17 @@ pub struct ModelCache {
 
 impl Default for Cache {
     fn default() -> Self {
-        let cache = cache::Settings::default();
+        let (cache, shared) = (cache::Settings::default(), SharedSettings::default());
         Self {
             ttl: cache.ttl,
             max_bytes: ByteSize::b(cache.max_bytes),
             max_entry: ByteSize::b(cache.max_entry_bytes as u64),
             sampled: cache.sampled,
+            shared: false,
+            store: None,
+            shared_wait: shared.wait,
+            shared_max_entry: ByteSize::b(shared.max_entry_bytes as u64),
+            shared_write_rate: ByteSize::b(shared.max_write_bytes as u64),
             path: None,
             models: BTreeMap::new(),
         }
@@ -64,6 +83,7 @@ impl Cache {
             max_bytes: self.max_bytes.as_u64(),
             max_entry_bytes: usize::try_from(self.max_entry.as_u64()).unwrap_or(usize::MAX),
             sampled: self.sampled,
+            ..cache::Settings::default()
         }
     }
 }

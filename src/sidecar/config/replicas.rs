@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::secret::Secret;
 use crate::layers::rate_limit::OnStoreLoss;
 
 /// `[replicas]`
@@ -16,6 +17,9 @@ pub struct Replicas {
     /// `valkey://`. Where none is set, this gate is the only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreUrl>,
+    /// What all gates that share know and nobody else does: what `[cache] shared` keeps at the store is sealed with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
     /// This gate's name, which no other has and a restart keeps; the host's and the port of `listen` where none is set.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
@@ -43,6 +47,7 @@ impl Default for Replicas {
     fn default() -> Self {
         Self {
             store: None,
+            secret: None,
             name: String::new(),
             fleet: "tollgate".into(),
             timeout: Duration::from_millis(250),

@@ -240,6 +240,7 @@ fn tiles(now: &Now<'_>) -> Markup {
         .fold((0.0, 0.0, 0.0), |sums, minute| (sums.0 + minute.calls, sums.1 + minute.hits, sums.2 + minute.failed));
     let saved: f64 = now.history.today.values().map(|used| used.saved).sum();
     let prefix: f64 = totals.models.values().map(|model| model.prefix_saved).sum();
+    let shared: f64 = totals.models.values().map(|model| model.shared_hits).sum();
     let waiting: f64 = totals.models.values().map(|model| model.waiting).sum();
     let tile = |id: &str, name: &str, value: f64, shown: String, of: &str| {
         html! {
@@ -254,6 +255,9 @@ fn tiles(now: &Now<'_>) -> Markup {
             (tile("in-flight", "Running now", totals.in_flight, whole(totals.in_flight), ""))
             (tile("waiting", "Waiting now", waiting, whole(waiting), ""))
             (tile("cache-share", "From the cache", ratio(hits, calls), percent(hits, calls), " of the last hour"))
+            @if shared > 0.0 {
+                (tile("cache-shared", "Kept by other gates", shared, whole(shared), " answers since the start"))
+            }
             (tile("saved", "Saved today", saved, amount(saved), " neurons"))
             (tile("prefix-saved", "Saved by the vendor's prefix cache", prefix, amount(prefix), " neurons since the start"))
             (tile("failed", "Not answered", ratio(failed, calls), percent(failed, calls), " of the last hour"))
