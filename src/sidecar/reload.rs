@@ -323,10 +323,10 @@ mod tests {
         let read = |text: &str| Config::parse(text, "t").unwrap();
         let old = read("max_body = \"1MiB\"\n[limits]\nmax_wait = \"1s\"\n[log]\nlevel = \"info\"\n");
         let mut new = read(
-            "listen = \"127.0.0.1:1\"\nadmin_token = \"s\"\n[limits]\nmax_wait = \"2s\"\n[[budgets]]\nname = \"b\"\n\
+            "listen = \"127.0.0.1:1\"\nadmin_token = \"s\"\n[cache]\nshared = true\n[limits]\nmax_wait = \"2s\"\n[[budgets]]\nname = \"b\"\n\
              limit = \"1 USD\"\n",
         );
-        assert_eq!(keep_fixed(&mut new, &old), ["listen"]);
+        assert_eq!(keep_fixed(&mut new, &old), ["listen", "cache.shared"]);
         assert_eq!(new.listen, old.listen);
         let mut changed = difference(&old, &new);
         changed.sort();

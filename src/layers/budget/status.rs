@@ -17,7 +17,7 @@ pub struct Status {
     pub spent: Neurons,
     /// All buckets together.
     pub reserved: Neurons,
-    /// What the vendor's books have beyond that, all buckets together: see [`Budgets::book`].
+    /// What the vendor's books have beyond that, all buckets together: see [`Budgets::book`](super::Budgets::book).
     pub elsewhere: Neurons,
     /// What the fullest bucket has left.
     pub left: Neurons,
