@@ -18,106 +18,66 @@ pub struct Prices {
     whole_tiles: bool,
 }
 
-/// What a price is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Unit {
-    /// A token read. Written per million.
-    InputToken,
-    /// A token read from the vendor's prefix cache. Written per million.
-    CachedInputToken,
-    /// A token written. Written per million.
-    OutputToken,
-    /// 512x512 pixels of a generated picture.
-    Tile,
-    /// 512x512 pixels of a generated picture, each diffusion step.
-    TileStep,
-    /// 512x512 pixels of a picture given.
-    InputTile,
-    /// 512x512 pixels of a picture given, each diffusion step.
-    InputTileStep,
-    /// The first 1024x1024 pixels of a generated picture.
-    FirstMegapixel,
-    /// Each further 1024x1024 pixels begun.
-    NextMegapixel,
-    /// 1024x1024 pixels of a picture given, each begun.
-    InputMegapixel,
-    /// A minute of audio over HTTP.
-    AudioMinute,
-    /// A minute of audio over a WebSocket; where there is none, [`AudioMinute`](Self::AudioMinute) counts there too.
-    AudioMinuteWebsocket,
-    /// A thousand characters to be spoken.
-    KiloCharacters,
-    /// A picture classified. Written per million.
-    Image,
+/// The units, one a row: its key in the table and in the config, how people write it behind a figure, and what the published
+/// figure is divided by. [`Prices::cost`] has to say what each of them counts, or nothing compiles.
+macro_rules! units {
+    ($($(#[$doc:meta])* $unit:ident: $key:literal, $words:literal, $per:literal;)+) => {
+        /// What a price is for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Unit { $($(#[$doc])* $unit,)+ }
+
+        impl Unit {
+            /// Every unit, in the order of the pricing page.
+            pub const ALL: [Self; [$($key),+].len()] = [$(Self::$unit),+];
+
+            /// Its key in the table and in the config.
+            pub fn key(self) -> &'static str {
+                match self { $(Self::$unit => $key,)+ }
+            }
+
+            /// As people write it behind a figure: `/M in`.
+            pub fn words(self) -> &'static str {
+                match self { $(Self::$unit => $words,)+ }
+            }
+
+            /// What the published figure is divided by: the per-million columns.
+            fn published_per(self) -> f64 {
+                match self { $(Self::$unit => $per,)+ }
+            }
+        }
+    };
 }
 
-impl Unit {
-    /// Every unit, in the order of the pricing page.
-    pub const ALL: [Self; 14] = [
-        Self::InputToken,
-        Self::CachedInputToken,
-        Self::OutputToken,
-        Self::Tile,
-        Self::TileStep,
-        Self::InputTile,
-        Self::InputTileStep,
-        Self::FirstMegapixel,
-        Self::NextMegapixel,
-        Self::InputMegapixel,
-        Self::AudioMinute,
-        Self::AudioMinuteWebsocket,
-        Self::KiloCharacters,
-        Self::Image,
-    ];
-
-    /// Its key in the table and in the config.
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::InputToken => "input_token",
-            Self::CachedInputToken => "cached_input_token",
-            Self::OutputToken => "output_token",
-            Self::Tile => "tile",
-            Self::TileStep => "tile_step",
-            Self::InputTile => "input_tile",
-            Self::InputTileStep => "input_tile_step",
-            Self::FirstMegapixel => "first_megapixel",
-            Self::NextMegapixel => "next_megapixel",
-            Self::InputMegapixel => "input_megapixel",
-            Self::AudioMinute => "audio_minute",
-            Self::AudioMinuteWebsocket => "audio_minute_websocket",
-            Self::KiloCharacters => "kilo_characters",
-            Self::Image => "image",
-        }
-    }
-
-    /// As people write it behind a figure: `/M in`.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::InputToken => "/M in",
-            Self::CachedInputToken => "/M cached in",
-            Self::OutputToken => "/M out",
-            Self::Tile => "/tile",
-            Self::TileStep => "/tile and step",
-            Self::InputTile => "/input tile",
-            Self::InputTileStep => "/input tile and step",
-            Self::FirstMegapixel => "/first MP",
-            Self::NextMegapixel => "/further MP",
-            Self::InputMegapixel => "/input MP",
-            Self::AudioMinute => "/minute",
-            Self::AudioMinuteWebsocket => "/minute over WebSocket",
-            Self::KiloCharacters => "/1k characters",
-            Self::Image => "/M images",
-        }
-    }
-
-    /// What the published figure is divided by: the per-million columns.
-    fn published_per(self) -> f64 {
-        match self {
-            Self::InputToken | Self::CachedInputToken | Self::OutputToken | Self::Image => 1_000_000.0,
-            _ => 1.0,
-        }
-    }
+units! {
+    /// A token read. Written per million.
+    InputToken: "input_token", "/M in", 1_000_000.0;
+    /// A token read from the vendor's prefix cache. Written per million.
+    CachedInputToken: "cached_input_token", "/M cached in", 1_000_000.0;
+    /// A token written. Written per million.
+    OutputToken: "output_token", "/M out", 1_000_000.0;
+    /// 512x512 pixels of a generated picture.
+    Tile: "tile", "/tile", 1.0;
+    /// 512x512 pixels of a generated picture, each diffusion step.
+    TileStep: "tile_step", "/tile and step", 1.0;
+    /// 512x512 pixels of a picture given.
+    InputTile: "input_tile", "/input tile", 1.0;
+    /// 512x512 pixels of a picture given, each diffusion step.
+    InputTileStep: "input_tile_step", "/input tile and step", 1.0;
+    /// The first 1024x1024 pixels of a generated picture.
+    FirstMegapixel: "first_megapixel", "/first MP", 1.0;
+    /// Each further 1024x1024 pixels begun.
+    NextMegapixel: "next_megapixel", "/further MP", 1.0;
+    /// 1024x1024 pixels of a picture given, each begun.
+    InputMegapixel: "input_megapixel", "/input MP", 1.0;
+    /// A minute of audio over HTTP.
+    AudioMinute: "audio_minute", "/minute", 1.0;
+    /// A minute of audio over a WebSocket; where there is none, [`AudioMinute`](Self::AudioMinute) counts there too.
+    AudioMinuteWebsocket: "audio_minute_websocket", "/minute over WebSocket", 1.0;
+    /// A thousand characters to be spoken.
+    KiloCharacters: "kilo_characters", "/1k characters", 1.0;
+    /// A picture classified. Written per million.
+    Image: "image", "/M images", 1_000_000.0;
 }
 
 const TILE_PIXELS: u64 = 512 * 512;
@@ -174,46 +134,48 @@ impl Prices {
     /// Cached input tokens without a price of their own cost what others do.
     pub fn cost(&self, usage: &Usage) -> Neurons {
         let mut bill = Bill::default();
-        self.add_tokens(&mut bill, usage);
-        self.add_pictures(&mut bill, usage);
-        bill.add(self.rate(Unit::AudioMinute), usage.audio_ms, 60_000);
-        bill.add(self.rate(Unit::KiloCharacters), usage.characters, 1000);
+        for (unit, price) in Unit::ALL.into_iter().zip(self.rates) {
+            // Most models have a price for few of the units.
+            if let Some(price) = price.filter(|price| !price.is_zero()) {
+                self.charge(&mut bill, unit, price.micro(), usage);
+            }
+        }
         bill.total()
     }
 
-    fn add_tokens(&self, bill: &mut Bill, usage: &Usage) {
+    /// Adds what was used of one unit, which has a price.
+    fn charge(&self, bill: &mut Bill, unit: Unit, rate: u64, usage: &Usage) {
         let cached = usage.cached_input_tokens.min(usage.input_tokens);
-        let input = self.rate(Unit::InputToken);
-        bill.add(input, usage.input_tokens - cached, 1);
-        bill.add(self.get(Unit::CachedInputToken).map_or(input, Neurons::micro), cached, 1);
-        bill.add(self.rate(Unit::OutputToken), usage.output_tokens, 1);
-    }
-
-    fn add_pictures(&self, bill: &mut Bill, usage: &Usage) {
-        let steps = usage.image.map_or(0, |image| u64::from(image.steps));
-        if let Some(image) = usage.image {
-            let (pixels, per) = self.tiles(image.size);
-            let tile = self.rate(Unit::Tile).saturating_add(self.rate(Unit::TileStep).saturating_mul(steps));
-            bill.add(tile, pixels, per);
-            bill.add(self.rate(Unit::FirstMegapixel), 1, 1);
-            bill.add(self.rate(Unit::NextMegapixel), image.size.area().div_ceil(MEGAPIXEL).saturating_sub(1), 1);
-        }
-        for size in &usage.input_images {
-            let (pixels, per) = self.tiles(*size);
-            let tile = self.rate(Unit::InputTile).saturating_add(self.rate(Unit::InputTileStep).saturating_mul(steps));
-            bill.add(tile, pixels, per);
-            bill.add(self.rate(Unit::InputMegapixel), size.area().div_ceil(MEGAPIXEL), 1);
-            bill.add(self.rate(Unit::Image), 1, 1);
+        let (image, read) = (usage.image, &usage.input_images);
+        let stepwise = || rate.saturating_mul(image.map_or(0, |image| u64::from(image.steps)));
+        let mut tiles = |rate: u64, size: Size| {
+            let (pixels, per) = self.tiles(size);
+            bill.add(rate, pixels, per);
+        };
+        let megapixels = |size: Size| size.area().div_ceil(MEGAPIXEL);
+        match unit {
+            Unit::InputToken if self.get(Unit::CachedInputToken).is_none() => bill.add(rate, usage.input_tokens, 1),
+            Unit::InputToken => bill.add(rate, usage.input_tokens - cached, 1),
+            Unit::CachedInputToken => bill.add(rate, cached, 1),
+            Unit::OutputToken => bill.add(rate, usage.output_tokens, 1),
+            Unit::Tile => image.into_iter().for_each(|image| tiles(rate, image.size)),
+            Unit::TileStep => image.into_iter().for_each(|image| tiles(stepwise(), image.size)),
+            Unit::InputTile => read.iter().for_each(|size| tiles(rate, *size)),
+            Unit::InputTileStep => read.iter().for_each(|size| tiles(stepwise(), *size)),
+            Unit::FirstMegapixel => bill.add(rate, image.into_iter().count() as u64, 1),
+            Unit::NextMegapixel => bill.add(rate, image.map_or(0, |image| megapixels(image.size).saturating_sub(1)), 1),
+            Unit::InputMegapixel => read.iter().for_each(|size| bill.add(rate, megapixels(*size), 1)),
+            Unit::AudioMinute => bill.add(rate, usage.audio_ms, 60_000),
+            // `over_socket` puts it in the place of the other.
+            Unit::AudioMinuteWebsocket => {}
+            Unit::KiloCharacters => bill.add(rate, usage.characters, 1000),
+            Unit::Image => bill.add(rate, read.len() as u64, 1),
         }
     }
 
     /// A picture's tiles, as a fraction.
     fn tiles(&self, size: Size) -> (u64, u64) {
         if self.whole_tiles { (size.area().div_ceil(TILE_PIXELS), 1) } else { (size.area(), TILE_PIXELS) }
-    }
-
-    fn rate(&self, unit: Unit) -> u64 {
-        self.get(unit).map_or(0, Neurons::micro)
     }
 }
 
@@ -226,10 +188,6 @@ const DENOMINATOR: u128 = 262_144 * 1_875;
 
 impl Bill {
     fn add(&mut self, micro_a_unit: u64, count: u64, per: u64) {
-        // Most models have a price for few of the units.
-        if micro_a_unit == 0 || count == 0 {
-            return;
-        }
         let part = u128::from(micro_a_unit) * u128::from(count);
         self.0 = self.0.saturating_add(part.saturating_mul(DENOMINATOR / u128::from(per)));
     }
@@ -299,8 +257,87 @@ impl<'de> Deserialize<'de> for Prices {
 }
 
 #[cfg(test)]
-mod written_tests {
+mod tests {
     use super::*;
+    use crate::usage::ImageUsage;
+
+    fn prices(figures: &[(Unit, f64)]) -> Prices {
+        figures.iter().fold(Prices::default(), |prices, (unit, figure)| prices.with_published(*unit, *figure))
+    }
+
+    fn made(width: u32, height: u32, steps: u32) -> Usage {
+        Usage { image: Some(ImageUsage { size: Size { width, height }, steps }), ..Usage::default() }
+    }
+
+    fn read(sizes: &[(u32, u32)]) -> Usage {
+        let input_images = sizes.iter().map(|(width, height)| Size { width: *width, height: *height }).collect();
+        Usage { input_images, ..Usage::default() }
+    }
+
+    #[test]
+    fn a_tile_is_512_by_512_pixels_and_is_paid_for_each_step() {
+        // flux-1-schnell.
+        let flux = prices(&[(Unit::Tile, 4.8), (Unit::TileStep, 9.6)]);
+        for ((width, height, steps), neurons) in [
+            ((512, 512, 1), 14.4),
+            ((1024, 1024, 4), 4.0 * (4.8 + 4.0 * 9.6)),
+            ((1024, 1024, 0), 19.2),
+            ((256, 512, 1), 7.2),
+            ((1280, 720, 4), 3.515_625 * (4.8 + 4.0 * 9.6)),
+        ] {
+            assert_eq!(flux.cost(&made(width, height, steps)), Neurons::from_f64(neurons), "{width}x{height}, {steps}");
+        }
+        assert_eq!(flux.cost(&read(&[(512, 512)])), Neurons::ZERO, "what is read has a price of its own");
+    }
+
+    #[test]
+    fn a_model_that_counts_whole_tiles_rounds_them_up() {
+        // flux-2-klein-4b, 1280x720: four tiles.
+        let klein = prices(&[(Unit::Tile, 26.05), (Unit::InputTile, 5.37)]).in_whole_tiles(true);
+        assert_eq!(klein.cost(&made(1280, 720, 4)), Neurons::from_f64(104.2));
+        assert_eq!(klein.cost(&made(1, 1, 4)), Neurons::from_f64(26.05));
+        assert_eq!(klein.cost(&read(&[(512, 512), (513, 512)])), Neurons::from_f64(3.0 * 5.37));
+    }
+
+    #[test]
+    fn a_picture_that_is_read_is_paid_for_each_step_of_the_one_that_is_made() {
+        let edit = prices(&[(Unit::InputTile, 1.0), (Unit::InputTileStep, 2.0)]);
+        let usage = Usage { image: made(1024, 1024, 25).image, ..read(&[(512, 512), (1024, 512)]) };
+        assert_eq!(edit.cost(&usage), Neurons::from_whole(3 * (1 + 25 * 2)));
+    }
+
+    #[test]
+    fn megapixels_begun_are_paid_and_the_first_has_a_price_of_its_own() {
+        // flux-2-klein-9b.
+        let klein =
+            prices(&[(Unit::FirstMegapixel, 1363.64), (Unit::NextMegapixel, 181.82), (Unit::InputMegapixel, 181.82)]);
+        for ((width, height), neurons) in [
+            ((1024, 1024), 1363.64),
+            ((1, 1), 1363.64),
+            ((1024, 1025), 1363.64 + 181.82),
+            ((2048, 2048), 1363.64 + 3.0 * 181.82),
+        ] {
+            assert_eq!(klein.cost(&made(width, height, 4)), Neurons::from_f64(neurons), "{width}x{height}");
+        }
+        assert_eq!(klein.cost(&read(&[(1024, 1024), (1025, 1024), (1, 1)])), Neurons::from_f64(4.0 * 181.82));
+    }
+
+    #[test]
+    fn each_unit_is_charged_by_itself() {
+        let usage = Usage {
+            audio_ms: 60_000,
+            characters: 1_000,
+            image: made(2048, 1024, 2).image,
+            input_images: read(&[(512, 512)]).input_images,
+            ..Usage::tokens(3, 1, 5)
+        };
+        for (unit, times) in Unit::ALL.into_iter().zip([3, 1, 5, 8, 16, 1, 2, 1, 1, 1, 1, 0, 1, 1]) {
+            let prices = Prices::default().with(unit, Neurons::from_whole(1));
+            assert_eq!(prices.cost(&usage), Neurons::from_whole(times), "{unit:?}");
+        }
+        let socket = Prices::default().with(Unit::AudioMinuteWebsocket, Neurons::from_whole(7)).over_socket();
+        assert_eq!(socket.cost(&usage), Neurons::from_whole(7));
+    }
 
     #[test]
     fn dollars_are_neurons_at_their_price() {
