@@ -14,9 +14,8 @@ use tower::Service;
 use super::{Reply, ReplyFuture, identify};
 use crate::Error;
 use crate::body::Body;
-use crate::call::{Ask, Call, Credentials, Endpoint, Head, Options};
+use crate::call::{Ask, Call, Endpoint};
 use crate::catalogue::{Catalogue, Model, Task, Text};
-use crate::openai::Face;
 use crate::receipt::{Facts, Reader, Readers, Receipt};
 use crate::vendor_error::VendorError;
 
@@ -51,33 +50,9 @@ pub(crate) fn call_read_by(readers: Readers, model: &str, body: &str) -> Call {
 /// The same for a model that is at hand.
 pub(crate) fn call_on(readers: Readers, model: Arc<Model>, body: &str) -> Call {
     let receipt = Receipt::open(readers, model.clone());
-    Call {
-        account: "acc".into(),
-        is_unlisted: false,
-        credentials: Credentials::Gate,
-        key: None,
-        models: None,
-        model,
-        endpoint: Endpoint::Run,
-        face: Face::Vendor,
-        stream: body.contains("\"stream\":true"),
-        ask: Arc::new(measured(body)),
-        options: Arc::new(Options::default()),
-        head: Arc::new(Head::default()),
-        body: Bytes::copy_from_slice(body.as_bytes()),
-        decoded: None,
-        model_in_body: None,
-        socket: None,
-        named_beside: None,
-        receipt,
-        allowance: None,
-        ceiling: None,
-        departure: None,
-        elsewhere: None,
-        trace: None,
-        assumed: None,
-        deadline: None,
-    }
+    let (account, body_bytes) = ("acc".into(), Bytes::copy_from_slice(body.as_bytes()));
+    let stream = body.contains("\"stream\":true");
+    Call { stream, ..Call::plain(receipt, account, model, Endpoint::Run, measured(body), body_bytes) }
 }
 
 /// What JSON asks for; what is none is a text.

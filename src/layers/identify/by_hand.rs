@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 
-use super::NO_MODEL;
 use super::read::{malformed, read};
 use super::reading::Reading;
+use super::refusal::NO_MODEL;
 use crate::Error;
-use crate::call::{Call, Credentials, Endpoint, Head};
+use crate::call::{Ask, Call, Credentials, Endpoint, Head};
 use crate::catalogue::Model;
 use crate::openai::Face;
 use crate::receipt::{Readers, Receipt};
@@ -63,6 +63,24 @@ impl Call {
         let head = Head { method: Method::POST, headers, ..Head::default() };
         let is_other = named.as_ref().is_some_and(|(name, _)| **name != *model.id);
         let call = Self {
+            stream,
+            head: Arc::new(head),
+            model_in_body: named.map(|(_, place)| place),
+            ..Self::plain(receipt, account, model, endpoint, ask, body)
+        };
+        Ok(if is_other { call.with_model(call.model.clone()) } else { call })
+    }
+
+    /// A call of which nothing else is known: with the gate's own token, of no key, and without a header.
+    pub(crate) fn plain(
+        receipt: Receipt,
+        account: Arc<str>,
+        model: Arc<Model>,
+        endpoint: Endpoint,
+        ask: Ask,
+        body: Bytes,
+    ) -> Self {
+        Self {
             account,
             is_unlisted: false,
             credentials: Credentials::Gate,
@@ -71,13 +89,13 @@ impl Call {
             model,
             endpoint,
             face: Face::Vendor,
-            stream,
+            stream: false,
             ask: Arc::new(ask),
             options: Arc::default(),
-            head: Arc::new(head),
+            head: Arc::default(),
             body,
             decoded: None,
-            model_in_body: named.map(|(_, place)| place),
+            model_in_body: None,
             socket: None,
             named_beside: None,
             receipt,
@@ -88,8 +106,7 @@ impl Call {
             elsewhere: None,
             trace: None,
             deadline: None,
-        };
-        Ok(if is_other { call.with_model(call.model.clone()) } else { call })
+        }
     }
 
     /// Has these read its receipt when it is sealed, instead of nobody.

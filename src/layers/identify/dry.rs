@@ -10,10 +10,14 @@ use http::Response;
 use http::header::{self, HeaderValue};
 use http_body::Body as HttpBody;
 
+use super::arrived::Arrived;
+use super::gate_headers::GateHeaders;
+use super::identified::identify;
 use super::path::CanonicalPath;
+use super::refusal::{Refusal, refuse};
+use super::reply::ReplyBody;
 use super::route::{Route, Target};
-use super::wishes::Wishes;
-use super::{Arrived, Refusal, ReplyBody, Settings, identify, refuse};
+use super::settings::Settings;
 use crate::body::{Body, BoxError};
 use crate::endpoint::Endpoint;
 use crate::openai;
@@ -51,7 +55,7 @@ impl<'a> Estimated<'a> {
 pub(super) async fn answer<B>(
     settings: &Settings,
     arrived: Arrived<'_>,
-    wishes: Wishes,
+    gate_headers: GateHeaders,
     body: B,
     refusal: Refusal,
 ) -> Response<ReplyBody>
@@ -60,7 +64,7 @@ where
     B::Error: Into<BoxError>,
 {
     let receipt = Receipt::open(Arc::new([]), settings.catalogue.nameless(arrived.target.endpoint.guess()));
-    match identify(settings, arrived, Ok(wishes), body, &receipt).await {
+    match identify(settings, arrived, Ok(gate_headers), body, &receipt).await {
         Ok(call) => {
             let ahead = settings.ahead.as_ref().map(|ahead| ahead.foresee(&call));
             let asked = receipt.read(|facts| facts.asked_as.clone());

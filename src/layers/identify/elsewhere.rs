@@ -5,10 +5,10 @@
 
 use http::Method;
 
-use super::Settings;
 use super::path::CanonicalPath;
 use super::route::{Other, Target};
-use super::short::Told;
+use super::settings::Settings;
+use super::short::NamedModel;
 use crate::Error;
 use crate::call::{Elsewhere, Endpoint};
 
@@ -54,7 +54,7 @@ impl Elsewhere {
 
     /// The model's name as the config and the vendor's catalogue write it: `openai/gpt-5`. Where the body names none, it may
     /// stand in the path, as it does with Google (`…/models/gemini-3:generateContent`).
-    pub(super) fn told(&self, named: Option<(String, std::ops::Range<usize>)>) -> Result<Told, Error> {
+    pub(super) fn told(&self, named: Option<(String, std::ops::Range<usize>)>) -> Result<NamedModel, Error> {
         let by_path = || {
             let name = self.path.rsplit_once("/models/")?.1.split('/').next()?;
             Some(name.split(':').next()?.to_owned())
@@ -68,7 +68,7 @@ impl Elsewhere {
             Some(name) => format!("{provider}/{name}"),
             None => provider.to_owned(),
         };
-        Ok(Told { name, place, with_name: None })
+        Ok(NamedModel { name, place, with_name: None })
     }
 }
 

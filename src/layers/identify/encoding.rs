@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 
-use super::{Settings, intake};
+use super::intake;
+use super::settings::Settings;
 use crate::Error;
 use crate::memory::SMALL_BYTES;
 

@@ -9,7 +9,7 @@ use http::header::{self, HeaderMap};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
-use super::Settings;
+use super::settings::Settings;
 use crate::Error;
 use crate::body::BoxError;
 use crate::memory::{SMALL_BYTES, Share};

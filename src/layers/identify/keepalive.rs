@@ -21,6 +21,7 @@ use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 use tokio::time::{Instant, Sleep};
 
+use super::refusal::write_id;
 use super::reply::ReplyBody;
 use crate::body::{Body, BoxError};
 use crate::call::Endpoint;
@@ -46,7 +47,7 @@ pub(super) async fn answer(
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    super::write_id(headers, id);
+    write_id(headers, id);
     reply
 }
 

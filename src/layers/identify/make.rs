@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header;
 
+use super::arrived::Arrived;
 use super::encoding::Content;
+use super::model;
 use super::pass::Payer;
 use super::read::{asks_for_queue, malformed, read, unread};
 use super::reading::Reading;
-use super::short::{self, Told};
-use super::{Arrived, Settings, model};
+use super::settings::Settings;
+use super::short::{self, NamedModel};
 use crate::Error;
 use crate::call::{Ask, Call, Endpoint, Head};
 use crate::catalogue::Task;
@@ -78,7 +80,7 @@ pub(super) fn make_call(
         Some(elsewhere) => elsewhere.told(named),
         None => short::told(settings, &target, own, named, plain),
     };
-    let Told { name, place, with_name } = told?;
+    let NamedModel { name, place, with_name } = told?;
     let meant = if is_short { settings.aliases.resolve(&settings.catalogue, &name) } else { name.as_str().into() };
     let model = settings.catalogue.find(model::canonical(&meant)?, guess(endpoint, &ask));
     let named_beside = beside.and_then(|name| model::beside(&settings.catalogue, &model, &name));

@@ -6,9 +6,12 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, request};
 
+use super::arrived::Arrived;
 use super::encoding::Content;
+use super::refusal::NO_MODEL;
+use super::reply::ReplyBody;
 use super::route::Target;
-use super::{Arrived, NO_MODEL, ReplyBody, Settings};
+use super::settings::Settings;
 use crate::Error;
 use crate::body::Body;
 use crate::headers::{API_KEY, X_API_KEY};
@@ -18,7 +21,7 @@ use crate::openai::object::quoted;
 use crate::openai::{Answer, Form};
 
 /// The model's name as the request tells it.
-pub(super) struct Told {
+pub(super) struct NamedModel {
     pub(super) name: String,
     /// Where in the body it stands, quotes included.
     pub(super) place: Option<Range<usize>>,
@@ -110,7 +113,7 @@ pub(super) fn told(
     own: Option<String>,
     named: Option<(String, Range<usize>)>,
     body: &Bytes,
-) -> Result<Told, Error> {
+) -> Result<NamedModel, Error> {
     let default = settings.aliases.default_model().filter(|_| target.account.is_none());
     let by_path = own.or_else(|| target.model.map(str::to_owned));
     let (name, place, with_name) = match (by_path, named, default) {
@@ -122,7 +125,7 @@ pub(super) fn told(
         }
         (None, None, None) => return Err(Error::ModelMissing(NO_MODEL)),
     };
-    Ok(Told { name, place, with_name })
+    Ok(NamedModel { name, place, with_name })
 }
 
 /// A body that names this model, and where it does; `None` where it is no JSON object.

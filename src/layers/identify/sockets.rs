@@ -11,14 +11,19 @@ use percent_encoding::percent_decode_str;
 use tower::Service;
 use tracing::Instrument;
 
+use super::calls::ask;
 use super::deepgram::Deepgram;
+use super::gate_headers::GateHeaders;
+use super::identified::noted;
 use super::options::CallerOptions;
 use super::pass::{Payer, is_authorized, vouch};
 use super::path::CanonicalPath;
+use super::refusal::{Refusal, hand_over, write_id};
+use super::reply::ReplyBody;
 use super::route::{Route, Socket};
+use super::settings::Settings;
 use super::universal_socket;
-use super::wishes::Wishes;
-use super::{Refusal, ReplyBody, Settings, ask, hand_over, model, noted, span, write_id};
+use super::{model, span};
 use crate::Error;
 use crate::call::{Ask, Call, Credentials, Deadline, Endpoint, Head, Options};
 use crate::catalogue::Task;
@@ -140,7 +145,7 @@ async fn identify(
                 .into(),
         ));
     }
-    Wishes::refuse_any(&head.headers)?;
+    GateHeaders::refuse_any(&head.headers)?;
     let options = noted(CallerOptions::read(&head.headers, settings.has_gateway, &settings.complaints), receipt);
     let options = Some(options).filter(|options| *options != Options::default());
     let handshake = Handshake::take(head, offered)?;

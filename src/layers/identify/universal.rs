@@ -22,11 +22,16 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tower::Service;
 
+use super::arrived::Arrived;
+use super::calls::answer_call;
+use super::encoding;
+use super::gate_headers::OWN;
 use super::intake::read_body;
 use super::path::CanonicalPath;
+use super::refusal::refuse;
+use super::reply::ReplyBody;
 use super::route::{Route, Universal};
-use super::wishes::OWN;
-use super::{Arrived, ReplyBody, Settings, answer_call, encoding, refuse};
+use super::settings::Settings;
 use crate::Error;
 use crate::body::BoxError;
 use crate::call::{Call, Elsewhere};

@@ -35,9 +35,11 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tower::Service;
 
 use super::pass::vouch;
+use super::refusal::refuse;
+use super::reply::ReplyBody;
 use super::route::Universal;
+use super::settings::Settings;
 use super::universal::{Asker, Step};
-use super::{ReplyBody, Settings, refuse};
 use crate::Error;
 use crate::body::Body;
 use crate::call::Call;

@@ -1,13 +1,13 @@
 //! What only a busy or a refused model needs: its pace, its queue, and what each of its callers had.
 
-use super::ask::{Ask, Rates};
-use super::bound::Bound;
+use super::limit_window::LimitWindow;
 use super::pace::Pace;
 use super::promises::Promises;
-use super::queue::{Had, Queue};
+use super::queue::{Queue, RecentUse};
 use super::refusal::By;
+use super::request::{LaneRequest, Rates};
 use super::share::Share;
-use super::swept::Swept;
+use super::swept_map::SweptMap;
 use super::window::Rate;
 
 /// See the [module](self).
@@ -16,9 +16,9 @@ pub(super) struct Busy {
     pub(super) pace: Pace,
     /// Upstream asked to be left alone until then.
     pub(super) held_until: u64,
-    pub(super) tokens: Option<Bound>,
+    pub(super) tokens: Option<LimitWindow>,
     /// More than one caller has asked, or a key has limits of its own.
-    pub(super) callers: Option<Swept<Caller>>,
+    pub(super) callers: Option<SweptMap<Caller>>,
     pub(super) has_key_limits: bool,
     pub(super) queue: Queue,
     pub(super) promises: Promises,
@@ -29,20 +29,20 @@ pub(super) struct Busy {
 /// One caller of the model: what it had, and the limits of its key.
 #[derive(Debug, Default)]
 pub(super) struct Caller {
-    pub(super) had: Had,
-    pub(super) requests: Option<Box<Bound>>,
-    pub(super) tokens: Option<Box<Bound>>,
+    pub(super) had: RecentUse,
+    pub(super) requests: Option<Box<LimitWindow>>,
+    pub(super) tokens: Option<Box<LimitWindow>>,
 }
 
 // === impl Caller ===
 
 impl Caller {
     pub(super) fn new(own: Rates, now: u64) -> Self {
-        let bound = |rate: Option<Rate>| rate.map(|rate| Box::new(Bound::new(rate, now)));
-        Self { had: Had::default(), requests: bound(own.requests), tokens: bound(own.tokens) }
+        let bound = |rate: Option<Rate>| rate.map(|rate| Box::new(LimitWindow::new(rate, now)));
+        Self { had: RecentUse::default(), requests: bound(own.requests), tokens: bound(own.tokens) }
     }
 
-    pub(super) fn bounds(&mut self) -> impl Iterator<Item = &mut Bound> {
+    pub(super) fn bounds(&mut self) -> impl Iterator<Item = &mut LimitWindow> {
         self.requests.iter_mut().chain(&mut self.tokens).map(|bound| &mut **bound)
     }
 
@@ -62,7 +62,7 @@ impl Caller {
             match (bound.as_mut(), rate) {
                 (Some(bound), Some(rate)) => bound.change(rate, now),
                 (None, None) => {}
-                (_, rate) => *bound = rate.map(|rate| Box::new(Bound::new(rate, now))),
+                (_, rate) => *bound = rate.map(|rate| Box::new(LimitWindow::new(rate, now))),
             }
         }
     }
@@ -104,7 +104,7 @@ impl Busy {
     }
 
     /// The limits that hold a call besides the model's requests, and the units that it needs of each.
-    pub(super) fn limits(&self, ask: Ask) -> impl Iterator<Item = (By, &Bound, u32)> {
+    pub(super) fn limits(&self, ask: LaneRequest) -> impl Iterator<Item = (By, &LimitWindow, u32)> {
         let own = self.callers.as_ref().and_then(|callers| callers.get(ask.caller));
         let tokens = self.tokens.iter().map(move |bound| (By::Tokens, bound, ask.tokens));
         let own_requests = own.and_then(|own| own.requests.as_deref()).map(|bound| (By::KeyRequests, bound, 1));
@@ -113,8 +113,8 @@ impl Busy {
     }
 
     /// When they have the call's turn, after so many calls of all callers and of its own, and after those at these times.
-    pub(super) fn turn_after(&self, ask: Ask, (before, at): (u32, &[u64]), own_before: u32, now: u64) -> u64 {
-        let turn = |(by, bound, units): (By, &Bound, u32)| match by {
+    pub(super) fn turn_after(&self, ask: LaneRequest, (before, at): (u32, &[u64]), own_before: u32, now: u64) -> u64 {
+        let turn = |(by, bound, units): (By, &LimitWindow, u32)| match by {
             By::Tokens => bound.turn_after(units, before, at, now),
             _ => bound.turn_after(units, own_before, &[], now),
         };

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ask::{Ask, Bounds, Rates};
-use super::bound::Bound;
 use super::busy::{Busy, Caller};
+use super::limit_window::LimitWindow;
 use super::permit::Permit;
-use super::queue::{Had, State, Ticket, Waiter};
+use super::queue::{RecentUse, Ticket, Waiter, WaiterState};
 use super::refusal::{By, Held, Refusal, Why};
-use super::swept::Swept;
+use super::request::{LaneRequest, Rates, WaitLimits};
+use super::swept_map::SweptMap;
 use super::window::Rate;
 use crate::catalogue::Slot;
 
 /// The state of one limit. What only busy or refused models need lies apart, for there may be very many.
 #[derive(Debug)]
 pub(super) struct Lane {
-    pub(super) requests: Bound,
+    pub(super) requests: LimitWindow,
     /// The only caller that has asked so far.
     solo: u64,
     pub(super) busy: Option<Box<Busy>>,
@@ -64,9 +64,10 @@ const SHARED_LOOK: u64 = 100_000_000;
 // === impl Lane ===
 
 impl Lane {
-    pub(super) fn new(slot: Slot, by: By, ask: &Ask, now: u64) -> Self {
-        let busy = ask.tokens_limit.map(|rate| Box::new(Busy { tokens: Some(Bound::new(rate, now)), ..Busy::new() }));
-        Self { requests: Bound::new(ask.requests_limit, now), solo: ask.caller, busy, slot, by }
+    pub(super) fn new(slot: Slot, by: By, ask: &LaneRequest, now: u64) -> Self {
+        let busy =
+            ask.tokens_limit.map(|rate| Box::new(Busy { tokens: Some(LimitWindow::new(rate, now)), ..Busy::new() }));
+        Self { requests: LimitWindow::new(ask.requests_limit, now), solo: ask.caller, busy, slot, by }
     }
 
     /// Its units are tokens.
@@ -88,7 +89,7 @@ impl Lane {
     }
 
     /// The call's limits are those that the lane holds to.
-    pub(super) fn holds_to(&self, ask: &Ask) -> bool {
+    pub(super) fn holds_to(&self, ask: &LaneRequest) -> bool {
         self.holds(ask.requests_limit, ask.tokens_limit)
     }
 
@@ -99,7 +100,7 @@ impl Lane {
 
     /// The model's limits have changed. What was taken of the old ones counts.
     #[cold]
-    pub(super) fn hold_to(&mut self, ask: &Ask, now: u64) {
+    pub(super) fn hold_to(&mut self, ask: &LaneRequest, now: u64) {
         self.hold(ask.requests_limit, ask.tokens_limit, now);
     }
 
@@ -111,7 +112,7 @@ impl Lane {
             let busy = self.busy();
             match (&mut busy.tokens, tokens_limit) {
                 (Some(bound), Some(rate)) => bound.change(rate, now),
-                (tokens, rate) => *tokens = rate.map(|rate| Bound::new(rate, now)),
+                (tokens, rate) => *tokens = rate.map(|rate| LimitWindow::new(rate, now)),
             }
             // The next turn may be sooner than it was.
             busy.queue.wake_driver();
@@ -133,7 +134,7 @@ impl Lane {
 
     /// A permit, a place in the queue, or a no.
     #[inline]
-    pub(super) fn ask(&mut self, mut ask: Ask, bounds: Bounds, now: u64) -> Answer {
+    pub(super) fn ask(&mut self, mut ask: LaneRequest, bounds: WaitLimits, now: u64) -> Answer {
         let cap = self.advance(now);
         if ask.caller != self.solo || ask.own.is_any() || self.busy.is_some() {
             ask.caller = self.meet(ask, bounds, now);
@@ -146,16 +147,16 @@ impl Lane {
     }
 
     /// Makes sure that the caller is known, where there is more than one, and tells under which name.
-    fn meet(&mut self, ask: Ask, bounds: Bounds, now: u64) -> u64 {
+    fn meet(&mut self, ask: LaneRequest, bounds: WaitLimits, now: u64) -> u64 {
         let (window, solo) = (self.requests.rate.nanos(), self.solo);
-        let had = Had::new(self.requests.window.held(self.requests.rate), now);
+        let had = RecentUse::new(self.requests.window.held(self.requests.rate), now);
         if ask.caller == solo && !ask.own.is_any() && self.busy.as_ref().is_none_or(|busy| busy.callers.is_none()) {
             return ask.caller;
         }
         let busy = self.busy();
         busy.has_key_limits |= ask.own.is_any();
         let callers = busy.callers.get_or_insert_with(|| {
-            let mut callers = Swept::default();
+            let mut callers = SweptMap::default();
             let first = if ask.caller == solo { ask.own } else { Rates::default() };
             let mut caller = Caller::new(first, now);
             caller.had = had;
@@ -198,7 +199,7 @@ impl Lane {
     }
 
     /// A permit if there is one now. A call that gets none leaves no trace.
-    pub(super) fn try_take(&mut self, mut ask: Ask, bounds: Bounds, now: u64) -> Option<Permit> {
+    pub(super) fn try_take(&mut self, mut ask: LaneRequest, bounds: WaitLimits, now: u64) -> Option<Permit> {
         let cap = self.advance(now);
         if ask.caller != self.solo || ask.own.is_any() || self.busy.is_some() {
             ask.caller = self.meet(ask, bounds, now);
@@ -216,7 +217,7 @@ impl Lane {
     }
 
     /// How long a call would wait now, in nanoseconds: behind those who wait already.
-    pub(super) fn foresee(&mut self, ask: Ask, bounds: Bounds, now: u64) -> u64 {
+    pub(super) fn foresee(&mut self, ask: LaneRequest, bounds: WaitLimits, now: u64) -> u64 {
         let cap = self.advance(now);
         let nobody_waits = self.busy.as_ref().is_none_or(|busy| busy.queue.is_empty());
         if nobody_waits && self.is_open(ask.caller, ask.tokens, cap, now) {
@@ -230,7 +231,7 @@ impl Lane {
     }
 
     #[cold]
-    fn queue_up(&mut self, ask: Ask, bounds: Bounds, cap: u32, now: u64) -> Answer {
+    fn queue_up(&mut self, ask: LaneRequest, bounds: WaitLimits, cap: u32, now: u64) -> Answer {
         let nobody_waits = self.busy.as_ref().is_none_or(|busy| busy.queue.is_empty());
         if nobody_waits {
             self.requests.window.respread(self.requests.rate, cap, now);
@@ -244,7 +245,7 @@ impl Lane {
         if nobody_waits && self.is_open(ask.caller, ask.tokens, cap, now) {
             return Answer::Granted(self.charge(ask.caller, ask.tokens, now));
         }
-        let all = Had::new(self.requests.window.held(self.requests.rate), now);
+        let all = RecentUse::new(self.requests.window.held(self.requests.rate), now);
         let busy = self.busy();
         // Who was told to come now has its place beside the queue's.
         if !was_told && !busy.queue.make_room(ask.caller, bounds.max_queue) {
@@ -260,13 +261,13 @@ impl Lane {
 
     /// When a call would find room that no other has a claim on. Those who wait do not count: turns are fair, so that a
     /// newcomer may go before them.
-    fn turn_for(&mut self, ask: Ask, latest: u64, cap: u32, now: u64) -> u64 {
+    fn turn_for(&mut self, ask: LaneRequest, latest: u64, cap: u32, now: u64) -> u64 {
         let (mut claims, mut nobody_waits) = (0, true);
         let units = self.units(ask.tokens);
         if let Some(turn) = self.shared_turn(units, 0, now) {
             return self.busy.as_ref().map_or(turn, |busy| turn.max(busy.opens_at(ask.caller, ask.tokens, now)));
         }
-        let Bound { rate, window } = &self.requests;
+        let LimitWindow { rate, window } = &self.requests;
         if let Some(busy) = &mut self.busy {
             busy.promises.expire(now);
             if !busy.promises.is_empty() {
@@ -334,13 +335,13 @@ impl Lane {
     pub(super) fn leave(&mut self, ticket: Ticket, waiter: &Waiter, now: u64) {
         self.advance(now);
         match waiter.state() {
-            State::Granted => {
+            WaiterState::Granted => {
                 if let Some(permit) = waiter.take_permit() {
                     self.give_back(permit, now);
                 }
             }
-            State::Waiting | State::Driving => drop(self.busy().queue.remove(ticket)),
-            State::Displaced => return,
+            WaiterState::Waiting | WaiterState::Driving => drop(self.busy().queue.remove(ticket)),
+            WaiterState::Displaced => return,
         }
         self.dispatch(now);
     }
@@ -396,7 +397,7 @@ impl Lane {
     }
 
     /// Tells a call no, and when there is a turn for it.
-    fn refusal(&mut self, why: Why, ask: Ask, bounds: Bounds, now: u64) -> Refusal {
+    fn refusal(&mut self, why: Why, ask: LaneRequest, bounds: WaitLimits, now: u64) -> Refusal {
         let cap = self.cap(now);
         let limit = self.held_by(ask, cap, now);
         let promises = &mut self.busy().promises;
@@ -419,8 +420,8 @@ impl Lane {
 
     /// When a call has its turn: after those who wait and go before it, and after those who were told of these times, of whom
     /// so many are its caller's own.
-    fn turn_after(&self, ask: Ask, bounds: Bounds, cap: u32, told: &[u64], own_told: u32, now: u64) -> u64 {
-        let Bound { rate, window } = &self.requests;
+    fn turn_after(&self, ask: LaneRequest, bounds: WaitLimits, cap: u32, told: &[u64], own_told: u32, now: u64) -> u64 {
+        let LimitWindow { rate, window } = &self.requests;
         let Some(busy) = &self.busy else { return window.turn_after(*rate, cap, self.units(ask.tokens), 0, now) };
         if busy.share.is_some() {
             let (before, _) = busy.queue.ahead_of(ask.caller);
@@ -438,8 +439,8 @@ impl Lane {
     }
 
     /// The limit whose next turn is the last to come.
-    fn held_by(&self, ask: Ask, cap: u32, now: u64) -> Held {
-        let Bound { rate, window } = &self.requests;
+    fn held_by(&self, ask: LaneRequest, cap: u32, now: u64) -> Held {
+        let LimitWindow { rate, window } = &self.requests;
         let units = self.units(ask.tokens);
         let mut own = self.requests.held(self.by, cap, units);
         let mut opens_at = window.turn_after(*rate, cap, units, 0, now);
@@ -458,7 +459,7 @@ impl Lane {
     }
 
     /// A waiter has left without its turn: what it is told.
-    pub(super) fn refuse_waiter(&mut self, why: Why, ask: Ask, bounds: Bounds, now: u64) -> Refusal {
+    pub(super) fn refuse_waiter(&mut self, why: Why, ask: LaneRequest, bounds: WaitLimits, now: u64) -> Refusal {
         self.advance(now);
         self.refusal(why, ask, bounds, now)
     }
@@ -466,7 +467,7 @@ impl Lane {
     /// How many callers are known.
     #[cfg(test)]
     pub(super) fn callers(&self) -> usize {
-        self.busy.as_ref().and_then(|busy| busy.callers.as_ref()).map_or(0, Swept::len)
+        self.busy.as_ref().and_then(|busy| busy.callers.as_ref()).map_or(0, SweptMap::len)
     }
 
     pub(super) fn standing(&mut self, now: u64) -> Standing {

@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::ask::{Ask, Bounds, Rates};
 use super::caller::caller;
 use super::lane::{Answer, Lane};
 use super::permit::Permit;
 use super::queue::{Ticket, Waiter};
 use super::refusal::{By, Refusal, Why};
+use super::request::{LaneRequest, Rates, WaitLimits};
+use super::settings::{ModelStanding, Quota, Settings};
 use super::share::{Answered, Said, Share, Sharing, Word};
-use super::swept::Swept;
+use super::swept_map::SweptMap;
 use super::window::Rate;
-use super::{ModelStanding, Quota, Settings};
 use crate::call::Call;
 use crate::catalogue::{Limit, Model, Slot};
 use crate::estimate;
@@ -29,18 +29,18 @@ use crate::preview::{Limited, Verdict};
 #[derive(Debug)]
 pub(super) struct Limits {
     settings: Settings,
-    bounds: Bounds,
-    /// Which settings these are: see [`State::generation`].
+    bounds: WaitLimits,
+    /// Which settings these are: see [`Lanes::generation`].
     generation: u64,
-    state: Arc<State>,
+    state: Arc<Lanes>,
 }
 
 /// What outlives the settings.
 #[derive(Debug)]
-struct State {
+struct Lanes {
     /// The settings that are in force. Calls that came in under earlier ones change no lane's limits back.
     generation: AtomicU64,
-    shards: Box<[Mutex<Swept<Lane>>]>,
+    shards: Box<[Mutex<SweptMap<Lane>>]>,
     /// Listed models that were asked, and their limit: they stay in the metrics when their lanes have gone.
     seen: Mutex<BTreeMap<u16, u32>>,
     hasher: RandomState,
@@ -57,7 +57,7 @@ pub(super) struct Request {
     pub(super) slot: Slot,
     /// Which limit the lane is.
     pub(super) by: By,
-    pub(super) ask: Ask,
+    pub(super) ask: LaneRequest,
 }
 
 const SHARDS: usize = 64;
@@ -72,7 +72,7 @@ const LONGEST_NAME: usize = 160;
 
 impl Limits {
     pub(super) fn new(settings: Settings, sharing: Option<Arc<Sharing>>) -> Self {
-        let state = State {
+        let state = Lanes {
             generation: AtomicU64::new(0),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             seen: Mutex::default(),
@@ -84,9 +84,9 @@ impl Limits {
         Self::over(settings, 0, Arc::new(state))
     }
 
-    fn over(settings: Settings, generation: u64, state: Arc<State>) -> Self {
+    fn over(settings: Settings, generation: u64, state: Arc<Lanes>) -> Self {
         let max_wait = u64::try_from(settings.max_wait.as_nanos()).unwrap_or(u64::MAX);
-        Self { bounds: Bounds { max_wait, max_queue: settings.max_queue }, settings, generation, state }
+        Self { bounds: WaitLimits { max_wait, max_queue: settings.max_queue }, settings, generation, state }
     }
 
     /// Other settings over the same state, in force from here on. `limit` tells the catalogue's limit of a listed model and its
@@ -141,7 +141,7 @@ impl Limits {
         };
         let counts_tokens = own.tokens.is_some() || model.tokens.is_some();
         let tokens = if counts_tokens { estimate::tokens(call) } else { 0 };
-        let ask = Ask {
+        let ask = LaneRequest {
             caller: caller(call, &self.settings.fair_by, &self.state.hasher),
             is_keyless: call.key.is_none(),
             requests_limit: model.requests.unwrap_or_else(|| rate(call.model.limit)),
@@ -184,7 +184,7 @@ impl Limits {
     pub(super) fn ask_by(&self, request: Request, name: impl FnOnce() -> Arc<str>, until: u64) -> Answer {
         self.on_lane(request, name, |lane, now| {
             let max_wait = until.saturating_sub(now);
-            lane.ask(request.ask, Bounds { max_wait, ..self.bounds }, now)
+            lane.ask(request.ask, WaitLimits { max_wait, ..self.bounds }, now)
         })
     }
 
@@ -253,7 +253,7 @@ impl Limits {
         self.state.seen.lock().insert(request.slot.number(), request.ask.requests_limit.units);
     }
 
-    fn shard(&self, lane: u64) -> &Mutex<Swept<Lane>> {
+    fn shard(&self, lane: u64) -> &Mutex<SweptMap<Lane>> {
         // The map takes its places by the low and the highest bits; these are from between.
         &self.state.shards[(lane >> 40) as usize % SHARDS]
     }

@@ -61,11 +61,10 @@
 //! # });
 //! ```
 
-mod ask;
-mod bound;
 mod busy;
 mod caller;
 mod lane;
+mod limit_window;
 mod limits;
 mod pace;
 mod permit;
@@ -73,10 +72,12 @@ mod place;
 mod promises;
 mod queue;
 mod refusal;
+mod request;
+mod settings;
 mod share;
 mod shared;
 mod steps;
-mod swept;
+mod swept_map;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -96,6 +97,7 @@ use self::limits::{Limits, Request, Shared};
 use self::permit::Permit;
 use self::place::Place;
 use self::refusal::Refusal;
+pub use self::settings::{ModelStanding, Quota, Settings};
 use self::share::Said;
 pub use self::share::{Answered, Heard, OnStoreLoss, PARTS, Sharing, Word, horizon_ms};
 use self::steps::{Counted, Steps};
@@ -104,41 +106,10 @@ use super::retry::retry_after;
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
-use crate::catalogue::{Catalogue, Limit, Slot};
+use crate::catalogue::Catalogue;
 use crate::preview::Limited;
 use crate::receipt::{Estimate, Source};
 use crate::vendor_error::{Meaning, VendorError};
-
-/// How calls are held to their limits. The limits themselves are the catalogue's, unless changed here.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// How long a call may wait for its turn; zero refuses at once.
-    pub max_wait: Duration,
-    /// How many calls may wait for one model of one account.
-    pub max_queue: usize,
-    /// Other limits for models, by name.
-    pub models: HashMap<String, Quota>,
-    /// Limits of keys, by name, on each model, besides the model's own.
-    pub keys: HashMap<String, Quota>,
-    /// What tells callers apart who have no key.
-    pub fair_by: FairBy,
-}
-
-/// What a model or a key may have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Quota {
-    /// Requests a time; `None` leaves the catalogue's limit.
-    pub requests: Option<Limit>,
-    /// Input and output tokens a time; `None` leaves them free.
-    pub tokens: Option<Limit>,
-}
-
-impl From<Limit> for Quota {
-    /// Of requests.
-    fn from(requests: Limit) -> Self {
-        Self { requests: Some(requests), tokens: None }
-    }
-}
 
 /// Applies [`RateLimit`]. Clones share their state, on whatever runtime they are.
 #[derive(Clone, Debug)]
@@ -151,22 +122,6 @@ pub struct RateLimitLayer {
 pub struct RateLimit<S> {
     inner: Inner<S>,
     limits: Shared,
-}
-
-/// How a model stands. Where several accounts are served, that of the account that has least.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct ModelStanding {
-    /// The model; unlisted ones share one.
-    pub slot: Slot,
-    /// Its limit, in requests a window.
-    pub limit: u32,
-    /// What is left of it in the window that ends now.
-    pub remaining: u32,
-    /// Calls that wait, of all accounts.
-    pub waiting: usize,
-    /// The share of the limit that upstream was last found to have room for: 1 is all.
-    pub pace: f64,
 }
 
 /// What a lane has to say to the store.
@@ -183,20 +138,6 @@ pub enum Saying {
 
 /// An upstream that asks for more is not believed.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
-
-// === impl Settings ===
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            max_wait: Duration::from_secs(10),
-            max_queue: 1000,
-            models: HashMap::default(),
-            keys: HashMap::default(),
-            fair_by: FairBy::default(),
-        }
-    }
-}
 
 // === impl RateLimitLayer ===
 

@@ -6,7 +6,7 @@ use tokio::time::sleep_until;
 
 use super::limits::{Request, Shared};
 use super::permit::Permit;
-use super::queue::{State, Ticket, Waiter};
+use super::queue::{Ticket, Waiter, WaiterState};
 use super::refusal::Refusal;
 
 /// One waiter's place, and its permit once it has one and has not taken it.
@@ -30,13 +30,13 @@ impl Place {
     /// goes; so there is no task to keep, and none to outlive them.
     pub(super) async fn turn(mut self) -> Result<Permit, Option<Refusal>> {
         loop {
-            if let State::Granted = self.waiter.state()
+            if let WaiterState::Granted = self.waiter.state()
                 && let Some(permit) = self.waiter.take_permit()
             {
                 self.is_left = true;
                 return Ok(permit);
             }
-            if self.waiter.state() == State::Displaced {
+            if self.waiter.state() == WaiterState::Displaced {
                 self.is_left = true;
                 return Err(self.limits.refuse_displaced(self.request));
             }
@@ -44,10 +44,10 @@ impl Place {
                 return self.give_up();
             }
             let mut wake_at = self.until;
-            if self.waiter.state() == State::Driving {
+            if self.waiter.state() == WaiterState::Driving {
                 let next = self.limits.with(self.request.lane, |lane, now| lane.dispatch(now));
                 // The turn may have been our own.
-                if self.waiter.state() == State::Granted {
+                if self.waiter.state() == WaiterState::Granted {
                     continue;
                 }
                 wake_at = wake_at.min(next.unwrap_or(self.until));

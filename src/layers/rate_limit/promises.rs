@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 
-use super::swept::ById;
+use super::swept_map::ById;
 
 /// The turns that were told of, of one model of one account.
 #[derive(Debug, Default)]

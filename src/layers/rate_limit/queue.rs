@@ -36,14 +36,14 @@ pub(super) struct Ticket {
 struct Line {
     waiters: BTreeMap<u64, Arc<Waiter>>,
     /// What the key had of late, and as of when.
-    had: Had,
+    had: RecentUse,
     /// When it last had a turn or began to wait for one, counted in turns.
     served: u64,
 }
 
 /// What a key had of late: a count of units that halves with each half window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Had {
+pub(super) struct RecentUse {
     units: f32,
     /// Nanoseconds on the layer's clock.
     as_of: u64,
@@ -61,7 +61,7 @@ pub(super) struct Waiter {
 /// How it stands with a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum State {
+pub(super) enum WaiterState {
     /// It waits.
     Waiting,
     /// It waits, and watches the clock for all.
@@ -74,9 +74,9 @@ pub(super) enum State {
 
 const ROUND_EVERY: u64 = 48;
 
-// === impl Had ===
+// === impl RecentUse ===
 
-impl Had {
+impl RecentUse {
     pub(super) fn new(units: u32, as_of: u64) -> Self {
         Self { units: units as f32, as_of }
     }
@@ -95,27 +95,27 @@ impl Had {
 
 impl Waiter {
     pub(super) fn new(tokens: u32) -> Arc<Self> {
-        let state = AtomicU8::new(State::Waiting as u8);
+        let state = AtomicU8::new(WaiterState::Waiting as u8);
         Arc::new(Self { state, changed: Notify::new(), tokens, permit: Mutex::new(None) })
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> WaiterState {
         match self.state.load(Ordering::Acquire) {
-            0 => State::Waiting,
-            1 => State::Driving,
-            2 => State::Granted,
-            _ => State::Displaced,
+            0 => WaiterState::Waiting,
+            1 => WaiterState::Driving,
+            2 => WaiterState::Granted,
+            _ => WaiterState::Displaced,
         }
     }
 
-    fn set(&self, state: State) {
+    fn set(&self, state: WaiterState) {
         self.state.store(state as u8, Ordering::Release);
         self.changed.notify_one();
     }
 
     fn grant(&self, permit: Permit) {
         *self.permit.lock() = Some(permit);
-        self.set(State::Granted);
+        self.set(WaiterState::Granted);
     }
 
     /// Its permit, once.
@@ -155,17 +155,17 @@ impl Queue {
         let key = *largest;
         let Some((&number, _)) = line.waiters.last_key_value() else { return false };
         if let Some(waiter) = self.remove(Ticket { key, number }) {
-            waiter.set(State::Displaced);
+            waiter.set(WaiterState::Displaced);
         }
         true
     }
 
     /// The end of the key's line. Whoever comes first watches the clock.
-    pub(super) fn push(&mut self, key: u64, had: Had, waiter: Arc<Waiter>) -> Ticket {
+    pub(super) fn push(&mut self, key: u64, had: RecentUse, waiter: Arc<Waiter>) -> Ticket {
         let ticket = Ticket { key, number: self.next };
         self.next += 1;
         if self.driver.is_none() {
-            waiter.set(State::Driving);
+            waiter.set(WaiterState::Driving);
             self.driver = Some(ticket);
         }
         // One that comes now has not waited for a turn yet.
@@ -277,7 +277,7 @@ impl Queue {
             Some((Ticket { key: *key, number: *number }, waiter))
         });
         if let Some((ticket, waiter)) = next {
-            waiter.set(State::Driving);
+            waiter.set(WaiterState::Driving);
             self.driver = Some(ticket);
         }
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::bound::Bound;
 use super::lane::Lane;
+use super::limit_window::LimitWindow;
 use super::pace::Pace;
 use super::refusal::By;
 use super::share::{Answered, Gate, Heard, MOST, Own, PARTS, Said, Share, Word, horizon_ms};
@@ -28,7 +28,7 @@ impl Lane {
 
     /// There is a turn now, for one who needs so many units.
     pub(super) fn has_turn(&self, units: u32, cap: u32, now: u64) -> bool {
-        let Bound { rate, window } = &self.requests;
+        let LimitWindow { rate, window } = &self.requests;
         match self.share().map(|share| (share, share.gate(now))) {
             None | Some((_, Gate::Alone)) => window.is_open(*rate, cap, units),
             Some((share, Gate::InHand)) => share.in_hand >= units,
@@ -40,7 +40,7 @@ impl Lane {
     /// When there is a turn for one who needs so many units after so many others, where the store says so.
     pub(super) fn shared_turn(&self, units: u32, before: u32, now: u64) -> Option<u64> {
         let share = self.share()?;
-        let Bound { rate, window } = &self.requests;
+        let LimitWindow { rate, window } = &self.requests;
         match share.gate(now) {
             Gate::Alone => None,
             Gate::InHand if share.in_hand >= before.saturating_add(1).saturating_mul(units) => Some(now),
@@ -108,7 +108,7 @@ impl Lane {
     }
 
     fn own(&self, now: u64) -> Own {
-        let Bound { rate, window } = &self.requests;
+        let LimitWindow { rate, window } = &self.requests;
         let window_ms = rate.nanos() / 1_000_000;
         let part = horizon_ms(window_ms) * 1_000_000 / PARTS as u64;
         let mut parts = [0; PARTS];
@@ -163,7 +163,7 @@ impl Lane {
 
     pub(super) fn next_word(&self, now: u64) -> Option<u64> {
         let (share, busy) = (self.share()?, self.busy.as_ref()?);
-        let Bound { rate, window } = &self.requests;
+        let LimitWindow { rate, window } = &self.requests;
         let mut leaves = None;
         window.leaving(*rate, |at, _| {
             leaves.get_or_insert(at);

@@ -9,12 +9,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ask::{Ask, Rates};
 use super::lane::Answer;
 use super::limits::{Request, Shared, named, shortened};
 use super::permit::Permit;
 use super::place::Place;
 use super::refusal::{By, Refusal};
+use super::request::{LaneRequest, Rates};
 use super::window::Rate;
 use crate::call::Call;
 use crate::catalogue::Slot;
@@ -50,7 +50,7 @@ impl Steps {
         let estimated = if counts { u32::try_from(estimate::tokens(call)).unwrap_or(u32::MAX / 4) } else { 0 };
         let caller = limits.request(call).ask.caller;
         let step = |by: By, what: &str, whose: &str, rate: Option<Rate>| {
-            let ask = Ask {
+            let ask = LaneRequest {
                 caller,
                 is_keyless: call.key.is_none(),
                 requests_limit: rate?,
@@ -134,7 +134,7 @@ pub(super) fn of_key(
     requests_per_minute: NonZeroU32,
 ) -> impl Future<Output = Result<(), Duration>> + Send + use<> {
     let name = shortened("requests-of-key", &[key]);
-    let ask = Ask {
+    let ask = LaneRequest {
         caller: 0,
         is_keyless: false,
         requests_limit: Rate::new(requests_per_minute.get(), MINUTE),

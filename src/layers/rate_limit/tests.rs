@@ -15,6 +15,7 @@ use tower::ServiceExt;
 use http::StatusCode;
 
 use super::*;
+use crate::catalogue::Limit;
 use crate::catalogue::{Catalogue, Model, Task};
 use crate::layers::testing::{LLAMA, Sealed, Vendor, call_on, ok, refusal};
 use crate::receipt::Readers;

@@ -7,11 +7,11 @@ use http::HeaderMap;
 
 use super::*;
 use crate::call::Head;
-use crate::layers::rate_limit::ask::{Ask, Bounds, Rates};
 use crate::layers::rate_limit::caller::caller;
 use crate::layers::rate_limit::lane::Lane;
-use crate::layers::rate_limit::queue::{State, Waiter};
+use crate::layers::rate_limit::queue::{Waiter, WaiterState};
 use crate::layers::rate_limit::refusal::By;
+use crate::layers::rate_limit::request::{LaneRequest, Rates, WaitLimits};
 use crate::layers::rate_limit::window::Rate;
 use crate::peer::Peer;
 use crate::receipt::Metadatum;
@@ -118,9 +118,9 @@ fn a_callers_token_is_kept_nowhere() {
     assert!(state.contains("callers") && !state.contains("s3cret"), "{state}");
 }
 
-fn ask(caller: u64) -> Ask {
+fn ask(caller: u64) -> LaneRequest {
     let requests_limit = Rate::new(60, MINUTE);
-    Ask { caller, is_keyless: true, requests_limit, tokens_limit: None, tokens: 0, own: Rates::default() }
+    LaneRequest { caller, is_keyless: true, requests_limit, tokens_limit: None, tokens: 0, own: Rates::default() }
 }
 
 const SECOND: u64 = 1_000_000_000;
@@ -129,7 +129,7 @@ const HONEST: u64 = 999;
 
 #[test]
 fn a_crowd_of_made_up_callers_is_bounded_and_holds_up_no_caller_that_was_there() {
-    let (mut now, bounds) = (START, Bounds { max_wait: 30 * SECOND, max_queue: 100 });
+    let (mut now, bounds) = (START, WaitLimits { max_wait: 30 * SECOND, max_queue: 100 });
     let mut lane = Lane::new(MODEL.slot, By::Requests, &ask(HONEST), now);
     let (mut waiting, mut own, mut served) = (VecDeque::new(), Vec::new(), 0);
     for second in 0..300 {
@@ -155,13 +155,13 @@ fn a_crowd_of_made_up_callers_is_bounded_and_holds_up_no_caller_that_was_there()
         }
         assert!(lane.callers() <= 25 + 16 + 1, "{} callers are known", lane.callers());
     }
-    served += own.iter().filter(|waiter| waiter.state() == State::Granted).count();
+    served += own.iter().filter(|waiter| waiter.state() == WaiterState::Granted).count();
     assert!(served >= 14, "it was served {served} of 15 times");
 }
 
 #[test]
 fn the_48th_turn_goes_to_the_caller_whose_last_one_is_longest_ago() {
-    let (mut now, bounds) = (START, Bounds { max_wait: 3600 * SECOND, max_queue: 1000 });
+    let (mut now, bounds) = (START, WaitLimits { max_wait: 3600 * SECOND, max_queue: 1000 });
     let mut lane = Lane::new(MODEL.slot, By::Requests, &ask(1), now);
     let mut slowed = Vec::new();
     for _ in 0..40 {
@@ -169,14 +169,15 @@ fn the_48th_turn_goes_to_the_caller_whose_last_one_is_longest_ago() {
             slowed.push(waiter);
         }
     }
-    let granted =
-        |slowed: &[Arc<_>]| slowed.iter().filter(|waiter: &&Arc<Waiter>| waiter.state() == State::Granted).count();
+    let granted = |slowed: &[Arc<_>]| {
+        slowed.iter().filter(|waiter: &&Arc<Waiter>| waiter.state() == WaiterState::Granted).count()
+    };
     let before = granted(&slowed);
     // From here on there is always someone who had nothing yet, and who would go first each time.
     let (mut turns, mut turns_of_slowed) = (0, Vec::new());
     let mut newcomers: VecDeque<_> = VecDeque::new();
     for newcomer in 0..4000 {
-        match lane.ask(Ask { is_keyless: false, ..ask(10_000 + newcomer) }, bounds, now) {
+        match lane.ask(LaneRequest { is_keyless: false, ..ask(10_000 + newcomer) }, bounds, now) {
             Answer::Queued(_, waiter) => newcomers.push_back(waiter),
             other => panic!("{other:?}"),
         }
@@ -184,7 +185,7 @@ fn the_48th_turn_goes_to_the_caller_whose_last_one_is_longest_ago() {
             now += SECOND / 10;
             lane.dispatch(now);
             let waiting = newcomers.len();
-            newcomers.retain(|waiter| waiter.state() != State::Granted);
+            newcomers.retain(|waiter| waiter.state() != WaiterState::Granted);
             let now_slowed = granted(&slowed) - before;
             let is_slowed = now_slowed > turns_of_slowed.len();
             turns += waiting - newcomers.len() + usize::from(is_slowed);

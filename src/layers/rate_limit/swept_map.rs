@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// By 64-bit ids, which are hashes already.
 #[derive(Debug)]
-pub(super) struct Swept<V> {
+pub(super) struct SweptMap<V> {
     map: ById<V>,
     /// Every id once, the one that was looked at longest ago first.
     round: VecDeque<u64>,
@@ -37,13 +37,13 @@ impl Hasher for Id {
     }
 }
 
-impl<V> Default for Swept<V> {
+impl<V> Default for SweptMap<V> {
     fn default() -> Self {
         Self { map: HashMap::default(), round: VecDeque::new() }
     }
 }
 
-impl<V> Swept<V> {
+impl<V> SweptMap<V> {
     pub(super) fn len(&self) -> usize {
         self.map.len()
     }

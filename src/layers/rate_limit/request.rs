@@ -11,7 +11,7 @@ pub(super) struct Rates {
 
 /// What a call asks of its lane.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask {
+pub(super) struct LaneRequest {
     pub(super) caller: u64,
     /// The caller has no key of the gate's, so that nothing bounds how many there are.
     pub(super) is_keyless: bool,
@@ -26,7 +26,7 @@ pub(super) struct Ask {
 
 /// How long and how many may wait.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct WaitLimits {
     pub(super) max_wait: u64,
     pub(super) max_queue: usize,
 }

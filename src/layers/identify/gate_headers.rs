@@ -13,7 +13,7 @@ use crate::neurons::Neurons;
 
 /// What the headers ask for.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
+pub(super) struct GateHeaders {
     /// The lower one, where there are two.
     pub(super) ceiling: Option<Arc<Ceiling>>,
     /// It is to be told what would become of the call, and the call is not to be made.
@@ -28,7 +28,7 @@ const DRY_RUN: &str = "x-tollgate-dry-run";
 /// What a ceiling's header begins with: one that is not known is a slip of the pen, and would be no ceiling.
 const CEILING: &str = "x-tollgate-max-";
 
-impl Wishes {
+impl GateHeaders {
     pub(super) fn read(headers: &HeaderMap) -> Result<Self, Error> {
         // One look at each name, which for most requests is all.
         let (mut has_own, mut has_options) = (false, false);
@@ -97,17 +97,17 @@ fn flag(text: &str) -> Result<bool, &'static str> {
 mod tests {
     use super::*;
 
-    fn wishes(pairs: &[(&'static str, &str)]) -> Result<Wishes, Error> {
+    fn read_all(pairs: &[(&'static str, &str)]) -> Result<GateHeaders, Error> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, value.parse().unwrap());
         }
-        Wishes::read(&headers)
+        GateHeaders::read(&headers)
     }
 
     #[test]
     fn of_two_ceilings_the_lower_one_holds() {
-        let ceiling = |pairs| wishes(pairs).unwrap().ceiling.map(|ceiling| (ceiling.most, ceiling.header));
+        let ceiling = |pairs| read_all(pairs).unwrap().ceiling.map(|ceiling| (ceiling.most, ceiling.header));
         assert_eq!(ceiling(&[]), None);
         assert_eq!(ceiling(&[(MAX_NEURONS, " 5 ")]), Some((Neurons::from_whole(5), MAX_NEURONS)));
         let dollars = Some((Neurons::from_whole(1), MAX_USD));
@@ -129,13 +129,13 @@ mod tests {
             (&[(DRY_RUN, "yes")], "neither true nor false"),
             (&[(DRY_RUN, "true"), (DRY_RUN, "true")], "more than once"),
         ] {
-            let error = wishes(pairs).unwrap_err();
+            let error = read_all(pairs).unwrap_err();
             assert!(error.to_string().contains(told), "{pairs:?}: {error}");
             assert_eq!(error.status(), 400);
         }
-        assert!(wishes(&[(DRY_RUN, "True")]).unwrap().is_dry && !wishes(&[(DRY_RUN, "0")]).unwrap().is_dry);
+        assert!(read_all(&[(DRY_RUN, "True")]).unwrap().is_dry && !read_all(&[(DRY_RUN, "0")]).unwrap().is_dry);
         let mut bytes = HeaderMap::new();
         bytes.insert(MAX_NEURONS, http::HeaderValue::from_bytes(b"\xff").unwrap());
-        assert!(Wishes::read(&bytes).is_err());
+        assert!(GateHeaders::read(&bytes).is_err());
     }
 }

@@ -5,14 +5,14 @@ use super::window::{Rate, Taken, Window};
 
 /// A limit of a model or a key, in requests or in tokens.
 #[derive(Clone, Debug)]
-pub(super) struct Bound {
+pub(super) struct LimitWindow {
     pub(super) rate: Rate,
     pub(super) window: Window,
 }
 
-// === impl Bound ===
+// === impl LimitWindow ===
 
-impl Bound {
+impl LimitWindow {
     pub(super) fn new(rate: Rate, now: u64) -> Self {
         Self { rate, window: Window::new(rate, now) }
     }
