@@ -30,7 +30,7 @@ pub(super) fn mpeg(bytes: &[u8]) -> Option<Length> {
     let mut least = frame(&bytes[first..])?.least_bits_a_second;
     // What stands before the first frame is no sound of this format.
     at = first;
-    let (mut sum, mut lost, mut loose_ms) = (Sum::default(), 0, 0_u64);
+    let (mut sum, mut lost, mut loose_ms) = (SampleCount::default(), 0, 0_u64);
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
         let begun = frame(rest);
         let (least_here, ms) = begun.as_ref().map_or((least, 0), |frame| (frame.least_bits_a_second, frame.ms()));
@@ -65,7 +65,7 @@ fn torn(bytes: &[u8], at: usize) -> Option<Length> {
 /// Of a sound that begins so: the bytes before its first frame, and the bytes and microseconds of the whole frames that are here.
 pub(super) fn mpeg_pace(head: &[u8]) -> Option<(u64, u64, u64)> {
     let begun = tag_bytes(head);
-    let (mut at, mut sum) = (begun, Sum::default());
+    let (mut at, mut sum) = (begun, SampleCount::default());
     while let Some(next) = head.get(at..).and_then(frame).filter(|frame| at + frame.bytes <= head.len()) {
         if !next.is_silent {
             sum.add(next.samples * 1000, next.samples_a_second);
@@ -199,13 +199,13 @@ pub(super) fn amr(bytes: &[u8]) -> Option<Length> {
 
 /// Samples at a rate that may change.
 #[derive(Default)]
-struct Sum {
+struct SampleCount {
     samples: u64,
     samples_a_second: u64,
     before_ms: u64,
 }
 
-impl Sum {
+impl SampleCount {
     fn add(&mut self, samples: u64, samples_a_second: u64) {
         if self.samples_a_second != samples_a_second {
             *self = Self { samples: 0, samples_a_second, before_ms: self.ms() };

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Books, BooksError, Sums, Wanted};
+use super::{Books, BooksError, Reading, Sums};
 use crate::body::Body;
 use crate::neurons::Neurons;
 
@@ -27,7 +27,7 @@ pub struct Line {
     pub sums: Sums,
 }
 
-const WANTED: Wanted = Wanted { what: "the account's analytics", permission: "Account Analytics: Read" };
+const WANTED: Reading = Reading { what: "the account's analytics", permission: "Account Analytics: Read" };
 /// More groups are not given at once.
 const MAX_ROWS: usize = 1000;
 /// No group has more of anything. One that says so would close every budget that counts it.

@@ -12,10 +12,10 @@ use crate::neurons::Neurons;
 
 /// Shared by those who read the books and those who show what they say. It keeps the latest alone.
 #[derive(Debug, Default)]
-pub struct Known(Mutex<State>);
+pub struct Known(Mutex<Latest>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Latest {
     list: Book,
     analytics: Book,
     news: VecDeque<News>,

@@ -124,7 +124,7 @@ const MAX_WORDS: usize = 300;
 
 /// What is read, and the permission for it.
 #[derive(Clone, Copy)]
-struct Wanted {
+struct Reading {
     what: &'static str,
     permission: &'static str,
 }
@@ -146,7 +146,7 @@ impl Books {
         &self.account
     }
 
-    async fn ask(&self, wanted: Wanted, method: Method, path: &str, body: Body) -> Result<Bytes, BooksError> {
+    async fn ask(&self, wanted: Reading, method: Method, path: &str, body: Body) -> Result<Bytes, BooksError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base_url))
@@ -209,9 +209,9 @@ fn words(body: &[u8]) -> String {
     said.chars().filter(|letter| !letter.is_control()).take(MAX_WORDS).collect()
 }
 
-// === impl Wanted ===
+// === impl Reading ===
 
-impl Wanted {
+impl Reading {
     fn denied(self, said: &str) -> BooksError {
         BooksError::NotAllowed { what: self.what, permission: self.permission, said: said.to_owned() }
     }

@@ -7,11 +7,11 @@ use jiff::civil::Date;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Books, BooksError, Wanted};
+use super::{Books, BooksError, Reading};
 use crate::body::Body;
 use crate::catalogue::{Entry, Prices, Task, Unit};
 
-const WANTED: Wanted = Wanted { what: "the list of models", permission: "Workers AI: Read" };
+const WANTED: Reading = Reading { what: "the list of models", permission: "Workers AI: Read" };
 const PER_PAGE: usize = 100;
 /// About 65 models are listed (2026-10); a list of more pages than this, or of as many models, does not end.
 const MAX_PAGES: usize = 20;

@@ -19,11 +19,11 @@ use crate::neurons::Neurons;
 
 /// Learned, for one model, from every reply that tells its cost. Cloning shares it.
 #[derive(Clone, Debug, Default)]
-pub struct Learned(Arc<State>);
+pub struct Learned(Arc<LearnedPrice>);
 
 #[derive(Debug, Default)]
-struct State {
-    recent: Mutex<VecDeque<Seen>>,
+struct LearnedPrice {
+    recent: Mutex<VecDeque<RatioInterval>>,
     likely: Ratio,
     upper: Ratio,
 }
@@ -34,7 +34,7 @@ struct Ratio(AtomicU64);
 
 /// Between which ratios the truth lies, after one call: a figure has only so many decimals.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct RatioInterval {
     low: f64,
     high: f64,
 }
@@ -76,7 +76,7 @@ impl Learned {
             return;
         }
         let reported = reported.micro() as f64;
-        let seen = Seen { low: (reported - off) / table, high: (reported + off) / table };
+        let seen = RatioInterval { low: (reported - off) / table, high: (reported + off) / table };
         if seen.high < 1.0 / FURTHEST || seen.low > FURTHEST {
             return;
         }
@@ -120,9 +120,9 @@ impl Learned {
     }
 }
 
-// === impl State ===
+// === impl LearnedPrice ===
 
-impl State {
+impl LearnedPrice {
     fn conclude(&self, all: &Together) {
         match all.agreed() {
             Some(ratio) => {
@@ -138,7 +138,7 @@ impl State {
 // === impl Together ===
 
 impl Together {
-    fn of(recent: &VecDeque<Seen>) -> Self {
+    fn of(recent: &VecDeque<RatioInterval>) -> Self {
         let none = Self { calls: recent.len(), low: 0.0, high: f64::INFINITY, dearest: 0.0, dearest_of_two: 0.0 };
         recent.iter().fold(none, |all, seen| Self {
             low: all.low.max(seen.low * (1.0 - SPREAD)),

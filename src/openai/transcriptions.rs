@@ -22,7 +22,7 @@ pub(super) struct Form<'a> {
 
 /// A piece of what was said, with its place in seconds.
 #[derive(Debug, PartialEq)]
-struct Said {
+struct Segment {
     start: f64,
     end: f64,
     /// As JSON.
@@ -128,7 +128,7 @@ pub(super) fn converted(
     is_translation: bool,
 ) -> Option<Converted> {
     let result = reply.result()?;
-    let heard = Heard::read(&Object::read(&result)?)?;
+    let heard = Transcript::read(&Object::read(&result)?)?;
     Some(match format {
         TranscriptFormat::Json => Converted::json(heard.json()),
         TranscriptFormat::VerboseJson => Converted::json(heard.verbose_json(words, is_translation)),
@@ -139,16 +139,16 @@ pub(super) fn converted(
 }
 
 /// What was heard, by whichever model.
-struct Heard {
+struct Transcript {
     /// As JSON.
     text: String,
     language: Option<String>,
     seconds: f64,
-    segments: Vec<Said>,
-    words: Vec<Said>,
+    segments: Vec<Segment>,
+    words: Vec<Segment>,
 }
 
-impl Heard {
+impl Transcript {
     fn read(result: &Object<'_>) -> Option<Self> {
         let number = |object: &Object<'_>, name: &str| object.get(name).and_then(|number| number.parse::<f64>().ok());
         if let Some(results) = result.object("results") {
@@ -189,7 +189,7 @@ impl Heard {
     /// Where the model tells no segments, all that was said is one.
     fn with_segments(mut self) -> Self {
         if self.segments.is_empty() && !self.plain().is_empty() {
-            self.segments.push(Said { start: 0.0, end: self.seconds, text: self.text.clone() });
+            self.segments.push(Segment { start: 0.0, end: self.seconds, text: self.text.clone() });
         }
         self
     }
@@ -212,7 +212,7 @@ impl Heard {
         let language = if is_translation { Some("english") } else { self.language.as_deref() };
         let language = quoted(language.unwrap_or(""));
         let segments = self.segments.iter().enumerate().map(|(id, said)| {
-            let Said { start, end, text } = said;
+            let Segment { start, end, text } = said;
             format!(
                 r#"{{"id":{id},"seek":0,"start":{start},"end":{end},"text":{text},"tokens":[],"temperature":0,"avg_logprob":0,"compression_ratio":1,"no_speech_prob":0}}"#
             )
@@ -227,7 +227,7 @@ impl Heard {
             let words = self
                 .words
                 .iter()
-                .map(|Said { start, end, text }| format!(r#"{{"word":{text},"start":{start},"end":{end}}}"#));
+                .map(|Segment { start, end, text }| format!(r#"{{"word":{text},"start":{start},"end":{end}}}"#));
             // Writing to a string does not fail.
             let _ = write!(json, r#","words":{}"#, array(words.collect::<Vec<_>>()));
         }
@@ -256,12 +256,12 @@ fn clock(seconds: f64, point: &str) -> String {
     format!("{hours:02}:{minutes:02}:{:02}{point}{:03}", rest / 1000, rest % 1000)
 }
 
-fn pieces(json: Option<&str>, text: &str) -> Vec<Said> {
+fn pieces(json: Option<&str>, text: &str) -> Vec<Segment> {
     let pieces = json.and_then(items).unwrap_or_default();
     let pieces = pieces.into_iter().filter_map(|piece| {
         let piece = Object::read(piece.as_bytes())?;
         let second = |name| piece.get(name)?.parse().ok();
-        Some(Said { start: second("start")?, end: second("end")?, text: piece.get(text)?.to_owned() })
+        Some(Segment { start: second("start")?, end: second("end")?, text: piece.get(text)?.to_owned() })
     });
     pieces.collect()
 }

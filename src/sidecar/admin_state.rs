@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::page::observer::Page;
 use super::reload::Reloads;
-use super::replicas::Standing;
+use super::replicas::StoreStatus;
 use super::spending::Spending;
 use crate::books::Known;
 use crate::catalogue::Catalogue;
@@ -25,7 +25,7 @@ pub(super) struct Admin {
     pub(super) known: Arc<Known>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) records_path: Option<PathBuf>,
-    pub(super) store: Option<Standing>,
+    pub(super) store: Option<StoreStatus>,
     pub(super) shared_cache: Option<SharedCache>,
     pub(super) reloads: Arc<Reloads>,
     pub(super) stop: CancellationToken,

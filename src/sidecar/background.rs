@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::admin_state::Admin;
 use super::books::Reading;
-use super::changes::{self, Changes, Health, Seen};
+use super::changes::{self, Changes, Health, Snapshot};
 use super::guard::Guard;
 use super::listen::Serving;
 use super::runtimes::Runtimes;
-use super::webhooks::Look;
+use super::webhooks::Watcher;
 use super::{admin, listen, outlook, service, tls};
 use crate::batches::Batches;
 use crate::layers::rate_limit::RateLimitLayer;
@@ -26,7 +26,7 @@ pub(super) struct Background {
     /// The vendor's books.
     pub(super) reading: Arc<Reading>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) look: Look,
+    pub(super) look: Watcher,
     /// The models that the config has prices for.
     pub(super) priced: Vec<String>,
     pub(super) certificates: Vec<tls::Acceptor>,
@@ -80,7 +80,7 @@ async fn tell_changes(admin: Admin, health: Arc<Health>, limits: RateLimitLayer)
         ticks.tick().await;
         let (budgets, models) = (admin.spending.budgets.get().status(), limits.snapshot());
         let records = admin.spending.records.as_ref().map(|records| records.stats());
-        let seen = Seen { budgets: &budgets, models: &models, failures: health.failures(), records };
+        let seen = Snapshot { budgets: &budgets, models: &models, failures: health.failures(), records };
         let name = |slot| {
             let models = admin.catalogue.models();
             let found = models.iter().find(|model| model.is_listed() && model.slot == slot);

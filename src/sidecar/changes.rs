@@ -33,7 +33,7 @@ pub(super) struct Changes {
 }
 
 /// What is there now.
-pub(super) struct Seen<'a> {
+pub(super) struct Snapshot<'a> {
     pub(super) budgets: &'a [Status],
     pub(super) models: &'a [ModelStanding],
     /// Failed attempts in a row.
@@ -95,7 +95,7 @@ impl Reader for Health {
 
 impl Changes {
     /// What is new since the last look.
-    pub(super) fn look(&mut self, seen: &Seen<'_>) -> Vec<Change> {
+    pub(super) fn look(&mut self, seen: &Snapshot<'_>) -> Vec<Change> {
         let mut changes = Vec::new();
         seen.budgets.iter().for_each(|budget| changes.extend(self.budget(budget)));
         seen.models.iter().for_each(|model| changes.extend(self.model(model)));
@@ -207,7 +207,7 @@ mod tests {
 
     fn told(changes: &mut Changes, budgets: &[Status], failures: u32, lag: u64) -> Vec<String> {
         let records = Some(Stats { lag: Duration::from_secs(lag), ..Stats::default() });
-        let seen = Seen { budgets, models: &[], failures, records };
+        let seen = Snapshot { budgets, models: &[], failures, records };
         changes.look(&seen).iter().map(Change::to_string).collect()
     }
 

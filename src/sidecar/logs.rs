@@ -35,7 +35,7 @@ pub(super) fn router() -> Router<Admin> {
 /// What the list takes after the `?`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Wanted {
+pub(super) struct LogQuery {
     page: Option<usize>,
     per_page: Option<usize>,
     model: Option<String>,
@@ -69,7 +69,7 @@ pub(super) struct Wanted {
 
 /// The parts of the path. Only the id matters.
 #[derive(Deserialize)]
-struct Place {
+struct RecordId {
     id: String,
 }
 
@@ -90,7 +90,7 @@ const MAX_COUNTED: usize = 10_000;
 
 async fn list(
     State(admin): State<Admin>,
-    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+    wanted: Result<Query<LogQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let Query(wanted) = match wanted {
         Ok(wanted) => wanted,
@@ -118,7 +118,7 @@ async fn list(
     .await
 }
 
-async fn get_one(State(admin): State<Admin>, Path(place): Path<Place>) -> Response {
+async fn get_one(State(admin): State<Admin>, Path(place): Path<RecordId>) -> Response {
     let Some(id) = CallId::parse(&place.id) else { return not_found() };
     written(&admin).await;
     ask(&admin, move |archive| Ok(archive.get(id)?.map_or_else(not_found, |record| good(shape(record))))).await
@@ -126,7 +126,7 @@ async fn get_one(State(admin): State<Admin>, Path(place): Path<Place>) -> Respon
 
 async fn patch(
     State(admin): State<Admin>,
-    Path(place): Path<Place>,
+    Path(place): Path<RecordId>,
     verdict: Result<Json<Verdict>, axum::extract::rejection::JsonRejection>,
 ) -> Response {
     let Json(verdict) = match verdict {
@@ -159,7 +159,7 @@ async fn patch(
 
 async fn delete_all(
     State(admin): State<Admin>,
-    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+    wanted: Result<Query<LogQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let filter = wanted.map_err(|why| why.body_text()).and_then(|Query(wanted)| {
         if wanted.page.or(wanted.per_page).is_some() {
@@ -175,16 +175,16 @@ async fn delete_all(
     }
 }
 
-async fn request_body(state: State<Admin>, place: Path<Place>) -> Response {
+async fn request_body(state: State<Admin>, place: Path<RecordId>) -> Response {
     body(state, place, |payload| payload.request).await
 }
 
-async fn response_body(state: State<Admin>, place: Path<Place>) -> Response {
+async fn response_body(state: State<Admin>, place: Path<RecordId>) -> Response {
     body(state, place, |payload| payload.response).await
 }
 
 /// A body as it was, as far as it was kept. It is somebody's own words: a browser is told to run none of it.
-async fn body(State(admin): State<Admin>, Path(place): Path<Place>, part: fn(Payload) -> Part) -> Response {
+async fn body(State(admin): State<Admin>, Path(place): Path<RecordId>, part: fn(Payload) -> Part) -> Response {
     let Some(id) = CallId::parse(&place.id) else { return not_found() };
     written(&admin).await;
     ask(&admin, move |archive| {
@@ -208,7 +208,7 @@ async fn body(State(admin): State<Admin>, Path(place): Path<Place>, part: fn(Pay
 const NOT_KEPT: &str = "this call's bodies were not kept: set [records] payloads = true, or send \
     cf-aig-collect-log-payload: true with the call";
 
-impl Wanted {
+impl LogQuery {
     /// The page's number, from 1, and the records on each.
     fn paging(&self) -> Result<(usize, usize), String> {
         let (page, per_page) = (self.page.unwrap_or(1), self.per_page.unwrap_or(PER_PAGE.0));

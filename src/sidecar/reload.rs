@@ -26,7 +26,7 @@ pub(super) struct Reloads {
     webhooks: Arc<Sending>,
     source: OnceLock<Source>,
     /// One at a time.
-    state: Mutex<State>,
+    state: Mutex<ReloadState>,
     succeeded: AtomicU64,
     failed: AtomicU64,
 }
@@ -38,7 +38,7 @@ pub(super) struct Source {
     pub(super) applied: Box<dyn Fn(&Config) + Send + Sync>,
 }
 
-struct State {
+struct ReloadState {
     config: Config,
     last_good: SystemTime,
     last_failure: Option<(SystemTime, ConfigError)>,
@@ -68,7 +68,7 @@ pub enum ReloadError {
 
 /// How reading the config again has gone so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct ReloadStatus {
     pub(super) succeeded: u64,
     pub(super) failed: u64,
     /// Why the last one was refused; `None` where it was not.
@@ -140,7 +140,7 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<String> {
 
 impl Reloads {
     pub(super) fn new(lasting: Arc<Lasting>, config: Config, variables: Variables, webhooks: Arc<Sending>) -> Self {
-        let state = Mutex::new(State { config, last_good: SystemTime::now(), last_failure: None });
+        let state = Mutex::new(ReloadState { config, last_good: SystemTime::now(), last_failure: None });
         let source = OnceLock::new();
         Self { lasting, variables, webhooks, source, state, succeeded: AtomicU64::new(0), failed: AtomicU64::new(0) }
     }
@@ -184,7 +184,7 @@ impl Reloads {
     }
 
     /// What the config would change, which cannot be put in force whole: it keeps what cannot change.
-    fn compare(&self, state: &State, config: &mut Config) -> Result<(Reloaded, Vec<Endpoint>), ConfigError> {
+    fn compare(&self, state: &ReloadState, config: &mut Config) -> Result<(Reloaded, Vec<Endpoint>), ConfigError> {
         // What is not named in the file is named by `serve`, and read no other way.
         config.records.may_be_missing = state.config.records.may_be_missing;
         super::check(config, &self.variables)?;
@@ -194,7 +194,7 @@ impl Reloads {
         Ok((Reloaded { changed, needs_restart }, endpoints))
     }
 
-    fn apply(&self, state: &mut State, mut config: Config) -> Result<Reloaded, ConfigError> {
+    fn apply(&self, state: &mut ReloadState, mut config: Config) -> Result<Reloaded, ConfigError> {
         let (reloaded, endpoints) = self.compare(state, &mut config)?;
         Generation::follow(&self.lasting, config.clone(), &self.variables)?;
         if let Err(error) = self.webhooks.tell(endpoints) {
@@ -204,7 +204,7 @@ impl Reloads {
         Ok(reloaded)
     }
 
-    fn noted(&self, state: &mut State, reloaded: Result<Reloaded, ConfigError>) -> Result<Reloaded, ConfigError> {
+    fn noted(&self, state: &mut ReloadState, reloaded: Result<Reloaded, ConfigError>) -> Result<Reloaded, ConfigError> {
         match &reloaded {
             Ok(Reloaded { changed, needs_restart }) => {
                 self.succeeded.fetch_add(1, Ordering::Relaxed);
@@ -246,15 +246,15 @@ impl Reloads {
 
     /// The same for the metrics.
     pub(super) fn counts(&self) -> Reloading {
-        let Standing { succeeded, failed, trouble, since } = self.standing();
+        let ReloadStatus { succeeded, failed, trouble, since } = self.standing();
         let since = since.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let since_seconds = since.map_or(0.0, |since| since.as_secs_f64());
         Reloading { succeeded, failed, is_well: trouble.is_none(), since_seconds }
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> ReloadStatus {
         let state = self.state.lock();
-        Standing {
+        ReloadStatus {
             succeeded: self.succeeded.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
             trouble: state.last_failure.as_ref().map(|(_, why)| why.to_string()),

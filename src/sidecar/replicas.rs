@@ -27,7 +27,7 @@ pub(super) struct Shared {
 
 /// What goes on with the store, for metrics and `/readyz`.
 #[derive(Clone, Debug)]
-pub(super) struct Standing {
+pub(super) struct StoreStatus {
     pub(super) seen: Arc<Seen>,
     pub(super) sharing: Arc<Sharing>,
 }
@@ -37,7 +37,7 @@ pub(super) struct Standing {
 pub(super) struct Speaking {
     thread: JoinHandle<io::Result<()>>,
     stop: CancellationToken,
-    pub(super) standing: Standing,
+    pub(super) standing: StoreStatus,
 }
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -118,7 +118,7 @@ impl Shared {
         let session = Session::new(&name, Arc::new(self.link.clone()), self.sharing.clone(), limits);
         let session = session.with_budgets(self.registers.clone());
         let (stop, standing) =
-            (CancellationToken::new(), Standing { seen: session.seen(), sharing: self.sharing.clone() });
+            (CancellationToken::new(), StoreStatus { seen: session.seen(), sharing: self.sharing.clone() });
         let stopped = stop.clone();
         let thread = threads::spawn("replicas".into(), move || {
             runtime.block_on(session.run_until(stopped.cancelled()));
@@ -142,9 +142,9 @@ impl Speaking {
     }
 }
 
-// === impl Standing ===
+// === impl StoreStatus ===
 
-impl Standing {
+impl StoreStatus {
     /// What `/readyz` says of it.
     pub(super) fn describe(&self) -> String {
         let rule = match self.sharing.on_store_loss() {

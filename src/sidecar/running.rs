@@ -14,7 +14,7 @@ use super::changes::Health;
 use super::check::check;
 use super::config::{Config, ConfigError, Variables};
 use super::handover::Handed;
-use super::listen::{self, Bound};
+use super::listen::{self, BoundSockets};
 use super::otel::{LogLines, Telemetry};
 use super::page::observer::Page;
 use super::plan::{Plan, workers};
@@ -22,7 +22,7 @@ use super::reload::{ReloadError, Reloaded, Reloads, Source};
 use super::spending::Spending;
 use super::threads::{spawn, wait};
 use super::warm::Warm;
-use super::webhooks::{Look, Sending};
+use super::webhooks::{Sending, Watcher};
 use super::{advice, replicas, shared_cache, webhooks};
 use crate::readers::log::CallLog;
 use crate::readers::metrics::{Metrics, MetricsError};
@@ -94,7 +94,7 @@ impl Sidecar {
         // Before anything is written: who finds the address taken leaves no file behind.
         let bind = |setting, address, handed: Option<std::net::TcpListener>, count| {
             let bound = match handed {
-                Some(socket) => Bound::handed(socket, count),
+                Some(socket) => BoundSockets::handed(socket, count),
                 None => listen::bind(address, count),
             };
             bound.map_err(|why| StartError::Listen { setting, address, why })
@@ -189,7 +189,7 @@ impl Sidecar {
             let guard = plan.lasting.guard.clone();
             let (stop, reading) = (sidecar.admin_stop.clone(), plan.reading.clone());
             let (events, known) = (plan.events.clone(), plan.reading.known.clone());
-            let look = Look { events, metrics: metrics.clone(), catalogue, known };
+            let look = Watcher { events, metrics: metrics.clone(), catalogue, known };
             let (certificates, limits) = (plan.certificates(), plan.rate_limit.clone());
             let runtimes = plan.runtimes.clone();
             let priced = advice::priced(&plan.config.models);

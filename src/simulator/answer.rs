@@ -6,7 +6,7 @@ use super::limits;
 use super::prompt::{Prompt, first_tool};
 use super::route::Wants;
 use super::settings::Writes;
-use super::told::UsageStyle;
+use super::usage::UsageStyle;
 use super::writer::Written;
 use crate::catalogue::{Model, Task, Unit};
 use crate::neurons::Neurons;

@@ -20,7 +20,7 @@ use super::route::{Route, Wants};
 use super::settings::Writes;
 use super::state::State;
 use super::streamed::Streamed;
-use super::told::Telling;
+use super::usage::UsageSettings;
 use super::{moondream, stream, text, vectors};
 use crate::body::Body;
 use crate::catalogue::{Model, Task};
@@ -75,7 +75,7 @@ impl<'a> Job<'a> {
         self.prompt.flag("stream") || (is_default && self.prompt.field("stream").is_none())
     }
 
-    fn telling(&self) -> Telling {
+    fn telling(&self) -> UsageSettings {
         self.call.header("x-simulate-usage").and_then(|text| text.parse().ok()).unwrap_or_default()
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::envelope::envelope;
-use super::told::usage_json;
+use super::usage::usage_json;
 use crate::usage::Usage;
 
 /// Answers that wait to be fetched, by their `request_id`.
@@ -32,13 +32,13 @@ pub(super) struct Item {
 
 /// How a batch is answered.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Telling {
+pub(super) struct BatchSettings {
     polls: u32,
-    shape: Shape,
+    shape: BatchShape,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Shape {
+enum BatchShape {
     /// `responses`, and the sum of their usage beside them.
     #[default]
     Responses,
@@ -63,7 +63,7 @@ enum Shape {
 /// More are not kept; what is queued then is lost, as the vendor's is after a day.
 const MAX_BATCHES: usize = 10_000;
 
-impl FromStr for Telling {
+impl FromStr for BatchSettings {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -80,7 +80,7 @@ impl FromStr for Telling {
     }
 }
 
-impl FromStr for Shape {
+impl FromStr for BatchShape {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -101,7 +101,7 @@ impl FromStr for Shape {
 
 impl Batches {
     /// Keeps answers until they are polled, and tells what to poll with.
-    pub(super) fn queue(&self, items: Vec<Item>, model: &str, id: &str, telling: Telling) -> Value {
+    pub(super) fn queue(&self, items: Vec<Item>, model: &str, id: &str, telling: BatchSettings) -> Value {
         let mut batches = self.0.lock();
         // The same batch may be sent twice, and runs twice.
         let id = match batches.contains_key(id) {
@@ -112,7 +112,7 @@ impl Batches {
             batches.insert(id.clone(), Queued { reply: telling.shape.reply(items), polls: telling.polls });
         }
         let told = json!({"status": "queued", "request_id": id, "model": model});
-        if telling.shape == Shape::Bare { told } else { envelope(told) }
+        if telling.shape == BatchShape::Bare { told } else { envelope(told) }
     }
 
     /// What was answered, or that it is not yet; `None` for an id that is none.
@@ -131,7 +131,7 @@ impl Batches {
     }
 }
 
-impl Shape {
+impl BatchShape {
     fn reply(self, items: Vec<Item>) -> Value {
         let mut told = responses(items);
         let sum = told["usage"].clone();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::event::Event;
 use super::streamed::Streamed;
-use super::told::{UsageStyle, Words};
+use super::usage::{UsageStyle, Words};
 use super::writer::{Written, pieces};
 use crate::catalogue::Model;
 use crate::usage::Usage;

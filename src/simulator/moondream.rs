@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::event::Event;
-use super::told::usage_json;
+use super::usage::usage_json;
 use crate::catalogue::Model;
 use crate::neurons::Neurons;
 use crate::usage::Usage;

@@ -24,7 +24,7 @@ use super::prompt::{Prompt, Sent};
 use super::received::{MAX_BODY, Received, Refusal, error};
 use super::reply::json_reply;
 use super::route::{Route, Wants};
-use super::sockets::{self, Wanted};
+use super::sockets::{self, SocketRequest};
 use super::state::State;
 use super::{dice, js, search};
 use crate::body::Body;
@@ -136,7 +136,7 @@ impl State {
         let model = self.catalogue().get(&name).ok_or_else(|| error(5007))?;
         let dialect = model.socket.ok_or_else(|| error(5004))?;
         self.admit(&account, &model)?;
-        let wanted = Wanted { account, model, dialect, query, fault };
+        let wanted = SocketRequest { account, model, dialect, query, fault };
         Ok(sockets::accept(self, wanted, upgrade, &call.headers))
     }
 

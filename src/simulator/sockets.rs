@@ -33,7 +33,7 @@ use crate::usage::Usage;
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// A socket on its way to be opened.
-pub(super) struct Wanted {
+pub(super) struct SocketRequest {
     pub(super) account: String,
     pub(super) model: Arc<Model>,
     pub(super) dialect: Dialect,
@@ -42,8 +42,8 @@ pub(super) struct Wanted {
 }
 
 /// One that is open.
-struct Open {
-    wanted: Wanted,
+struct OpenSocket {
+    wanted: SocketRequest,
     state: Arc<State>,
     socket: Socket,
     audio_bytes: u64,
@@ -79,7 +79,7 @@ pub(super) fn query(query: &str) -> HashMap<String, String> {
 /// Accepts it, and serves it on a task of its own.
 pub(super) fn accept(
     state: &Arc<State>,
-    wanted: Wanted,
+    wanted: SocketRequest,
     upgrade: OnUpgrade,
     headers: &http::HeaderMap,
 ) -> Response<Body> {
@@ -94,7 +94,7 @@ pub(super) fn accept(
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-        let open = Open {
+        let open = OpenSocket {
             wanted,
             state,
             socket,
@@ -110,7 +110,7 @@ pub(super) fn accept(
     reply
 }
 
-impl Open {
+impl OpenSocket {
     /// To its end; then it is billed, however it ended.
     async fn serve(mut self) {
         let _ = self.greet().await;

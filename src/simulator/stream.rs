@@ -14,7 +14,7 @@ use super::fault::{Fault, Trouble};
 use super::route::Wants;
 use super::streamed::Streamed;
 use super::text::{self, tool_call};
-use super::told::{UsageStyle, Words};
+use super::usage::{UsageStyle, Words};
 use super::writer::pieces;
 use super::{messages, moondream};
 use crate::body::{Body, BoxError};

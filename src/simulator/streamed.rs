@@ -2,7 +2,7 @@
 
 use super::answer::Answer;
 use super::route::Wants;
-use super::told::{UsageStyle, Words};
+use super::usage::{UsageStyle, Words};
 use crate::catalogue::Model;
 
 /// Everything that is told in a stream.

@@ -6,7 +6,7 @@ use super::answer::{Answer, Family, neurons};
 use super::envelope::envelope;
 use super::messages;
 use super::route::Wants;
-use super::told::Words;
+use super::usage::Words;
 use super::writer::Written;
 use crate::catalogue::{Model, Task};
 

@@ -29,7 +29,7 @@ const MOST_POLLS: usize = 20;
 /// Who the clients are, as `cf-aig-metadata` has it.
 const TEAMS: [&str; 3] = [r#"{"team":"search"}"#, r#"{"team":"support"}"#, r#"{"team":"growth"}"#];
 
-struct Ask {
+struct Question {
     path: String,
     body: Body,
 }
@@ -50,7 +50,7 @@ struct Asker<'a> {
 
 impl Asker<'_> {
     /// A refused or failed call is counted by the gate; the demo's clients go on.
-    async fn send(&self, ask: Ask) {
+    async fn send(&self, ask: Question) {
         match ask.body {
             Body::Json(body) => drop(self.post(&ask.path, "application/json", body.to_string().into()).await),
             Body::Sound(bytes) => drop(self.post(&ask.path, "audio/wav", bytes).await),
@@ -99,7 +99,7 @@ const TOPICS: [&str; 8] = [
 const STYLES: [&str; 5] = ["briefly", "in detail", "as a list", "for an engineer", "for a customer"];
 
 /// The n-th question. Every ninth or so has been asked before.
-fn ask(n: usize) -> Ask {
+fn ask(n: usize) -> Question {
     match n % 16 {
         0..=4 => chat("@cf/meta/llama-3.1-8b-instruct-fp8-fast", n, true),
         5 | 6 => chat("@cf/meta/llama-3.3-70b-instruct-fp8-fast", n, true),
@@ -111,7 +111,7 @@ fn ask(n: usize) -> Ask {
         13 if n % 32 == 13 => {
             let items: Vec<_> =
                 (0..3).map(|i| json!({"text": [question(n + i)], "external_reference": format!("{i}")})).collect();
-            Ask { path: "/run/@cf/baai/bge-m3".into(), body: Body::Batch(json!({ "requests": items })) }
+            Question { path: "/run/@cf/baai/bge-m3".into(), body: Body::Batch(json!({ "requests": items })) }
         }
         12 | 13 => {
             let texts: Vec<_> = (0..8).map(|i| question(n + i)).collect();
@@ -123,7 +123,7 @@ fn ask(n: usize) -> Ask {
         14 => native("@cf/deepgram/aura-1", json!({ "text": question(n) })),
         _ if n % 32 == 15 => {
             let path = "/run/@cf/deepgram/nova-3".to_owned();
-            Ask { path, body: Body::Sound(silence(1 + n as u32 % 9)) }
+            Question { path, body: Body::Sound(silence(1 + n as u32 % 9)) }
         }
         _ => {
             let audio = base64::engine::general_purpose::STANDARD.encode(silence(2 + n as u32 % 30));
@@ -132,7 +132,7 @@ fn ask(n: usize) -> Ask {
     }
 }
 
-fn chat(model: &str, n: usize, stream: bool) -> Ask {
+fn chat(model: &str, n: usize, stream: bool) -> Question {
     let mut messages =
         vec![json!({"role": "system", "content": "You are the assistant of a small company. Be kind and exact."})];
     // Some conversations have a history.
@@ -146,18 +146,18 @@ fn chat(model: &str, n: usize, stream: bool) -> Ask {
     if !n.is_multiple_of(4) {
         body["temperature"] = json!(0);
     }
-    Ask { path: "/v1/chat/completions".into(), body: Body::Json(body) }
+    Question { path: "/v1/chat/completions".into(), body: Body::Json(body) }
 }
 
 /// Anthropic's form.
-fn messages(model: &str, n: usize) -> Ask {
+fn messages(model: &str, n: usize) -> Question {
     let said = json!([{"role": "user", "content": question(n)}]);
     let body = json!({"model": model, "max_tokens": 96, "system": "Be kind and exact.", "messages": said, "stream": n.is_multiple_of(64)});
-    Ask { path: "/v1/messages".into(), body: Body::Json(body) }
+    Question { path: "/v1/messages".into(), body: Body::Json(body) }
 }
 
-fn native(model: &str, body: Value) -> Ask {
-    Ask { path: format!("/run/{model}"), body: Body::Json(body) }
+fn native(model: &str, body: Value) -> Question {
+    Question { path: format!("/run/{model}"), body: Body::Json(body) }
 }
 
 fn topic(n: usize) -> &'static str {

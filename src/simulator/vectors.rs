@@ -7,7 +7,7 @@ use super::envelope::envelope;
 use super::js::View;
 use super::prompt::Prompt;
 use super::route::Wants;
-use super::told::usage_json;
+use super::usage::usage_json;
 use crate::catalogue::Model;
 use crate::usage::Usage;
 

@@ -62,7 +62,7 @@ impl Demo {
         };
         let vendor = simulator::start(settings).map_err(failed)?;
         let totals = Arc::new(Totals::default());
-        let place = Place::new().map_err(failed)?;
+        let place = ScratchDir::new().map_err(failed)?;
         let sidecar = self.sidecar(&vendor.base_url(), &place, totals.clone())?;
         let (listen, admin) = (sidecar.listen(), sidecar.admin());
         print(&format!(
@@ -76,7 +76,7 @@ impl Demo {
         print(&totals.table())
     }
 
-    fn sidecar(&self, upstream: &str, place: &Place, totals: Arc<Totals>) -> Result<Sidecar, Failure> {
+    fn sidecar(&self, upstream: &str, place: &ScratchDir, totals: Arc<Totals>) -> Result<Sidecar, Failure> {
         let mut config = Config::default();
         (config.listen, config.admin) = (self.listen, self.admin);
         // Nothing is spent that is anybody's.
@@ -143,9 +143,9 @@ impl Demo {
 }
 
 /// A directory for the records, so that each call has its receipt; gone when the demo ends.
-struct Place(PathBuf);
+struct ScratchDir(PathBuf);
 
-impl Place {
+impl ScratchDir {
     fn new() -> std::io::Result<Self> {
         let place = std::env::temp_dir().join(format!("tollgate-demo-{:016x}", fastrand::u64(..)));
         std::fs::create_dir(&place)?;
@@ -153,7 +153,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ScratchDir {
     fn drop(&mut self) {
         // What is left behind is in the directory for what is temporary.
         let _ = std::fs::remove_dir_all(&self.0);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{ACCOUNT, Place, show};
+use super::{ACCOUNT, ScratchDir, show};
 use crate::cli::{Failure, print};
 use crate::simulator::{self, Running};
 
@@ -47,7 +47,7 @@ impl Drop for Process {
 
 /// What the clients saw.
 #[derive(Default)]
-struct Seen {
+struct ClientCounts {
     limited: Mutex<Vec<Instant>>,
     budgeted: AtomicUsize,
     refused_by_limit: AtomicUsize,
@@ -71,7 +71,7 @@ pub(super) fn run(replicas: usize, lasts: Option<Duration>) -> Result<(), Failur
     let failed = |error: std::io::Error| Failure::Failed(error.to_string());
     let settings = simulator::Settings { latency: 0.0, ..simulator::Settings::default() };
     let vendor = simulator::start(settings).map_err(failed)?;
-    let place = Place::new().map_err(failed)?;
+    let place = ScratchDir::new().map_err(failed)?;
     let (_store, url) = start_store(&server, &place.0).map_err(failed)?;
     let mut processes = Vec::new();
     let mut gates = Vec::new();
@@ -86,7 +86,8 @@ pub(super) fn run(replicas: usize, lasts: Option<Duration>) -> Result<(), Failur
         server.display(),
         gates.iter().enumerate().map(|(n, url)| format!("gate-{}   {url}", n + 1)).collect::<Vec<_>>().join("\n"),
     ))?;
-    let (seen, fleet) = (Arc::new(Seen::default()), Arc::new(Fleet { gates, killed: AtomicUsize::new(usize::MAX) }));
+    let (seen, fleet) =
+        (Arc::new(ClientCounts::default()), Arc::new(Fleet { gates, killed: AtomicUsize::new(usize::MAX) }));
     let kill = || {
         fleet.killed.store(replicas - 1, Ordering::Release);
         drop(processes.pop());
@@ -95,7 +96,7 @@ pub(super) fn run(replicas: usize, lasts: Option<Duration>) -> Result<(), Failur
     print(&told(&seen, &vendor))
 }
 
-fn told(seen: &Seen, vendor: &Running) -> String {
+fn told(seen: &ClientCounts, vendor: &Running) -> String {
     let load = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     let (spent, refused) = (vendor.spent(PAYS).as_f64(), vendor.counts().rate_limited);
     let limited = seen.limited.lock().clone();
@@ -191,7 +192,12 @@ fn start_gate(name: &str, vendor: &Running, store: &str, place: &Path) -> Result
     Ok((process, listen.to_owned()))
 }
 
-fn drive(seen: &Arc<Seen>, fleet: &Arc<Fleet>, lasts: Option<Duration>, kill: impl FnOnce()) -> std::io::Result<()> {
+fn drive(
+    seen: &Arc<ClientCounts>,
+    fleet: &Arc<Fleet>,
+    lasts: Option<Duration>,
+    kill: impl FnOnce(),
+) -> std::io::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let stop = CancellationToken::new();
         let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(crate::upstream::client::tls());
@@ -208,7 +214,7 @@ fn drive(seen: &Arc<Seen>, fleet: &Arc<Fleet>, lasts: Option<Duration>, kill: im
     })
 }
 
-async fn watch(seen: &Seen, lasts: Option<Duration>, kill: impl FnOnce()) -> std::io::Result<()> {
+async fn watch(seen: &ClientCounts, lasts: Option<Duration>, kill: impl FnOnce()) -> std::io::Result<()> {
     let begun = Instant::now();
     let (mut kill, kill_at) = (Some(kill), lasts.map_or(KILLED_AFTER, |lasts| KILLED_AFTER.min(lasts / 2)));
     let on_screen = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -236,7 +242,13 @@ async fn watch(seen: &Seen, lasts: Option<Duration>, kill: impl FnOnce()) -> std
 }
 
 /// One client: it asks one gate, and the next where that one has gone.
-async fn ask(client: reqwest::Client, number: usize, seen: Arc<Seen>, fleet: Arc<Fleet>, stop: CancellationToken) {
+async fn ask(
+    client: reqwest::Client,
+    number: usize,
+    seen: Arc<ClientCounts>,
+    fleet: Arc<Fleet>,
+    stop: CancellationToken,
+) {
     let gates = fleet.gates.len();
     let mut gate = if number < AT_THE_FIRST { 0 } else { 1 + number % (gates - 1) };
     let mut turn = 0;

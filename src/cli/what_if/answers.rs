@@ -33,7 +33,7 @@ struct Script {
     answering: Option<String>,
     /// The model whose cost is on the record.
     model: String,
-    told: Told,
+    told: RecordedUsage,
 }
 
 /// How the last attempt ended.
@@ -52,7 +52,7 @@ pub(super) enum End {
 }
 
 /// What an answer tells of its use.
-struct Told {
+struct RecordedUsage {
     usage: Usage,
     /// The cost, as long as the same model has the same price.
     neurons: Option<Neurons>,
@@ -97,7 +97,7 @@ impl Vendor {
             end,
             answering: (past.step > 0 && past.attempts > 1 && !is_moved).then(|| past.model.clone()),
             model: past.model.clone(),
-            told: Told {
+            told: RecordedUsage {
                 usage,
                 neurons: (!reprices || !is_priced_by_tokens).then_some(neurons),
                 is_priced_by_tokens,
@@ -168,7 +168,7 @@ impl Script {
     }
 
     fn answer(&self, call: &Call) -> Reply {
-        let Told { usage, neurons, is_priced_by_tokens, bytes } = &self.told;
+        let RecordedUsage { usage, neurons, is_priced_by_tokens, bytes } = &self.told;
         let mut told = json!({
             "prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens,
             "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens},

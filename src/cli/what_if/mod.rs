@@ -4,10 +4,10 @@ mod answers;
 mod ask;
 mod changes;
 mod clock;
+mod comparison;
 mod replay;
 #[cfg(test)]
 mod tests;
-mod told;
 mod words;
 
 use std::sync::Arc;

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 
 use super::answers::Vendor;
-use super::told::{Lived, Told};
+use super::comparison::{Comparison, Lived};
 use super::{ask, clock};
 use crate::Error;
-use crate::call::{Ask, Call, Credentials, Deadline, Endpoint, Head, Options};
+use crate::call::{Ask, Call, Deadline, Endpoint, Options};
 use crate::catalogue::Catalogue;
 use crate::cli::Failure;
 use crate::cli::usage::failed;
@@ -23,7 +23,6 @@ use crate::layers::budget::{OnExceeded, Period, Rule};
 use crate::layers::fallback::FallbackLayer;
 use crate::layers::identify;
 use crate::layers::meter::MeterLayer;
-use crate::openai::Face;
 use crate::readers::records::{Archive, Past, Usual};
 use crate::receipt::{CacheStatus, Facts, Metadatum, Outcome, Receipt, Source};
 use crate::sidecar::config::Config;
@@ -56,7 +55,7 @@ struct World<'a> {
     layers: Layers,
     usual: HashMap<String, Usual>,
     labels: HashMap<String, Arc<BTreeMap<String, String>>>,
-    told: RefCell<Told>,
+    told: RefCell<Comparison>,
     /// Digests of calls that ran in the replay: what answers their repeats is known.
     ran: RefCell<HashSet<u64>>,
     from_ms: u64,
@@ -79,7 +78,7 @@ impl<'a> Setting<'a> {
 
 impl Replay<'_> {
     /// Lives it again. It begins with what came before, as far as a window of a budget or an answer in the cache reaches back.
-    pub(super) fn through(&self, setting: &Setting<'_>) -> Result<Told, Failure> {
+    pub(super) fn through(&self, setting: &Setting<'_>) -> Result<Comparison, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| Failure::Failed(error.to_string()))?;
         let began_ms = self.from_ms.saturating_sub(reach_ms(setting));
@@ -199,32 +198,13 @@ impl World<'_> {
             facts.metadata = metadata(past).into();
         });
         let deadline = Deadline::after(Duration::from_micros(past.duration_us));
+        let asked = Ask { seeded: is_kept_for_sure(past), ..Ask::clone(&ask) };
+        let body = Bytes::from(format!(r#"{{"prompt":"{:016x}"}}"#, past.digest.unwrap_or(0)));
         let call = Call {
-            account,
-            is_unlisted: false,
-            credentials: Credentials::Gate,
             key,
-            models: None,
-            model,
-            endpoint,
-            face: Face::Vendor,
-            stream: false,
-            ask: Arc::new(Ask { seeded: is_kept_for_sure(past), ..Ask::clone(&ask) }),
             options: Arc::new(Options { skip_cache: self.skips_cache(past), ..Options::default() }),
-            head: Arc::new(Head::default()),
-            body: Bytes::from(format!(r#"{{"prompt":"{:016x}"}}"#, past.digest.unwrap_or(0))),
-            decoded: None,
-            model_in_body: None,
-            socket: None,
-            named_beside: None,
-            receipt: receipt.clone(),
-            assumed: None,
-            allowance: None,
-            ceiling: None,
-            departure: None,
-            elsewhere: None,
-            trace: None,
             deadline: deadline.filter(|_| past.refused.as_deref() == Some("queue_timeout")),
+            ..Call::plain(receipt.clone(), account, model, endpoint, asked, body)
         };
         let ended = self.ask(call, vendor, &receipt, past).await;
         // The receipt's last handle goes with this one, and the budgets settle.

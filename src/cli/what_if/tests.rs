@@ -14,8 +14,8 @@ use tower::{ServiceExt, service_fn};
 
 use super::changes::Changes;
 use super::clock;
+use super::comparison::Comparison;
 use super::replay::{Replay, Setting};
-use super::told::Told;
 use crate::affinity::{Affinity, SessionBy};
 use crate::body::Body;
 use crate::catalogue::Catalogue;
@@ -176,7 +176,7 @@ fn live(config: &Config, path: &Path) {
     });
 }
 
-fn replayed(archive: &Archive, config: &Config, changes: &Changes) -> Told {
+fn replayed(archive: &Archive, config: &Config, changes: &Changes) -> Comparison {
     let (from_ms, until_ms) = (BEGAN_MS, BEGAN_MS + WEEK_MS + 3_600_000);
     let replay = Replay { archive, from_ms, until_ms, labels: BTreeMap::new() };
     let changed = changes.of(config, &Variables::new()).unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::told::{Sums, Told};
+use super::comparison::{Comparison, Sums};
 use crate::cli::usage::span::Span;
 use crate::neurons::Neurons;
 
@@ -18,7 +18,7 @@ const OUTCOMES: [(&str, &str); 8] = [
 ];
 
 /// `unchanged` is the replay of what was in force: how far it is from the records is how far the other one may be.
-pub(super) fn table(span: &Span, unchanged: &Told, changed: Option<&Told>) -> String {
+pub(super) fn table(span: &Span, unchanged: &Comparison, changed: Option<&Comparison>) -> String {
     let columns: Vec<&Sums> =
         [Some(&unchanged.recorded), Some(&unchanged.replayed), changed.map(|told| &told.replayed)]
             .into_iter()
@@ -86,7 +86,7 @@ fn difference(was: &Sums, is: &Sums) -> String {
 }
 
 /// What is not known of a replay.
-fn doubts(told: &Told) -> Vec<String> {
+fn doubts(told: &Comparison) -> Vec<String> {
     let mut doubts = Vec::new();
     for (budget, calls) in &told.refused_by {
         doubts.push(format!("the budget {budget:?} refuses {calls} calls"));
@@ -117,7 +117,7 @@ fn seconds(micros: u64) -> String {
     format!("{}.{:03} s", micros / 1_000_000, micros % 1_000_000 / 1000)
 }
 
-pub(super) fn json(span: &Span, unchanged: &Told, changed: Option<&Told>) -> String {
+pub(super) fn json(span: &Span, unchanged: &Comparison, changed: Option<&Comparison>) -> String {
     let sums = |sums: &Sums| {
         let models = sums.models.iter().map(|(model, (calls, neurons))| {
             (model.clone(), json!({"calls": calls, "neurons": neurons.as_f64(), "usd": neurons.usd()}))
@@ -129,7 +129,7 @@ pub(super) fn json(span: &Span, unchanged: &Told, changed: Option<&Told>) -> Str
             "models": models.collect::<serde_json::Map<_, _>>(),
         })
     };
-    let replay = |told: &Told| {
+    let replay = |told: &Comparison| {
         let (calls, neurons) = told.assumed;
         let mut replay = sums(&told.replayed);
         replay["ended_the_same"] = json!(told.same);

@@ -58,10 +58,10 @@ const MORE: u8 = 2;
 
 /// A connection's state, shared by all that know of it.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<State>, AtomicU8);
+pub(super) struct Activity(Mutex<PhaseState>, AtomicU8);
 
 #[derive(Debug)]
-struct State {
+struct PhaseState {
     phase: Phase,
     since: Instant,
     calls: u32,
@@ -101,7 +101,7 @@ impl Limits {
 impl Activity {
     /// A connection that was accepted just now.
     pub(super) fn new() -> Arc<Self> {
-        let state = Mutex::new(State {
+        let state = Mutex::new(PhaseState {
             phase: Phase::Opening,
             since: Instant::now(),
             calls: 0,
@@ -196,7 +196,7 @@ impl Activity {
     }
 }
 
-impl State {
+impl PhaseState {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.since = Instant::now();

@@ -9,10 +9,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 const BACKLOG: i32 = 4096;
 
 /// An address that is taken, and not listened on yet: whoever connects is refused.
-pub(in crate::sidecar) struct Bound(Vec<Socket>);
+pub(in crate::sidecar) struct BoundSockets(Vec<Socket>);
 
 /// Takes an address for as many listeners as there are workers. For port 0 the first one chooses.
-pub(in crate::sidecar) fn bind(address: SocketAddr, workers: usize) -> io::Result<Bound> {
+pub(in crate::sidecar) fn bind(address: SocketAddr, workers: usize) -> io::Result<BoundSockets> {
     // A port that may be shared could be another gate's, and each would get some of the other's calls. The probe is bound
     // and never listens, so that no connection can arrive at it and be lost.
     if address.port() != 0 {
@@ -23,10 +23,10 @@ pub(in crate::sidecar) fn bind(address: SocketAddr, workers: usize) -> io::Resul
     let first = bind_one(address)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);
     let rest = (1..workers).map(|_| bind_one(address));
-    std::iter::once(Ok(first)).chain(rest).collect::<io::Result<Vec<_>>>().map(Bound)
+    std::iter::once(Ok(first)).chain(rest).collect::<io::Result<Vec<_>>>().map(BoundSockets)
 }
 
-impl Bound {
+impl BoundSockets {
     /// A socket that listens already, shared by the workers.
     pub(in crate::sidecar) fn handed(socket: TcpListener, workers: usize) -> io::Result<Self> {
         let first = Socket::from(socket);

@@ -22,7 +22,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::Service;
 
 use super::activity::{Activity, InCall, Limits, Phase, Version};
-use super::room::Place;
+use super::room::ConnectionSlot;
 use super::socket::Socket;
 use super::stopping::Stopping;
 use super::stream::{Served, Streams};
@@ -43,7 +43,7 @@ trait Ending: Future<Output = hyper::Result<()>> {
 
 /// Keeps a connection's place for as long as the WebSocket is open that it became.
 struct Kept {
-    _place: Arc<Place>,
+    _place: Arc<ConnectionSlot>,
     /// The connection is in a call, and makes no room for others.
     _call: InCall,
     _open: TaskTrackerToken,
@@ -132,7 +132,7 @@ impl Protocols {
         &self,
         stream: TcpStream,
         told: PeerInfo,
-        place: Arc<Place>,
+        place: Arc<ConnectionSlot>,
         service: S,
         stopping: &Stopping,
     ) where
@@ -276,7 +276,7 @@ where
 }
 
 impl Kept {
-    fn new(place: &Arc<Place>, stopping: &Stopping) -> Self {
+    fn new(place: &Arc<ConnectionSlot>, stopping: &Stopping) -> Self {
         Self {
             _place: place.clone(),
             _call: place.activity.begin_call(),

@@ -22,6 +22,6 @@ mod upload;
 
 pub(super) use self::accept::{Serving, serve};
 pub(super) use self::activity::Limits;
-pub(super) use self::bind::{Bound, bind};
+pub(super) use self::bind::{BoundSockets, bind};
 pub(super) use self::room::Addresses;
 pub(super) use self::upload::Upload;

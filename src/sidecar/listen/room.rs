@@ -19,13 +19,13 @@ use super::activity::{Activity, Phase};
 pub(super) struct Room {
     max: usize,
     addresses: Addresses,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
     /// A place was given back.
     freed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     connections: HashMap<u64, Arc<Activity>>,
     next: u64,
 }
@@ -40,15 +40,15 @@ pub(in crate::sidecar) struct Addresses {
 
 /// A connection's place, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     room: Arc<Room>,
     number: u64,
     pub(super) activity: Arc<Activity>,
-    _address: Option<Counted>,
+    _address: Option<AddressCount>,
 }
 
 #[derive(Debug)]
-struct Counted {
+struct AddressCount {
     addresses: Addresses,
     address: IpAddr,
 }
@@ -75,10 +75,10 @@ impl Room {
     }
 
     /// A place for a connection from this address.
-    pub(super) async fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refusal> {
+    pub(super) async fn take(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionSlot, Refusal> {
         let address = self.addresses.count(address)?;
         if let Some((number, activity)) = self.enter() {
-            return Ok(Place { room: self.clone(), number, activity, _address: address });
+            return Ok(ConnectionSlot { room: self.clone(), number, activity, _address: address });
         }
         if self.make_room() == 0 {
             return Err(Refusal::Full);
@@ -94,7 +94,7 @@ impl Room {
         };
         let entered = tokio::time::timeout(MAKING_ROOM, entering).await;
         let (number, activity) = entered.map_err(|_| Refusal::Full)?;
-        Ok(Place { room: self.clone(), number, activity, _address: address })
+        Ok(ConnectionSlot { room: self.clone(), number, activity, _address: address })
     }
 
     fn enter(&self) -> Option<(u64, Arc<Activity>)> {
@@ -129,7 +129,7 @@ impl Room {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.room.open.lock().connections.remove(&self.number);
         self.room.freed.notify_one();
@@ -144,7 +144,7 @@ impl Addresses {
         Self { max, counts: Arc::default() }
     }
 
-    fn count(&self, address: IpAddr) -> Result<Option<Counted>, Refusal> {
+    fn count(&self, address: IpAddr) -> Result<Option<AddressCount>, Refusal> {
         if self.max == 0 {
             return Ok(None);
         }
@@ -155,11 +155,11 @@ impl Addresses {
             return Err(Refusal::Address);
         }
         *count += 1;
-        Ok(Some(Counted { addresses: self.clone(), address }))
+        Ok(Some(AddressCount { addresses: self.clone(), address }))
     }
 }
 
-impl Drop for Counted {
+impl Drop for AddressCount {
     fn drop(&mut self) {
         let mut counts = self.addresses.counts.lock();
         if let Some(count) = counts.get_mut(&self.address) {
@@ -186,7 +186,7 @@ mod tests {
     const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     /// Ends where it has to make room.
-    fn drive(place: Place) -> tokio::task::JoinHandle<()> {
+    fn drive(place: ConnectionSlot) -> tokio::task::JoinHandle<()> {
         tokio::spawn(async move {
             std::future::poll_fn(|cx| place.activity.poll_evicted(cx)).await;
             drop(place);

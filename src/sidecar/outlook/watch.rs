@@ -24,7 +24,7 @@ type Labels = BTreeMap<String, BTreeMap<String, String>>;
 
 /// What was told of today, so that it is told once.
 #[derive(Default)]
-struct Told {
+struct Announced {
     day: Option<Date>,
     names: HashSet<(String, String)>,
 }
@@ -36,7 +36,7 @@ pub(in crate::sidecar) async fn watch(
     events: Arc<Events>,
     labels: impl Fn() -> Labels,
 ) {
-    let (mut pause, mut told) = (FIRST, Told::default());
+    let (mut pause, mut told) = (FIRST, Announced::default());
     loop {
         tokio::time::sleep(pause).await;
         let (path, labels) = (records.clone(), labels());
@@ -53,7 +53,7 @@ pub(in crate::sidecar) async fn watch(
     }
 }
 
-impl Told {
+impl Announced {
     fn news(&mut self, day: Date, strangers: Vec<Unusual>) -> Vec<Unusual> {
         if self.day.replace(day) != Some(day) {
             self.names.clear();

@@ -13,7 +13,7 @@ use crate::payload::{Part, Payload};
 use crate::readers::records::{Archive, Record, RecordsError};
 use crate::receipt::{CallId, Outcome};
 use crate::sidecar::admin_state::Admin;
-use crate::sidecar::logs::{self, Wanted};
+use crate::sidecar::logs::{self, LogQuery};
 
 /// A field of the form: its name in the address, its label, and what may be written there.
 type Field = (&'static str, &'static str, &'static str);
@@ -48,7 +48,7 @@ pub(super) async fn list(State(admin): State<Admin>, RawQuery(query): RawQuery) 
     let address = format!("/?{}", kept.join("&"));
     let address = address.parse::<Uri>().unwrap_or_default();
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(&address).map(|Query(pairs)| pairs).unwrap_or_default();
-    let wanted = Query::<Wanted>::try_from_uri(&address).map_err(|why| why.body_text());
+    let wanted = Query::<LogQuery>::try_from_uri(&address).map_err(|why| why.body_text());
     let found = match wanted.and_then(|Query(wanted)| wanted.filter()) {
         Ok(filter) => ask(&admin, move |archive| archive.list(&filter, SHOWN)).await,
         Err(why) => Err(why),

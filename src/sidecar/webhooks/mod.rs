@@ -19,4 +19,4 @@ pub(crate) use self::event::Event;
 pub(crate) use self::events::Events;
 pub(super) use self::sending::Sending;
 pub(crate) use self::sending::endpoints;
-pub(super) use self::watch::Look;
+pub(super) use self::watch::Watcher;

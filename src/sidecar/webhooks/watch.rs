@@ -15,7 +15,7 @@ use crate::readers::metrics::events::Attempts;
 use crate::sidecar::config::Kind;
 
 /// Looks at the counters, the catalogue and what is known of the vendor's books.
-pub(in crate::sidecar) struct Look {
+pub(in crate::sidecar) struct Watcher {
     pub(in crate::sidecar) events: Arc<Events>,
     pub(in crate::sidecar) metrics: Arc<Metrics>,
     pub(in crate::sidecar) catalogue: Arc<Catalogue>,
@@ -54,7 +54,7 @@ const SAME: f64 = 0.01;
 /// A model in use that has as many days left is told of, once a day.
 const LEAVING_DAYS: i32 = 14;
 
-impl Look {
+impl Watcher {
     pub(in crate::sidecar) async fn watch(self) {
         let mut upstream = Upstream { before: self.metrics.attempts(), failed: 0, looks: 0, is_down: false };
         let mut models = Models::default();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
-use super::counts::{Counts, Fate};
+use super::counts::{Counts, Delivery};
 use crate::catalogue::Model;
 use crate::endpoint::Endpoint;
 use crate::receipt::{Attempt, CacheStatus, CallId, Cost, Facts, Outcome, Reader};
@@ -15,7 +15,7 @@ use crate::usage::Usage;
 
 /// A receipt in short. Nothing that a client wrote is in it but names that the gate knows.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct CallSummary {
     pub(super) id: CallId,
     pub(super) received_at: SystemTime,
     pub(super) trace: Option<TraceContext>,
@@ -39,7 +39,7 @@ pub(super) struct Seen {
 
 /// Puts each call into the queue, without waiting for room.
 pub(super) struct Calls {
-    pub(super) queue: mpsc::Sender<Seen>,
+    pub(super) queue: mpsc::Sender<CallSummary>,
     pub(super) counts: Arc<Counts>,
 }
 
@@ -50,13 +50,13 @@ impl Reader for Calls {
     fn sealed(&self, facts: &Facts) {
         // The thread looks by itself now and then: nobody is woken.
         match self.queue.try_reserve() {
-            Ok(place) => place.send(Seen::of(facts)),
-            Err(_) => self.counts.note(Signal::Traces, Fate::Dropped, 1),
+            Ok(place) => place.send(CallSummary::of(facts)),
+            Err(_) => self.counts.note(Signal::Traces, Delivery::Dropped, 1),
         }
     }
 }
 
-impl Seen {
+impl CallSummary {
     fn of(facts: &Facts) -> Self {
         Self {
             id: facts.id,

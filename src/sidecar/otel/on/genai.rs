@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, Exemplar, Histogram, HistogramDataPoint, Metric, exemplar, metric,
 };
 
-use super::calls::Seen;
+use super::calls::CallSummary;
 use super::spans::{nanos, text};
 use crate::layers::identify::{PROVIDER, operation};
 
@@ -50,7 +50,7 @@ const TOKENS: [f64; 14] = [
 ];
 
 impl GenAi {
-    pub(super) fn add(&mut self, seen: &Seen) {
+    pub(super) fn add(&mut self, seen: &CallSummary) {
         let operation = operation(seen.model.task);
         let model: Arc<str> = seen.model.label().into();
         let duration = (model.clone(), operation, seen.error());
@@ -111,7 +111,7 @@ impl<const N: usize> Default for Buckets<N> {
 }
 
 impl<const N: usize> Buckets<N> {
-    fn add(&mut self, bounds: &[f64; N], value: f64, seen: &Seen) {
+    fn add(&mut self, bounds: &[f64; N], value: f64, seen: &CallSummary) {
         let bucket = bounds.iter().position(|bound| value <= *bound).unwrap_or(N);
         *self.counts.get_mut(bucket).unwrap_or(&mut self.last) += 1;
         self.sum += value;

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::calls::{Calls, QUEUE, Seen};
-use super::counts::{Counts, Fate};
+use super::calls::{CallSummary, Calls, QUEUE};
+use super::counts::{Counts, Delivery};
 use super::genai::GenAi;
 use super::lines::LogLines;
 use super::send::Sender;
@@ -41,7 +41,7 @@ pub(in crate::sidecar) struct Telemetry {
 
 struct Work {
     collector: Collector,
-    queue: mpsc::Receiver<Seen>,
+    queue: mpsc::Receiver<CallSummary>,
     traces: Option<Sender>,
     metrics: Option<Sender>,
     logs: Option<Sender>,
@@ -49,7 +49,7 @@ struct Work {
 
 /// Calls whose spans wait to be sent.
 #[derive(Default)]
-struct Waiting(Mutex<VecDeque<Seen>>);
+struct Waiting(Mutex<VecDeque<CallSummary>>);
 
 /// How often the thread takes what has come.
 pub(super) const EVERY: Duration = Duration::from_millis(250);
@@ -183,7 +183,7 @@ impl Work {
 
 /// Takes calls out of the queue, whatever becomes of them, so that a collector that takes nothing keeps nobody's sums back.
 async fn take_calls(
-    mut queue: mpsc::Receiver<Seen>,
+    mut queue: mpsc::Receiver<CallSummary>,
     waiting: Option<&Waiting>,
     sums: Option<&Mutex<GenAi>>,
     counts: &Counts,
@@ -199,7 +199,7 @@ async fn take_calls(
             let is_kept = seen.trace.is_some_and(|trace| trace.is_sampled);
             dropped += usize::from(is_kept && waiting.is_some_and(|waiting| !waiting.put(seen)));
         }
-        counts.note(Signal::Traces, Fate::Dropped, dropped);
+        counts.note(Signal::Traces, Delivery::Dropped, dropped);
         if is_last {
             return;
         }
@@ -275,7 +275,7 @@ async fn send_logs(
     loop {
         let is_last = stop.run_until_cancelled(tokio::time::sleep(SEND_EVERY)).await.is_none();
         while let Some(lines) = lines.get() {
-            counts.note(Signal::Logs, Fate::Dropped, usize::try_from(lines.dropped()).unwrap_or(usize::MAX));
+            counts.note(Signal::Logs, Delivery::Dropped, usize::try_from(lines.dropped()).unwrap_or(usize::MAX));
             let log_records = lines.take(BATCH);
             if log_records.is_empty() {
                 break;
@@ -295,7 +295,7 @@ async fn send_logs(
 
 impl Waiting {
     /// False where there is no room.
-    fn put(&self, seen: Seen) -> bool {
+    fn put(&self, seen: CallSummary) -> bool {
         let mut waiting = self.0.lock();
         let has_room = waiting.len() < QUEUE;
         if has_room {
@@ -304,7 +304,7 @@ impl Waiting {
         has_room
     }
 
-    fn take(&self, most: usize) -> Vec<Seen> {
+    fn take(&self, most: usize) -> Vec<CallSummary> {
         let mut waiting = self.0.lock();
         let count = waiting.len().min(most);
         waiting.drain(..count).collect()

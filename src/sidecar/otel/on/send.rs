@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::counts::{Counts, Fate};
+use super::counts::{Counts, Delivery};
 use crate::sidecar::config::ConfigError;
 use crate::sidecar::otel::collector::{Destination, Signal};
 use crate::upstream::{Road, causes};
@@ -75,19 +75,19 @@ impl Sender {
         };
         match sent {
             Ok(0) => {
-                self.counts.note(self.signal, Fate::Sent, count);
+                self.counts.note(self.signal, Delivery::Sent, count);
                 if !self.is_well {
                     self.is_well = true;
                     tracing::info!(signal = self.signal.label(), "the collector takes telemetry again");
                 }
             }
             Ok(refused) => {
-                self.counts.note(self.signal, Fate::Sent, count.saturating_sub(refused));
-                self.counts.note(self.signal, Fate::Failed, refused.min(count));
+                self.counts.note(self.signal, Delivery::Sent, count.saturating_sub(refused));
+                self.counts.note(self.signal, Delivery::Failed, refused.min(count));
                 self.note_trouble("it refuses a part of what it is sent");
             }
             Err(why) => {
-                self.counts.note(self.signal, Fate::Failed, count);
+                self.counts.note(self.signal, Delivery::Failed, count);
                 self.note_trouble(&why);
             }
         }

@@ -12,21 +12,21 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
-use super::calls::Seen;
+use super::calls::CallSummary;
 use crate::endpoint::Endpoint;
 use crate::layers::identify::{PROVIDER, operation};
 use crate::receipt::Attempt;
 use crate::trace::TraceContext;
 
 /// The call's span and those of its attempts, which went to `host`; none where nobody wants to keep it.
-pub(super) fn spans(seen: &Seen, host: &str) -> Vec<Span> {
+pub(super) fn spans(seen: &CallSummary, host: &str) -> Vec<Span> {
     let Some(trace) = seen.trace.filter(|trace| trace.is_sampled) else { return Vec::new() };
     let attempts = seen.attempts.iter().enumerate();
     let attempts = attempts.map(|(number, attempt)| attempt_span(seen, trace.attempt(number), number, attempt, host));
     std::iter::once(call_span(seen, trace)).chain(attempts).collect()
 }
 
-fn call_span(seen: &Seen, trace: TraceContext) -> Span {
+fn call_span(seen: &CallSummary, trace: TraceContext) -> Span {
     let operation = operation(seen.asked.task);
     let usage = &seen.usage;
     let mut attributes = vec![
@@ -67,7 +67,7 @@ fn call_span(seen: &Seen, trace: TraceContext) -> Span {
     span
 }
 
-fn attempt_span(seen: &Seen, trace: TraceContext, number_of: usize, attempt: &Attempt, host: &str) -> Span {
+fn attempt_span(seen: &CallSummary, trace: TraceContext, number_of: usize, attempt: &Attempt, host: &str) -> Span {
     let mut attributes = vec![
         text("http.request.method", method(seen)),
         text("server.address", host),
@@ -91,7 +91,7 @@ fn attempt_span(seen: &Seen, trace: TraceContext, number_of: usize, attempt: &At
 }
 
 /// A socket begins with a GET.
-fn method(seen: &Seen) -> &'static str {
+fn method(seen: &CallSummary) -> &'static str {
     if seen.endpoint == Some(Endpoint::Socket) { "GET" } else { "POST" }
 }
 

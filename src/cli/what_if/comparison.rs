@@ -23,7 +23,7 @@ pub(super) struct Sums {
 
 /// What a replay came to, beside what the records have.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Told {
+pub(super) struct Comparison {
     pub(super) recorded: Sums,
     pub(super) replayed: Sums,
     /// Calls that ended as they had.
@@ -69,7 +69,7 @@ impl Sums {
     }
 }
 
-impl Told {
+impl Comparison {
     pub(super) fn add(&mut self, past: &Past, lived: Lived) {
         self.recorded.add(&past.outcome, &past.model, past.neurons, past.saved, past.waited_us);
         let Lived { outcome, model, neurons, saved, waited_us, refused_by, is_assumed, is_unpriced } = lived;

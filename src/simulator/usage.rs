@@ -9,7 +9,7 @@ use crate::usage::Usage;
 
 /// How usage is told. As a header: `x-simulate-usage: running`, `none`, `end,strings`, `both`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Telling {
+pub(super) struct UsageSettings {
     /// Absent: as the model does.
     pub(super) style: Option<UsageStyle>,
     pub(super) words: Words,
@@ -45,7 +45,7 @@ pub(super) enum Words {
     Absurd,
 }
 
-impl FromStr for Telling {
+impl FromStr for UsageSettings {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
