@@ -45,7 +45,7 @@ impl Receipt {
     }
 
     /// Has this done when the receipt is sealed, before any reader sees it: how a layer gives back what it took for a call
-    /// (a budget's reservation, a limit's tokens), however the call ends. The same rules hold as for a [`Reader`].
+    /// (a budget's reservation, a limit's tokens), however the call ends. The same rules hold as for a [`Reader`](super::Reader).
     pub fn on_seal(&self, close: impl FnOnce(&Facts) + Send + 'static) {
         self.0.closing.lock().push(Box::new(close));
     }

@@ -49,22 +49,24 @@
 
 mod canonical;
 mod flight;
+mod further;
 mod items;
 mod key;
 mod partial;
 mod record;
+mod settings;
+mod shared;
 mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
 mod tier;
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -75,12 +77,14 @@ use http::{StatusCode, response};
 use tower::{Layer, Service, ServiceExt};
 
 use self::flight::{Flight, Landed};
+use self::further::Further;
 use self::items::Items;
 use self::key::{Key, Scope, Secret, Taken};
 use self::partial::Unkept;
 use self::record::Record;
+pub use self::settings::Settings;
+use self::shared::Shared;
 use self::store::{Entry, Kind, Store};
-use self::tier::Further;
 pub use self::tier::{Found, Looked, Looking, Mark, Purging, Tier};
 use super::inner::{Inner, access};
 use super::{Reply, ReplyFuture};
@@ -94,25 +98,6 @@ use crate::receipt::{CacheStatus, Ending, Outcome};
 use crate::reply::{Asked, Reader};
 use crate::vendor_error::{Meaning, VendorError};
 
-/// What is kept, for how long, and how much of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// How long an answer is kept; zero keeps only what a request asks to keep.
-    pub ttl: Duration,
-    /// The same for single models, by name.
-    pub models: HashMap<Arc<str>, Duration>,
-    /// What all answers together may weigh, in bytes, with all that is kept about them.
-    pub max_bytes: u64,
-    /// The largest answer that is kept, in bytes.
-    pub max_entry_bytes: usize,
-    /// Keep and share also answers that another call would get another of: texts without a `seed` whose `temperature` is not
-    /// 0, pictures without a `seed`.
-    pub sampled: bool,
-    /// Where calls go, such as a base URL. It tells apart in a further tier what gates before different upstreams keep; an answer
-    /// in memory is not told apart by it.
-    pub upstream: Arc<str>,
-}
-
 /// Applies [`Cache`]. Cloning shares what is kept.
 #[derive(Clone)]
 pub struct CacheLayer(Arc<Shared>);
@@ -122,21 +107,6 @@ pub struct CacheLayer(Arc<Shared>);
 pub struct Cache<S> {
     shared: Arc<Shared>,
     inner: Inner<S>,
-}
-
-#[derive(Clone)]
-struct Shared {
-    settings: Settings,
-    /// For answers on their way.
-    memory: Memory,
-    store: Store,
-    /// Where other gates' answers are.
-    tier: Option<Arc<dyn Tier>>,
-    /// How often something was purged.
-    purges: Arc<AtomicU64>,
-    flights: Arc<DashMap<Key, Weak<Flight>, Taken>>,
-    /// How many flights have brought something to keep.
-    landings: Arc<AtomicU64>,
 }
 
 /// What is to be done with a call.
@@ -159,19 +129,6 @@ enum Boarding {
 const NAMED_TTL: Duration = Duration::from_secs(300);
 /// How often a call joins a flight that fails before it takes the failure for its own.
 const MAX_FLIGHTS: usize = 3;
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            ttl: Duration::from_secs(300),
-            models: HashMap::new(),
-            max_bytes: 256 << 20,
-            max_entry_bytes: 8 << 20,
-            sampled: false,
-            upstream: "".into(),
-        }
-    }
-}
 
 // === impl CacheLayer ===
 
@@ -335,7 +292,7 @@ where
                     facts.cache
                 };
                 let head = poll_fn(|cx| flight.poll_head(cx)).await;
-                if let Some(entry) = tier::landed(&shared, &head)
+                if let Some(entry) = further::landed(&shared, &head)
                     && let Some(reply) = entry.reply()
                 {
                     return Ok(hit(reply, CacheStatus::Shared, &entry, &call));
@@ -345,7 +302,7 @@ where
             }
             Boarding::Join(flight) => {
                 let head = poll_fn(|cx| flight.poll_head(cx)).await;
-                if let Some(entry) = tier::landed(&shared, &head)
+                if let Some(entry) = further::landed(&shared, &head)
                     && let Some(reply) = entry.reply()
                 {
                     return Ok(hit(reply, CacheStatus::Shared, &entry, &call));
@@ -434,7 +391,7 @@ where
         Box::pin(async move { partial::call(&items.store, further.as_deref(), inner, sent, key, scope, ttl).await })
     } else if let Some(further) = further {
         let asked = asked.clone();
-        Box::pin(async move { tier::or_call(Some(&further), key, asked, inner.oneshot(sent)).await })
+        Box::pin(async move { further::or_call(Some(&further), key, asked, inner.oneshot(sent)).await })
     } else {
         Box::pin(inner.oneshot(sent))
     };

@@ -10,10 +10,11 @@ use http::{StatusCode, response};
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 
+use super::further::{Further, MAX_LOOKED, or_call};
 use super::items::{Items, Vectors};
 use super::key::{Key, Scope};
 use super::store::{Entry, Kind, Store};
-use super::tier::{Further, MAX_LOOKED, or_call};
+
 use crate::Error;
 use crate::body::Body;
 use crate::call::Call;
