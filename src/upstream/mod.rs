@@ -13,6 +13,8 @@
 
 pub mod around;
 pub mod client;
+#[cfg(feature = "sidecar")]
+mod http1;
 mod idle;
 #[cfg(feature = "sidecar")]
 pub mod pool;

@@ -1,6 +1,7 @@
-//! The sidecar's own connections: HTTP/1.1 straight on hyper, a set a worker, shared with no other.
+//! The sidecar's own connections: a set a worker, shared with no other.
 //!
-//! A worker is one thread with one runtime, so a connection is driven on the thread that uses it and a call crosses none.
+//! A worker is one thread with one runtime, so a connection is driven on the thread that uses it and a call crosses none. Calls
+//! go over [`http1`](super::http1); what is to become a WebSocket has a connection of its own, by hyper.
 //! Measured against reqwest's pool in the same run, see `benches/`.
 //!
 //! # What it does not do
@@ -9,20 +10,22 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Uri};
 use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
 use super::client::causes;
+use super::http1::{Broken, Connection, Incoming, Transport};
 use super::road::{Proxied, Road};
 use crate::Error;
 use crate::body::{Body, BoxError};
@@ -33,37 +36,28 @@ use crate::socket::Held;
 /// Connections to one upstream. Cloning shares them.
 #[derive(Clone)]
 pub struct Pool {
-    road: Road,
+    road: Arc<Road>,
     connect_timeout: Duration,
-    idle: Arc<Mutex<VecDeque<Idle>>>,
+    idle: IdleSet,
     /// Connections that may still be made.
     room: Arc<Semaphore>,
 }
 
-/// A connection that stands, and its place.
-struct Connected {
-    sender: SendRequest<Body>,
-    place: Arc<OwnedSemaphorePermit>,
-}
-
-/// What a connection is for.
-#[derive(Clone, Copy)]
-enum Becomes {
-    /// Calls, one after the other.
-    Idle,
-    Socket,
-}
+/// Connections that wait for a call, the one used last at the end.
+#[derive(Clone, Default)]
+struct IdleSet(Arc<Mutex<VecDeque<Idle>>>);
 
 struct Idle {
-    sender: SendRequest<Body>,
+    connection: Connection,
     since: Instant,
 }
 
 /// A reply's body, which has its connection until it has been read to the end. Dropped before that, it takes the
 /// connection with it.
 struct PooledBody {
-    inner: Incoming,
-    lent: Option<(Pool, SendRequest<Body>)>,
+    /// `None` after the end.
+    incoming: Option<Box<Incoming>>,
+    idle: IdleSet,
 }
 
 /// A connection that lay idle longer may be dead on the other side.
@@ -75,12 +69,12 @@ impl Pool {
     /// No connection is made before it is needed.
     pub fn new(connect_timeout: Duration) -> Self {
         let room = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { road: Road::default(), connect_timeout, idle: Arc::default(), room }
+        Self { road: Arc::default(), connect_timeout, idle: IdleSet::default(), room }
     }
 
     /// By this way.
     pub fn with_road(mut self, road: Road) -> Self {
-        self.road = road;
+        self.road = Arc::new(road);
         self
     }
 
@@ -90,156 +84,156 @@ impl Pool {
         self
     }
 
-    /// The connection used last is the likeliest to be alive. One whose reply was read just now may not be ready yet.
-    fn take(&self) -> Option<SendRequest<Body>> {
-        let mut idle = self.idle.lock();
-        let ready = idle.iter().rposition(|i| i.sender.is_ready())?;
-        let Idle { sender, since } = idle.remove(ready)?;
-        if since.elapsed() < MAX_IDLE_TIME {
-            return Some(sender);
-        }
-        // The ones before it have lain idle longer still.
-        idle.drain(..ready);
-        None
-    }
-
-    fn put_back(&self, sender: SendRequest<Body>) {
-        let mut idle = self.idle.lock();
-        idle.push_back(Idle { sender, since: Instant::now() });
-        while idle.len() > MAX_IDLE
-            || idle.front().is_some_and(|i| i.sender.is_closed() || i.since.elapsed() > MAX_IDLE_TIME)
-        {
-            idle.pop_front();
-        }
-    }
-
-    async fn connect(&self, uri: &Uri, becomes: Becomes) -> Result<Connected, Error> {
+    async fn connect(&self, uri: &Uri) -> Result<(Box<dyn Transport>, OwnedSemaphorePermit), Error> {
         let place = tokio::time::timeout(self.connect_timeout, self.room.clone().acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(full(self.connect_timeout)) };
-        let place = Arc::new(place);
-        match self.road.proxied(uri) {
-            None => self.open(uri, self.road.straight().oneshot(uri.clone()), place, becomes).await,
-            Some(Proxied::Tunnel(tunnel)) => self.open(uri, tunnel.oneshot(uri.clone()), place, becomes).await,
-            Some(Proxied::Socks(socks)) => self.open(uri, socks.oneshot(uri.clone()), place, becomes).await,
-        }
+        let transport = match self.road.proxied(uri) {
+            None => self.open(uri, self.road.straight().oneshot(uri.clone())).await,
+            Some(Proxied::Tunnel(tunnel)) => self.open(uri, tunnel.oneshot(uri.clone())).await,
+            Some(Proxied::Socks(socks)) => self.open(uri, socks.oneshot(uri.clone())).await,
+        };
+        Ok((transport?, place))
     }
 
     async fn open<T>(
         &self,
         uri: &Uri,
         connecting: impl Future<Output = Result<T, BoxError>>,
-        place: Arc<OwnedSemaphorePermit>,
-        becomes: Becomes,
-    ) -> Result<Connected, Error>
+    ) -> Result<Box<dyn Transport>, Error>
     where
         T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
         let unreachable = |why: String| Error::Unreachable { host: host(uri), why, was_sent: false };
-        let stream = match tokio::time::timeout(self.connect_timeout, connecting).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(unreachable(causes(&*error))),
-            Err(_) => return Err(unreachable(format!("no connection within {:?}", self.connect_timeout))),
-        };
-        let (sender, connection) = http1::handshake(stream).await.map_err(|error| unreachable(causes(&error)))?;
-        let taken = place.clone();
-        tokio::spawn(async move {
-            // How a connection ends is told by the call that was on it.
-            let _ = match becomes {
-                Becomes::Idle => connection.await,
-                Becomes::Socket => connection.with_upgrades().await,
-            };
-            drop(taken);
-        });
-        Ok(Connected { sender, place })
+        match tokio::time::timeout(self.connect_timeout, connecting).await {
+            Ok(Ok(stream)) => Ok(Box::new(TokioIo::new(stream))),
+            Ok(Err(error)) => Err(unreachable(causes(&*error))),
+            Err(_) => Err(unreachable(format!("no connection within {:?}", self.connect_timeout))),
+        }
     }
 
     /// A connection of its own for what is to become a WebSocket. Its place is taken for as long as that is open.
     async fn upgrade(self, mut request: Request<Body>) -> Result<Reply, Error> {
-        let uri = name_host(&mut request);
-        let Connected { mut sender, place } = self.connect(&uri, Becomes::Socket).await?;
-        let reply = sender.send_request(request).await;
-        let mut reply = reply.map_err(|error| broken(&uri, &error, None))?;
+        let uri = request.uri().clone();
+        name_host(&mut request);
+        let (transport, place) = self.connect(&uri).await?;
+        let (place, broken) = (Arc::new(place), |error| broken(&uri, &error, None));
+        let (mut sender, connection) = handshake(TokioIo::new(transport)).await.map_err(broken)?;
+        let taken = place.clone();
+        tokio::spawn(async move {
+            // How a connection ends is told by the call that was on it.
+            let _ = connection.with_upgrades().await;
+            drop(taken);
+        });
+        let mut reply = sender.send_request(request).await.map_err(broken)?;
         reply.extensions_mut().insert(Held(place));
         Ok(reply.map(Body::stream))
     }
 
-    async fn send(self, mut request: Request<Body>) -> Result<Reply, Error> {
+    async fn send(self, request: Request<Body>) -> Result<Reply, Error> {
         let departure = request.body().departure().cloned();
-        let uri = name_host(&mut request);
-        while let Some(mut sender) = self.take() {
-            request.body().note_handed_over();
-            match sender.try_send_request(request).await {
-                Ok(reply) => return Ok(self.keep(reply, sender)),
-                // Closed by the other side just now, before any of it was sent: the next connection, then.
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(broken(&uri, &error.into_error(), departure.as_ref())),
-                },
+        let uri = request.uri().clone();
+        let connection = match self.idle.take() {
+            Some(connection) => connection,
+            None => {
+                let (transport, place) = self.connect(&uri).await?;
+                Connection::new(transport, place)
             }
-        }
-        let Connected { mut sender, .. } = self.connect(&uri, Becomes::Idle).await?;
+        };
         request.body().note_handed_over();
-        match sender.send_request(request).await {
-            Ok(reply) => Ok(self.keep(reply, sender)),
+        match connection.send(request).await {
+            Ok(reply) => Ok(reply.map(|incoming| PooledBody::new(incoming, self.idle).into())),
             Err(error) => Err(broken(&uri, &error, departure.as_ref())),
         }
     }
+}
 
-    /// The reply; its connection is free again when its body has been read.
-    fn keep(self, reply: Response<Incoming>, sender: SendRequest<Body>) -> Reply {
-        reply.map(|inner| {
-            let mut body = PooledBody { inner, lent: Some((self, sender)) };
-            if body.inner.is_end_stream() {
-                body.give_back();
-                return Body::empty();
+// === impl IdleSet ===
+
+impl IdleSet {
+    /// The connection used last is the likeliest to be alive.
+    fn take(&self) -> Option<Connection> {
+        let mut idle = self.0.lock();
+        while let Some(Idle { mut connection, since }) = idle.pop_back() {
+            if since.elapsed() >= MAX_IDLE_TIME {
+                // The ones before it have lain idle longer still.
+                idle.clear();
+            } else if connection.is_open() {
+                return Some(connection);
             }
-            Body::stream(body)
-        })
+        }
+        None
+    }
+
+    fn put_back(&self, connection: Connection) {
+        let mut idle = self.0.lock();
+        idle.push_back(Idle { connection, since: Instant::now() });
+        while idle.len() > MAX_IDLE
+            || idle.front_mut().is_some_and(|i| i.since.elapsed() > MAX_IDLE_TIME || !i.connection.is_open())
+        {
+            idle.pop_front();
+        }
     }
 }
 
 // === impl PooledBody ===
 
 impl PooledBody {
-    fn give_back(&mut self) {
-        if let Some((pool, sender)) = self.lent.take() {
-            pool.put_back(sender);
+    fn new(incoming: Incoming, idle: IdleSet) -> Self {
+        let mut body = Self { incoming: Some(Box::new(incoming)), idle };
+        body.give_back_when_over();
+        body
+    }
+
+    /// The connection is free again when its reply has been read.
+    fn give_back_when_over(&mut self) {
+        if self.is_end_stream()
+            && let Some(connection) = self.incoming.take().and_then(|incoming| incoming.into_reusable())
+        {
+            self.idle.put_back(connection);
         }
+    }
+}
+
+impl From<PooledBody> for Body {
+    fn from(body: PooledBody) -> Self {
+        if body.is_end_stream() { Self::empty() } else { Self::stream(body) }
     }
 }
 
 impl http_body::Body for PooledBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
-        let polled = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if polled.is_none() || self.inner.is_end_stream() {
-            self.give_back();
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Broken>>> {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let polled = ready!(incoming.poll_frame(cx));
+        match &polled {
+            Some(Err(_)) => self.incoming = None,
+            _ => self.give_back_when_over(),
         }
         Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.incoming.as_ref().is_none_or(|incoming| incoming.is_over())
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.inner.size_hint()
+        self.incoming.as_ref().map_or_else(|| http_body::SizeHint::with_exact(0), |incoming| incoming.size_hint())
     }
 }
 
-/// HTTP/1.1 names the host in a header and only the path in its first line. Gives the whole.
-fn name_host(request: &mut Request<Body>) -> Uri {
-    let uri = request.uri().clone();
+/// HTTP/1.1 names the host in a header and only the path in its first line.
+fn name_host(request: &mut Request<Body>) {
+    let uri = request.uri();
     if let Some(host) = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
         request.headers_mut().insert(header::HOST, host);
     }
-    *request.uri_mut() = uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
-    uri
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
 }
 
 fn host(uri: &Uri) -> String {
@@ -254,7 +248,7 @@ fn full(waited: Duration) -> Error {
     Error::Overloaded { what, retry_after: Duration::from_secs(1) }
 }
 
-fn broken(uri: &Uri, error: &hyper::Error, departure: Option<&Departure>) -> Error {
+fn broken(uri: &Uri, error: &dyn std::error::Error, departure: Option<&Departure>) -> Error {
     let was_sent = departure.is_none_or(Departure::may_have_left);
     Error::Unreachable { host: host(uri), why: causes(error), was_sent }
 }
@@ -278,6 +272,107 @@ impl Service<Request<Body>> for Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pool({} idle)", self.idle.lock().len())
+        write!(f, "Pool({} idle)", self.idle.0.lock().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn connection() -> (Connection, DuplexStream) {
+        let (near, far) = duplex(1000);
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        (Connection::new(Box::new(near), place), far)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connection_used_last_is_taken_and_none_that_is_closed_or_has_said_something_or_lay_idle_for_long() {
+        let idle = IdleSet::default();
+        let mut others = Vec::new();
+        for _ in 0..4 {
+            let (connection, far) = connection().await;
+            idle.put_back(connection);
+            others.push(far);
+        }
+        others.pop();
+        others[2].write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").await.unwrap();
+        let taken = idle.take().unwrap();
+        assert_eq!(idle.0.lock().len(), 1, "the closed one and the one that spoke are gone");
+        idle.put_back(taken);
+        tokio::time::advance(MAX_IDLE_TIME).await;
+        assert!(idle.take().is_none());
+        assert_eq!(idle.0.lock().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_lie_idle_than_may() {
+        let idle = IdleSet::default();
+        let mut others = Vec::new();
+        for _ in 0..MAX_IDLE + 10 {
+            let (connection, far) = connection().await;
+            idle.put_back(connection);
+            others.push(far);
+        }
+        assert_eq!(idle.0.lock().len(), MAX_IDLE);
+    }
+
+    /// Answers so many requests on each connection, and closes it then; how many connections there were.
+    async fn upstream(requests_each: usize) -> (String, Arc<Mutex<usize>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (base, connections) = (format!("http://{}", listener.local_addr().unwrap()), Arc::new(Mutex::new(0)));
+        let counted = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                *counted.lock() += 1;
+                tokio::spawn(async move {
+                    for _ in 0..requests_each {
+                        let mut read = Vec::new();
+                        while !read.ends_with(b"{}") {
+                            if stream.read_buf(&mut read).await.unwrap() == 0 {
+                                return;
+                            }
+                        }
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                    }
+                });
+            }
+        });
+        (base, connections)
+    }
+
+    async fn ask(pool: &mut Pool, base: &str) -> Result<Bytes, Error> {
+        let request = Request::post(base).body(Body::from("{}")).unwrap();
+        Ok(pool.call(request).await?.into_body().collect().await.unwrap().to_bytes())
+    }
+
+    #[tokio::test]
+    async fn calls_share_a_connection_one_after_the_other_and_go_on_by_another_where_it_was_closed() {
+        for (requests_each, expected) in [(100, 1), (1, 6), (3, 2)] {
+            let (base, connections) = upstream(requests_each).await;
+            let mut pool = Pool::new(Duration::from_secs(5));
+            for _ in 0..6 {
+                assert_eq!(ask(&mut pool, &base).await.unwrap(), "ok");
+                // Long enough for the other side's end to be here.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(*connections.lock(), expected, "{requests_each} requests a connection");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_connections_stand_than_may_and_one_more_is_refused_with_why() {
+        let (base, _) = upstream(100).await;
+        let mut pool = Pool::new(Duration::from_millis(50)).with_max_connections(1);
+        let request = Request::post(&base).body(Body::from("{}")).unwrap();
+        let unread = pool.call(request).await.unwrap();
+        let refused = ask(&mut pool, &base).await.unwrap_err();
+        assert!(refused.to_string().contains("ulimit -n"), "{refused}");
+        drop(unread);
+        assert_eq!(ask(&mut pool, &base).await.unwrap(), "ok");
     }
 }
