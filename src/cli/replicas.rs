@@ -38,7 +38,7 @@ impl Replicas {
 fn as_json(present: &Present) -> String {
     let gates = present.gates.iter();
     let gates: Vec<_> =
-        gates.map(|(name, ago)| json!({"name": name, "heard_ago_ms": ago.as_millis() as u64})).collect();
+        gates.map(|(name, ago)| json!({"name": name, "heard_ago_ms": ago.as_millis() as u64, "config": config_of(present, name)})).collect();
     let limit = |(name, parts): &(String, Vec<crate::replicas::Held>)| {
         let parts = parts.iter().map(|it| json!({"gate": it.gate, "held": it.held, "waiting": it.waiting}));
         json!({"limit": name, "gates": parts.collect::<Vec<_>>()})
@@ -62,7 +62,13 @@ fn as_text(present: &Present) -> String {
         text += "no gate has been heard of for five minutes\n";
     }
     for (name, ago) in &present.gates {
-        let _ = writeln!(text, "{}  heard {:.1} s ago", shown(name), ago.as_secs_f64());
+        let config = config_of(present, name).map_or_else(String::new, |config| format!(", config {}", shown(config)));
+        let _ = writeln!(text, "{}  heard {:.1} s ago{config}", shown(name), ago.as_secs_f64());
+    }
+    let configs: std::collections::BTreeSet<_> =
+        present.gates.iter().filter_map(|(name, _)| config_of(present, name)).collect();
+    if configs.len() > 1 {
+        text += "the gates have different configs in force: reload those that lack the last change\n";
     }
     for (name, parts) in present.limits.iter().take(MOST_LINES) {
         let all: u64 = parts.iter().map(|it| it.held).sum();
@@ -91,6 +97,10 @@ fn as_text(present: &Present) -> String {
             "there may be more limits and budgets: a thousand are looked at, and an ACL user needs +scan for them\n";
     }
     text
+}
+
+fn config_of<'a>(present: &'a Present, gate: &str) -> Option<&'a str> {
+    present.configs.iter().find(|(name, _)| name == gate).map(|(_, config)| &**config)
 }
 
 /// A name that others chose, without what a terminal would obey.

@@ -90,7 +90,10 @@ type Told = (u32, u64, u64, u32, [u32; PARTS], u32, u32, u32, u64, u8, u64, u8);
 type ToldRegister = (u64, u64, u64, u8, Vec<[u64; 5]>);
 type Replied = (String, Vec<Vec<i64>>, Vec<Vec<i64>>);
 
-const LIMITS: Place = Place { setting: "[replicas] store", rights: "EVALSHA, SCRIPT, GET, SET, TIME and INFO" };
+const LIMITS: Place = Place {
+    setting: "[replicas] store",
+    rights: "EVALSHA, SCRIPT, GET, SET, TIME and INFO, and for what gates tell each other XADD, XRANGE, HSET, HGETALL, HSCAN and HDEL",
+};
 const SCRIPT: &str = include_str!("step.lua");
 /// A connection that nothing is heard of is given up by the system, too.
 const UNHEARD: Duration = Duration::from_secs(2);

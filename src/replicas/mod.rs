@@ -30,6 +30,7 @@
 //! # });
 //! ```
 
+mod board;
 #[cfg(test)]
 mod budget_faults;
 mod cache;
@@ -45,6 +46,7 @@ mod store;
 #[cfg(test)]
 mod world;
 
+pub use self::board::{FIRST, MOST_PLACES, Notice, Noticed, Notices, Tags};
 pub use self::cache::{
     CacheLink, LocalShelf, Look, Put, Seen as ShelfSeen, SharedCache, SharedCounts, SharedSettings, Shelf, Stored,
 };

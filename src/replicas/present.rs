@@ -18,6 +18,8 @@ pub struct Present {
     pub limits: Vec<(String, Vec<Held>)>,
     /// Budgets and their buckets, by name.
     pub budgets: Vec<(String, Vec<Registered>)>,
+    /// Which config each gate has in force, by name: those of one digest have the same.
+    pub configs: Vec<(String, String)>,
     /// There are more limits and buckets than were looked at, or the store does not let them be listed.
     pub is_partial: bool,
 }
@@ -95,6 +97,9 @@ impl Link {
             }
         }
         present.gates.sort_unstable();
+        // An ACL user may lack the right, and gates of an earlier version say nothing.
+        let tags = self.tags(None).await.unwrap_or_default();
+        present.configs = tags.into_iter().map(|tags| (tags.gate, tags.config)).collect();
         Ok(present)
     }
 
@@ -118,7 +123,10 @@ impl Link {
             if is_refused {
                 return Ok((keys, true));
             }
-            let found = found.iter().filter_map(|key| key.strip_prefix(&*prefix)).filter(|key| *key != "fleet");
+            let found = found
+                .iter()
+                .filter_map(|key| key.strip_prefix(&*prefix))
+                .filter(|key| key.starts_with("limit:") || key.starts_with("budget:"));
             for key in found {
                 if keys.len() == MOST {
                     return Ok((keys, true));

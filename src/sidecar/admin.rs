@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::admin_state::Admin;
 use super::guard::{self, Guard};
+use super::notices::Fact;
 use super::reload::ReloadError;
 use crate::books::Book;
 use crate::books::reconcile::Report;
@@ -130,6 +131,7 @@ async fn purge(State(admin): State<Admin>, Query(purge): Query<Purge>) -> Respon
     // What is found at the store from here on is not from before the purge.
     let shared = admin.cache.purge_tier(model);
     admin.cache.purge(model);
+    admin.tell(|| Fact::Purge { model: purge.model.clone() });
     let mut body = size(&admin);
     if let Some(shared) = shared {
         let is_done = shared.await;

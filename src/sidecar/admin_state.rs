@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::notices::Fact;
 use super::page::observer::Page;
 use super::reload::Reloads;
 use super::replicas::StoreStatus;
@@ -29,4 +30,13 @@ pub(super) struct Admin {
     pub(super) shared_cache: Option<SharedCache>,
     pub(super) reloads: Arc<Reloads>,
     pub(super) stop: CancellationToken,
+}
+
+impl Admin {
+    /// Tells the other gates, where there are any.
+    pub(super) fn tell(&self, fact: impl FnOnce() -> Fact) {
+        if let Some(store) = &self.store {
+            store.board.tell(fact());
+        }
+    }
 }

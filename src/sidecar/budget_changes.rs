@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::admin_state::Admin;
+use super::notices::Fact;
 use crate::layers::budget::{Amount, Budgets, ChangeError, Which};
 use crate::neurons::Neurons;
 use crate::peer::Peer;
@@ -95,7 +96,7 @@ async fn raise(
     Json(asked): Json<Raise>,
 ) -> Response {
     let raised = asked.to.parse::<Amount>().map_err(ChangeError::Refused).and_then(|Amount(to)| {
-        let by = By { bucket: asked.bucket, who: asked.who, reason: asked.reason.unwrap_or_default() };
+        let by = By { bucket: asked.bucket.clone(), who: asked.who, reason: asked.reason.unwrap_or_default() };
         let which = by.which(name, peer, &headers)?;
         Ok((which, to, asked.until.map(moment)))
     });
@@ -103,7 +104,12 @@ async fn raise(
         Ok(raised) => raised,
         Err(error) => return problem(&error),
     };
-    let until = change(&admin, move |budgets| budgets.raise(&which, to, until)).await;
+    let store = admin.store.clone();
+    let until = change(&admin, move |budgets| match store {
+        Some(store) => store.board.raise(budgets, (&which, asked.bucket), to, until),
+        None => budgets.raise(&which, to, until),
+    });
+    let until = until.await;
     answer(until, |until| {
         let until = jiff::Timestamp::try_from(until).map(|at| at.to_string()).unwrap_or_default();
         json!({"to_neurons": to.as_f64(), "until": until})
@@ -120,12 +126,17 @@ async fn reset(
     if asked.reason.trim().is_empty() {
         return problem(&ChangeError::Refused("give a `reason`: it goes into the log beside what is forgotten".into()));
     }
-    let by = By { bucket: asked.bucket, who: asked.who, reason: asked.reason };
+    let by = By { bucket: asked.bucket.clone(), who: asked.who, reason: asked.reason };
     let which = match by.which(name, peer, &headers) {
         Ok(which) => which,
         Err(error) => return problem(&error),
     };
+    let told = which.clone();
     let forgotten = change(&admin, move |budgets| budgets.reset(&which)).await;
+    if forgotten.is_ok() {
+        let Which { budget, who, reason, .. } = told;
+        admin.tell(|| Fact::Reset { budget, bucket: asked.bucket, who, reason });
+    }
     answer(forgotten, |forgotten: Neurons| json!({"forgotten_neurons": forgotten.as_f64()}))
 }
 

@@ -17,5 +17,6 @@ pub fn check(config: &Config, variables: &Variables) -> Result<Vec<String>, Conf
     books::check(config, variables)?;
     config.otel.collector(variables)?;
     config.shared_tier()?;
+    config.replicas.shared()?;
     Ok(open)
 }

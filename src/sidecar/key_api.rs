@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::admin_state::Admin;
 use super::key_store::{KeyStore, KeyStoreError, Wish};
+use super::notices::Fact;
 
 /// `POST /keys`
 #[derive(Deserialize)]
@@ -40,11 +41,11 @@ pub(super) fn router() -> Router<Admin> {
 }
 
 async fn list(State(admin): State<Admin>) -> Response {
-    done(&admin, false, |store| Ok((StatusCode::OK, json!({"keys": store.all()?})))).await
+    done(&admin, None, |store| Ok((StatusCode::OK, json!({"keys": store.all()?})))).await
 }
 
 async fn one(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
-    done(&admin, false, move |store| Ok((StatusCode::OK, json!(store.get(&name)?)))).await
+    done(&admin, None, move |store| Ok((StatusCode::OK, json!(store.get(&name)?)))).await
 }
 
 async fn create(State(admin): State<Admin>, body: String) -> Response {
@@ -64,7 +65,7 @@ async fn create(State(admin): State<Admin>, body: String) -> Response {
         let why = "clients with the gate's keys have no token for the vendor: set the variable that [upstream] api_token_env names";
         return refuse(StatusCode::CONFLICT, why);
     }
-    done(&admin, true, move |store| {
+    done(&admin, Some(name.clone()), move |store| {
         let key = store.create(&name, &wish)?;
         let mut shown = json!(store.get(&name)?);
         shown["key"] = key.into();
@@ -74,14 +75,18 @@ async fn create(State(admin): State<Admin>, body: String) -> Response {
 }
 
 async fn change(State(admin): State<Admin>, Path(name): Path<String>, body: String) -> Response {
+    let changed = name.clone();
     match serde_json::from_str::<Wish>(&body) {
-        Ok(wish) => done(&admin, true, move |store| Ok((StatusCode::OK, json!(store.change(&name, &wish)?)))).await,
+        Ok(wish) => {
+            let work = move |store: &KeyStore| Ok((StatusCode::OK, json!(store.change(&name, &wish)?)));
+            done(&admin, Some(changed), work).await
+        }
         Err(why) => refuse(StatusCode::BAD_REQUEST, &why.to_string()),
     }
 }
 
 async fn revoke(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
-    done(&admin, true, move |store| {
+    done(&admin, Some(name.clone()), move |store| {
         store.revoke(&name)?;
         Ok((StatusCode::OK, json!(store.get(&name)?)))
     })
@@ -98,7 +103,7 @@ async fn rotate(State(admin): State<Admin>, Path(name): Path<String>, body: Stri
             None => return refuse(StatusCode::BAD_REQUEST, "grace is a time of at most a year, written like 1h"),
         },
     };
-    done(&admin, true, move |store| {
+    done(&admin, Some(name.clone()), move |store| {
         let key = store.rotate(&name, grace)?;
         let mut shown = json!(store.get(&name)?);
         shown["key"] = key.into();
@@ -110,17 +115,23 @@ async fn rotate(State(admin): State<Admin>, Path(name): Path<String>, body: Stri
 /// Does it on a thread that may block; what is changed is in force when it is told.
 async fn done(
     admin: &Admin,
-    changes: bool,
+    changed: Option<String>,
     work: impl FnOnce(&KeyStore) -> Result<(StatusCode, Value), KeyStoreError> + Send + 'static,
 ) -> Response {
     let Some(store) = admin.spending.keys.clone() else {
         return refuse(StatusCode::CONFLICT, "no keys are kept: set keys_path in the config");
     };
-    let reloads = admin.reloads.clone();
+    let told = admin.clone();
     let answer = tokio::task::spawn_blocking(move || {
         let answer = work(&store)?;
-        if changes && let Err(error) = reloads.renew() {
-            tracing::error!(%error, "keys were changed, and are not in force");
+        if let Some(name) = changed {
+            if let Err(error) = told.reloads.renew() {
+                tracing::error!(%error, "keys were changed, and are not in force");
+            }
+            match store.row(&name) {
+                Ok(row) => told.tell(|| Fact::Key { row: Box::new(row) }),
+                Err(error) => tracing::error!(%error, "the other gates are not told of a key"),
+            }
         }
         Ok::<_, KeyStoreError>(answer)
     });

@@ -21,7 +21,7 @@ use crate::layers::identify::keys::{Key, sha256};
 
 /// The keys of one file.
 pub struct KeyStore {
-    connection: Mutex<Connection>,
+    pub(super) connection: Mutex<Connection>,
     path: PathBuf,
 }
 
@@ -65,9 +65,12 @@ pub struct Stored {
     /// Until when the key holds as well that was rotated last.
     pub old_holds_until: Option<jiff::Timestamp>,
     #[serde(skip)]
-    sha256: String,
+    pub(super) sha256: String,
     #[serde(skip)]
-    old_sha256: Option<String>,
+    pub(super) old_sha256: Option<String>,
+    /// When any of this was changed last; later than the change before, whatever the clock does.
+    #[serde(skip)]
+    pub(super) changed_ms: i64,
 }
 
 /// Why a key cannot be kept or changed.
@@ -97,12 +100,14 @@ const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS keys (
   name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, owner TEXT NOT NULL, labels TEXT NOT NULL, models TEXT NOT NULL,
   requests_per_minute INTEGER, created_ms INTEGER NOT NULL, expires_ms INTEGER, revoked_ms INTEGER,
-  old_sha256 TEXT, old_until_ms INTEGER
+  old_sha256 TEXT, old_until_ms INTEGER, changed_ms INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 ";
-const COLUMNS: &str = "name, owner, labels, models, requests_per_minute, created_ms, expires_ms, revoked_ms, old_until_ms, \
-    sha256, old_sha256";
+/// Files of before had no column for when a key was changed last.
+const MIGRATE: &str = "ALTER TABLE keys ADD COLUMN changed_ms INTEGER NOT NULL DEFAULT 0; PRAGMA user_version = 2;";
+pub(super) const COLUMNS: &str = "name, owner, labels, models, requests_per_minute, created_ms, expires_ms, revoked_ms, old_until_ms, \
+    sha256, old_sha256, changed_ms";
 /// 192 bits: nobody guesses it, and its SHA-256 needs no salt.
 const KEY_BYTES: usize = 24;
 /// Keys in all, revoked ones among them.
@@ -136,7 +141,7 @@ pub(super) fn peek(config: &Config) -> Result<(bool, Vec<Stored>), KeyStoreError
 // === impl Wish ===
 
 impl Wish {
-    fn check(&self, name: &str) -> Result<(), KeyStoreError> {
+    pub(super) fn check(&self, name: &str) -> Result<(), KeyStoreError> {
         let wrong = |why: &str| Err(KeyStoreError::Wrong(why.to_owned()));
         let is_word = |text: &str| text.len() <= MAX_WORD_BYTES && !text.chars().any(char::is_control);
         if name.is_empty() || name.len() > MAX_NAME_BYTES || !is_word(name) {
@@ -178,6 +183,14 @@ impl KeyStore {
                     connection.pragma_update(None, "journal_mode", "wal")?;
                     connection.execute_batch(SCHEMA)
                 }
+                1 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {MIGRATE} COMMIT;")).or_else(|why| {
+                    // Another process may have been faster.
+                    drop(connection.execute_batch("ROLLBACK"));
+                    match connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
+                        1 => Err(why),
+                        _ => Ok(()),
+                    }
+                }),
                 _ => Ok(()),
             }
         });
@@ -185,7 +198,7 @@ impl KeyStore {
         Ok(Self { connection: Mutex::new(connection), path: path.to_owned() })
     }
 
-    fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, KeyStoreError> {
+    pub(super) fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, KeyStoreError> {
         result.map_err(|why| KeyStoreError::File { path: self.path.display().to_string(), why: why.into() })
     }
 
@@ -218,11 +231,11 @@ impl KeyStore {
         if count >= MAX_KEYS {
             return Err(KeyStoreError::Wrong(format!("there are {MAX_KEYS} keys, and no room for more")));
         }
-        let sql = "INSERT INTO keys (name, sha256, owner, labels, models, requests_per_minute, created_ms, expires_ms) \
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, \
+        let sql = "INSERT INTO keys (name, sha256, owner, labels, models, requests_per_minute, created_ms, expires_ms, changed_ms) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?7) ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, \
             owner = excluded.owner, labels = excluded.labels, models = excluded.models, \
-            requests_per_minute = excluded.requests_per_minute, created_ms = excluded.created_ms, \
-            expires_ms = excluded.expires_ms, revoked_ms = NULL, old_sha256 = NULL, old_until_ms = NULL \
+            requests_per_minute = excluded.requests_per_minute, created_ms = max(excluded.created_ms, created_ms + 1), \
+            changed_ms = max(excluded.changed_ms, changed_ms + 1), expires_ms = excluded.expires_ms, revoked_ms = NULL, old_sha256 = NULL, old_until_ms = NULL \
             WHERE revoked_ms IS NOT NULL";
         let made = connection.execute(
             sql,
@@ -248,7 +261,7 @@ impl KeyStore {
         wish.check(name)?;
         let sql = "UPDATE keys SET owner = coalesce(?2, owner), labels = coalesce(?3, labels), models = coalesce(?4, models), \
             requests_per_minute = CASE ?5 WHEN NULL THEN requests_per_minute WHEN 0 THEN NULL ELSE coalesce(?5, requests_per_minute) END, \
-            expires_ms = coalesce(?6, expires_ms) WHERE name = ?1 AND revoked_ms IS NULL";
+            expires_ms = coalesce(?6, expires_ms), changed_ms = max(?7, changed_ms + 1) WHERE name = ?1 AND revoked_ms IS NULL";
         let values = params![
             name,
             wish.owner,
@@ -256,6 +269,7 @@ impl KeyStore {
             wish.models.as_ref().map(json),
             wish.requests_per_minute,
             wish.expires_at.map(|at| at.as_millisecond()),
+            now_ms(),
         ];
         self.one(name, self.connection.lock().execute(sql, values))?;
         self.get(name)
@@ -263,7 +277,8 @@ impl KeyStore {
 
     /// From now on it opens nothing, and neither does the one before it.
     pub fn revoke(&self, name: &str) -> Result<(), KeyStoreError> {
-        let sql = "UPDATE keys SET revoked_ms = ?2, old_sha256 = NULL, old_until_ms = NULL WHERE name = ?1 AND revoked_ms IS NULL";
+        let sql = "UPDATE keys SET revoked_ms = ?2, old_sha256 = NULL, old_until_ms = NULL, \
+            changed_ms = max(?2, changed_ms + 1) WHERE name = ?1 AND revoked_ms IS NULL";
         self.one(name, self.connection.lock().execute(sql, params![name, now_ms()]))
     }
 
@@ -271,8 +286,9 @@ impl KeyStore {
     pub fn rotate(&self, name: &str, grace: Duration) -> Result<String, KeyStoreError> {
         let (key, hash) = self.fresh()?;
         let until = now_ms().saturating_add(i64::try_from(grace.as_millis()).unwrap_or(i64::MAX / 2));
-        let sql = "UPDATE keys SET old_sha256 = sha256, old_until_ms = ?3, sha256 = ?2 WHERE name = ?1 AND revoked_ms IS NULL";
-        self.one(name, self.connection.lock().execute(sql, params![name, hash, until]))?;
+        let sql = "UPDATE keys SET old_sha256 = sha256, old_until_ms = ?3, sha256 = ?2, changed_ms = max(?4, changed_ms + 1) \
+            WHERE name = ?1 AND revoked_ms IS NULL";
+        self.one(name, self.connection.lock().execute(sql, params![name, hash, until, now_ms()]))?;
         Ok(key)
     }
 
@@ -314,7 +330,7 @@ impl Stored {
     }
 }
 
-fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
+pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
     let moment = |n| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(n)?.map(timestamp));
     let text = |n| row.get::<_, String>(n);
     Ok(Stored {
@@ -329,6 +345,7 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
         old_holds_until: moment(8)?,
         sha256: text(9)?,
         old_sha256: row.get(10)?,
+        changed_ms: row.get(11)?,
     })
 }
 
@@ -338,7 +355,7 @@ fn models(text: &str) -> rusqlite::Result<Vec<String>> {
         .map_err(|why| rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, why.into()))
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(super) fn json(value: &impl Serialize) -> String {
     // Lists and maps of texts can be written.
     serde_json::to_string(value).unwrap_or_default()
 }

@@ -13,9 +13,11 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::config::{Config, ConfigError, Variables};
 use super::generation::{Generation, Lasting};
+use super::key_rows;
 use super::webhooks::{self, Endpoint, Sending};
 use crate::readers::metrics::reloads::Reloading;
 
@@ -237,6 +239,24 @@ impl Reloads {
     pub(super) fn renew(&self) -> Result<(), ConfigError> {
         let state = self.state.lock();
         Generation::follow(&self.lasting, state.config.clone(), &self.variables)
+    }
+
+    /// Of the config in force, without what each gate has of its own: where it is, its name, its files, certificates and log.
+    pub(super) fn digest(&self) -> String {
+        let mut config = self.state.lock().config.clone();
+        let own = Config::default();
+        (config.listen, config.admin, config.workers) = (own.listen, own.admin, own.workers);
+        config.replicas.name.clear();
+        (config.records.path, config.keys_path, config.cache.path) = (own.records.path, own.keys_path, own.cache.path);
+        config.catalogue.path = own.catalogue.path;
+        (config.tls, config.admin_tls, config.log) = (own.tls, own.admin_tls, own.log);
+        let text = toml::to_string(&config).unwrap_or_default();
+        key_rows::shown(&Sha256::digest(text.as_bytes()))
+    }
+
+    /// How often the config was read again and came into force.
+    pub(super) fn succeeded(&self) -> u64 {
+        self.succeeded.load(Ordering::Relaxed)
     }
 
     /// The gate has a token of its own, for which keys stand.

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{ConfigError, Replicas};
+use super::notices::{Board, Subjects};
 use super::threads;
 use crate::layers::identify::keys::Turns;
 use crate::layers::rate_limit::{self, OnStoreLoss, RateLimitLayer, Sharing};
@@ -22,6 +23,8 @@ pub(super) struct Shared {
     link: Link,
     pub(super) sharing: Arc<Sharing>,
     name: String,
+    fleet: String,
+    secret: Option<String>,
     pub(super) registers: Arc<Wanted>,
 }
 
@@ -30,6 +33,7 @@ pub(super) struct Shared {
 pub(super) struct StoreStatus {
     pub(super) seen: Arc<Seen>,
     pub(super) sharing: Arc<Sharing>,
+    pub(super) board: Arc<Board>,
 }
 
 /// A thread that speaks with the store.
@@ -41,6 +45,8 @@ pub(super) struct Speaking {
 }
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// A secret that can be guessed keeps nothing secret.
+pub(super) const LEAST_SECRET_BYTES: usize = 16;
 const LONGEST_KEEP: Duration = Duration::from_secs(3600);
 
 // === impl Replicas ===
@@ -75,12 +81,25 @@ impl Replicas {
         Ok(())
     }
 
+    /// The fleet's secret.
+    fn secret(&self) -> Result<Option<String>, ConfigError> {
+        let secret = self.secret.as_ref().map_or("", |secret| secret.reveal());
+        if (1..LEAST_SECRET_BYTES).contains(&secret.len()) {
+            let what = "has fewer than 16 bytes and can be guessed: `openssl rand -base64 24` makes a good one";
+            return Err(ConfigError { place: "[replicas] secret".into(), what: what.into() });
+        }
+        Ok(Some(secret.to_owned()).filter(|secret| !secret.is_empty()))
+    }
+
     pub(super) fn shared(&self) -> Result<Option<Shared>, ConfigError> {
+        let secret = if self.link()?.is_some() { self.secret()? } else { None };
         let sharing = || Sharing::new(self.on_store_loss, self.keep_for);
         Ok(self.link()?.map(|link| Shared {
             link,
             sharing: sharing(),
             name: self.name.clone(),
+            fleet: self.fleet.clone(),
+            secret,
             registers: Arc::default(),
         }))
     }
@@ -112,16 +131,26 @@ pub(super) fn turns(limits: &RateLimitLayer) -> Arc<dyn Turns> {
 
 impl Shared {
     /// Speaks with the store for these limits, on a thread and a runtime of its own, so that no call's work holds up an answer.
-    pub(super) fn speak(&self, limits: RateLimitLayer, listen: SocketAddr, runtime: Runtime) -> io::Result<Speaking> {
+    pub(super) fn speak(
+        &self,
+        limits: RateLimitLayer,
+        listen: SocketAddr,
+        subjects: Subjects,
+        runtime: Runtime,
+    ) -> io::Result<Speaking> {
         let own = || format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), listen.port());
         let name = if self.name.is_empty() { own() } else { self.name.clone() };
         let session = Session::new(&name, Arc::new(self.link.clone()), self.sharing.clone(), limits);
         let session = session.with_budgets(self.registers.clone());
-        let (stop, standing) =
-            (CancellationToken::new(), StoreStatus { seen: session.seen(), sharing: self.sharing.clone() });
-        let stopped = stop.clone();
+        let board = Arc::new(Board::new(&self.fleet, &name, self.secret.as_deref()));
+        let standing = StoreStatus { seen: session.seen(), sharing: self.sharing.clone(), board: board.clone() };
+        let stop = CancellationToken::new();
+        let (stopped, link) = (stop.clone(), self.link.clone());
         let thread = threads::spawn("replicas".into(), move || {
-            runtime.block_on(session.run_until(stopped.cancelled()));
+            runtime.block_on(async {
+                let noticing = board.run(link, Arc::new(subjects), stopped.clone());
+                tokio::join!(session.run_until(stopped.cancelled()), noticing);
+            });
             Ok(())
         })?;
         Ok(Speaking { thread, stop, standing })
@@ -177,5 +206,8 @@ mod tests {
             assert!(error.starts_with("[replicas] ") && error.contains(what), "{text}: {error}");
         }
         assert!(Config::default().replicas.link().unwrap().is_none());
+        let short = Config::parse("[replicas]\nstore = \"redis://host\"\nsecret = \"fifteen bytes !\"\n", "").unwrap();
+        let error = short.replicas.shared().err().unwrap().to_string();
+        assert!(error.starts_with("[replicas] secret") && !error.contains("fifteen"), "{error}");
     }
 }

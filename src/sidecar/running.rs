@@ -15,10 +15,12 @@ use super::check::check;
 use super::config::{Config, ConfigError, Variables};
 use super::handover::Handed;
 use super::listen::{self, BoundSockets};
+use super::notices::Subjects;
 use super::otel::{LogLines, Telemetry};
 use super::page::observer::Page;
 use super::plan::{Plan, workers};
 use super::reload::{ReloadError, Reloaded, Reloads, Source};
+use super::replicas::StoreStatus;
 use super::spending::Spending;
 use super::threads::{spawn, wait};
 use super::warm::Warm;
@@ -152,8 +154,16 @@ impl Sidecar {
             telemetry.start(metrics.clone(), move || lasting.now.load().target.host().to_owned())?;
         }
         if let Some(shared) = &plan.shared {
-            let speaking = shared.speak(plan.rate_limit.clone(), sidecar.listen, plan.runtimes.start()?)?;
-            metrics.watch_store(speaking.standing.seen.clone(), speaking.standing.sharing.clone())?;
+            let lasting = plan.lasting.clone();
+            let subjects = Subjects {
+                spending: spending.clone(),
+                cache: plan.cache.clone(),
+                reloads: reloads.clone(),
+                allocation: Box::new(move || lasting.now.load().stack.retry.allocation().clone()),
+            };
+            let speaking = shared.speak(plan.rate_limit.clone(), sidecar.listen, subjects, plan.runtimes.start()?)?;
+            let StoreStatus { seen, sharing, board } = &speaking.standing;
+            metrics.watch_store(seen.clone(), sharing.clone(), board.seen())?;
             sidecar.speaking = Some(speaking);
         }
         if let Some(tier) = &plan.tier {

@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{BaseUrl, Config, ConfigError};
+use super::replicas::LEAST_SECRET_BYTES;
 use super::threads::{spawn, wait};
 use crate::layers::cache::{self, CacheLayer};
 use crate::replicas::{CacheLink, SharedCache, SharedSettings};
@@ -31,8 +32,6 @@ pub(super) struct Sharing {
     pub(super) cache: SharedCache,
 }
 
-/// A secret that can be guessed keeps nothing secret.
-const LEAST_SECRET_BYTES: usize = 16;
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const LARGEST_ENTRY: u64 = 8 << 20;
 

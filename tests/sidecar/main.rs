@@ -48,6 +48,7 @@ mod refusals;
 mod reload;
 mod replica_faults;
 mod replica_limits;
+mod replica_notices;
 mod replicas;
 mod scripted;
 mod sdk;

@@ -24,6 +24,8 @@ pub struct Allocation {
 struct Hold {
     until: SystemTime,
     probe_at: SystemTime,
+    /// No probe is further off, whatever the clock did.
+    every: Duration,
 }
 
 /// What an account's call may do.
@@ -69,8 +71,8 @@ impl Allocation {
             self.count.store(held.len(), Ordering::Relaxed);
             return Pass::Free;
         }
-        if hold.probe_at <= now || hold.probe_at > now + self.probe_every {
-            hold.probe_at = now + self.probe_every;
+        if hold.probe_at <= now || hold.probe_at > now + hold.every {
+            (hold.probe_at, hold.every) = (now + self.probe_every, self.probe_every);
             return Pass::Probe;
         }
         Pass::Held(left)
@@ -78,15 +80,34 @@ impl Allocation {
 
     /// The vendor says that the account's neurons are used up; this long until midnight.
     pub fn used_up(&self, account: &Arc<str>, now: SystemTime) -> Duration {
+        self.hold(account, now, self.probe_every)
+    }
+
+    /// Another gate says so, which finds out now and then: this one asks only where it is not told of that for one and a half times as
+    /// long or more, each gate at another time.
+    pub fn heard(&self, account: &Arc<str>, now: SystemTime) {
+        let half = self.probe_every / 2;
+        self.hold(account, now, self.probe_every + half + half.mul_f64(fastrand::f64()));
+    }
+
+    fn hold(&self, account: &Arc<str>, now: SystemTime, every: Duration) -> Duration {
         let left = until_midnight(now);
         let mut held = self.held.lock();
         held.retain(|_, hold| hold.until > now);
-        let hold = Hold { until: now + left, probe_at: now + self.probe_every };
+        let hold = Hold { until: now + left, probe_at: now + every, every };
         if held.len() < MAX_HELD || held.contains_key(account) {
             held.insert(account.clone(), hold);
         }
         self.count.store(held.len(), Ordering::Relaxed);
         left
+    }
+
+    /// The accounts that are held, and when each is tried again.
+    pub fn held(&self) -> Vec<(Arc<str>, SystemTime)> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        self.held.lock().iter().map(|(account, hold)| (account.clone(), hold.probe_at)).collect()
     }
 
     /// The vendor answered a call of the account otherwise.
@@ -125,6 +146,20 @@ mod tests {
         allocation.used_up(&account, minutes(0));
         allocation.works("acc");
         assert_eq!(allocation.pass("acc", minutes(1)), Pass::Free);
+    }
+
+    #[test]
+    fn who_heard_it_of_another_asks_later_than_that_one() {
+        let allocation = Allocation::new(Duration::from_secs(300));
+        let seconds = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * DAY_SECONDS + seconds);
+        let account: Arc<str> = "acc".into();
+        for round in 0..100 {
+            allocation.heard(&account, seconds(round * 500));
+            assert!(matches!(allocation.pass("acc", seconds(round * 500 + 449)), Pass::Held(_)));
+        }
+        let first = (0..1000).find(|more| allocation.pass("acc", seconds(49_500 + more)) == Pass::Probe);
+        assert!(first.is_some_and(|first| (450..=600).contains(&first)), "{first:?}");
+        assert!(matches!(allocation.pass("acc", seconds(49_500 + first.unwrap() + 299)), Pass::Held(_)));
     }
 
     #[test]

@@ -145,6 +145,11 @@ impl RetryLayer {
 }
 
 impl RetryLayer {
+    /// Which accounts' free neurons are used up.
+    pub fn allocation(&self) -> &Arc<Allocation> {
+        &self.shared.allocation
+    }
+
     /// Other settings over the same budgets; `probe_every` stays as it was.
     pub fn followed_by(&self, settings: Settings) -> Self {
         let Shared { budgets, allocation, clock, .. } = &*self.shared;

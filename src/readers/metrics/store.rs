@@ -7,7 +7,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Error, IntCounter, IntCounterVec, IntGauge, Opts};
 
 use crate::layers::rate_limit::Sharing;
-use crate::replicas::Seen;
+use crate::replicas::{Noticed, Seen};
 
 /// Looks at each scrape, and so costs nothing between two.
 pub(super) struct StoreMetrics {
@@ -19,11 +19,16 @@ pub(super) struct StoreMetrics {
     words: IntCounter,
     seconds: Counter,
     lost: IntCounterVec,
+    noticed: Arc<Noticed>,
+    notices: IntCounterVec,
+    other_configs: IntGauge,
 }
 
 impl StoreMetrics {
-    pub(super) fn new(seen: Arc<Seen>, sharing: Arc<Sharing>) -> Result<Self, Error> {
+    pub(super) fn new(seen: Arc<Seen>, sharing: Arc<Sharing>, noticed: Arc<Noticed>) -> Result<Self, Error> {
         let lost = "What was lost of the store: an exchange that was not answered, or all that it knew.";
+        let notices = "What other gates told: taken, or refused because it was not signed by one or came twice.";
+        let other_configs = "Gates that share the limits and have another config in force than this one.";
         Ok(Self {
             seen,
             sharing,
@@ -33,6 +38,9 @@ impl StoreMetrics {
             words: IntCounter::new("tollgate_store_words_total", "What was said in them: one word for a limit.")?,
             seconds: Counter::new("tollgate_store_round_trip_seconds_total", "How long they took, all together.")?,
             lost: IntCounterVec::new(Opts::new("tollgate_store_lost_total", lost), &["why"])?,
+            noticed,
+            notices: IntCounterVec::new(Opts::new("tollgate_notices_total", notices), &["end"])?,
+            other_configs: IntGauge::new("tollgate_replicas_with_another_config", other_configs)?,
         })
     }
 }
@@ -46,6 +54,8 @@ impl Collector for StoreMetrics {
             self.words.desc(),
             self.seconds.desc(),
             self.lost.desc(),
+            self.notices.desc(),
+            self.other_configs.desc(),
         ]
         .concat()
     }
@@ -58,6 +68,9 @@ impl Collector for StoreMetrics {
         raise(&self.trips, seen.trips());
         raise(&self.words, seen.words());
         self.seconds.inc_by((seen.time().as_secs_f64() - self.seconds.get()).max(0.0));
+        raise(&self.notices.with_label_values(&["taken"]), self.noticed.taken());
+        raise(&self.notices.with_label_values(&["refused"]), self.noticed.refused());
+        self.other_configs.set(i64::try_from(self.noticed.other_configs()).unwrap_or(i64::MAX));
         raise(&self.lost.with_label_values(&["unanswered"]), seen.lost());
         raise(&self.lost.with_label_values(&["memory"]), seen.forgotten());
         [
@@ -67,6 +80,8 @@ impl Collector for StoreMetrics {
             self.words.collect(),
             self.seconds.collect(),
             self.lost.collect(),
+            self.notices.collect(),
+            self.other_configs.collect(),
         ]
         .concat()
     }

@@ -81,8 +81,9 @@ impl Metrics {
         &self,
         seen: Arc<crate::replicas::Seen>,
         sharing: Arc<crate::layers::rate_limit::Sharing>,
+        noticed: Arc<crate::replicas::Noticed>,
     ) -> Result<(), MetricsError> {
-        self.add(store::StoreMetrics::new(seen, sharing))
+        self.add(store::StoreMetrics::new(seen, sharing, noticed))
     }
 
     /// Adds what became of telemetry.

@@ -17,7 +17,9 @@ pub struct Replicas {
     /// `valkey://`. Where none is set, this gate is the only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreUrl>,
-    /// What all gates that share know and nobody else does: what `[cache] shared` keeps at the store is sealed with it.
+    /// What all gates that share know and nobody else does, 16 bytes or more. With it they tell each other of budgets that were raised or
+    /// reset, keys that were made or revoked, purges of the cache, and free neurons that are used up; and what `[cache] shared` keeps at
+    /// the store is sealed with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
     /// This gate's name, which no other has and a restart keeps; the host's and the port of `listen` where none is set.
