@@ -26,8 +26,8 @@ pub(super) struct Further {
 #[derive(Clone)]
 struct Landed(Arc<Entry>);
 
-/// Texts of one call that are looked for at once.
-pub(super) const MAX_LOOKED: usize = 128;
+/// Texts of one call that are looked for at once: what comes back is to be here within a few milliseconds.
+pub(super) const MAX_LOOKED: usize = 32;
 
 // === impl Further ===
 

@@ -123,8 +123,8 @@ const MAX_WAITING: usize = 4096;
 const MAX_PURGES: usize = 64;
 /// How long a purge is waited for, and how long a gate that ends puts what waits.
 const PURGED_WITHIN: Duration = Duration::from_secs(1);
-/// What one vector or one of several texts may have; a whole answer may have more.
-const MAX_ITEM_BYTES: usize = 64 << 10;
+/// The vector of one of several texts, at most; a whole answer may have more.
+const MAX_ITEM_BYTES: usize = 48 << 10;
 /// Nothing is kept for longer.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 

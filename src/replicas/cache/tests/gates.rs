@@ -214,6 +214,13 @@ async fn texts_that_another_gate_has_embedded_do_not_go_upstream() {
     assert_eq!(ask(&other, r#"{"text":"alone"}"#).await.1.as_deref(), Some("shared"));
     let wanted: [&[&str]; 3] = [&["a", "bb"], &["ccc"], &["alone"]];
     assert_eq!(*asked.lock(), wanted);
+    // Of many texts so many are looked for.
+    let many: Vec<_> = (0..40).map(|n| format!("text {n}")).collect();
+    let body = serde_json::json!({ "text": many }).to_string();
+    ask(&one, &body).await;
+    let (status, _, data) = ask(&other, &body).await;
+    assert_eq!((status.as_str(), data.as_array().unwrap().len()), ("PARTIAL", 40));
+    assert_eq!(asked.lock().last().unwrap(), &many[32..]);
 }
 
 #[tokio::test(start_paused = true)]
