@@ -1,16 +1,18 @@
 //! A full disk beside a budget: what could not be put on the books is not spent.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tollgate::simulator::Running;
 
-use crate::support::{LLAMA, Process, ask, client, until, vendor};
+use crate::support::{LLAMA, Process, ask, client, command_under, until, vendor};
 
 /// Some 130 neurons a call; a lease runs 1% of this ahead.
 const BUDGET: &str = r#"[{ name = "all", limit = "20000 neurons", window = "month" }]"#;
+const LEASE: f64 = 200.0;
 /// The disk is full long before.
 const MOST_CALLS: usize = 140;
 
@@ -75,7 +77,7 @@ impl Disk {
     async fn passes_again(&mut self) {
         for _ in 0..200 {
             if self.ask().await == 200 {
-                return self.is_on_the_books().await;
+                return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -91,20 +93,83 @@ fn can_mount() -> bool {
         .is_ok_and(|run| run.status.success())
 }
 
+/// A file system of 6 MiB, most of it taken, in a namespace that outlives the gates in it.
+struct SmallDisk {
+    holder: Child,
+    place: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    /// `None` where no file system can be mounted.
+    fn mount() -> Option<Self> {
+        if !can_mount() {
+            println!("left out: no file system can be mounted here");
+            return None;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let script = "mount -t tmpfs -o size=6m none \"$0\" && head -c 4000000 /dev/zero > \"$0/ballast\" && echo mounted && exec cat";
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "bash", "-c", script]).arg(place.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "mounted");
+        Some(Self { holder, place })
+    }
+
+    /// What starts a program that sees it.
+    fn starter(&self) -> Vec<String> {
+        let holder = self.holder.id().to_string();
+        ["nsenter", "-t", &holder, "-U", "-m", "--preserve-credentials"].map(str::to_owned).into()
+    }
+
+    /// A file on it, as everybody else sees it.
+    fn outside(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}/{name}", self.holder.id(), self.place.path().display()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
 #[tokio::test]
 async fn a_file_system_that_is_full_holds_the_budget_and_room_on_it_lets_calls_pass() {
-    if !can_mount() {
-        println!("left out: no file system can be mounted here");
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let place = directory.path().display().to_string();
-    let script = "mount -t tmpfs -o size=6m none \"$0\" && head -c 4000000 /dev/zero > \"$0/ballast\" && exec \"$@\"";
-    let mut disk = Disk::start(&["unshare", "-rm", "bash", "-c", script, &place], &directory.path().join("t.db"));
+    let Some(small) = SmallDisk::mount() else { return };
+    let starter = small.starter();
+    let starter: Vec<_> = starter.iter().map(String::as_str).collect();
+    let mut disk = Disk::start(&starter, &small.place.path().join("t.db"));
     disk.fill().await;
     disk.is_on_the_books().await;
-    // The process sees the file system, and nobody else does.
-    let inside = PathBuf::from(format!("/proc/{}/root{place}/ballast", disk.process.child.id()));
-    std::fs::remove_file(inside).unwrap();
+    std::fs::remove_file(small.outside("ballast")).unwrap();
     disk.passes_again().await;
+    disk.is_on_the_books().await;
+
+    disk.process.kill();
+    // Where not even the gate's own first lines go in.
+    let _ = std::io::copy(&mut std::io::repeat(0), &mut std::fs::File::create(small.outside("more")).unwrap());
+    let config = small.place.path().join("t.db").display().to_string();
+    let mut again = command_under(&starter);
+    again.arg("serve").envs([
+        ("TOLLGATE_RECORDS_PATH", &*config),
+        ("TOLLGATE_LISTEN", "127.0.0.1:0"),
+        ("TOLLGATE_ADMIN", "127.0.0.1:0"),
+        ("CLOUDFLARE_ACCOUNT_ID", "acc"),
+    ]);
+    let refused = again.output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("t.db: database or disk is full; make room on its disk"), "{said}");
+
+    std::fs::remove_file(small.outside("more")).unwrap();
+    disk.process.start_again();
+    // The connections of the one before are dead.
+    disk.client = client();
+    disk.passes_again().await;
+    // A lease may have run ahead of what was written.
+    let (charged, spent) = (disk.vendor.counts().neurons().as_f64(), disk.spent().await);
+    assert!(spent + 1e-3 >= charged && spent <= charged + LEASE, "{charged} charged, {spent} on the books");
 }

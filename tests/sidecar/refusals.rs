@@ -28,7 +28,7 @@ fn refused() -> Vec<(String, &'static str, Headers, u16)> {
     ]
 }
 
-/// A gate that takes bodies of 16 KiB, with a key, and another that has had its only call of the minute.
+/// A gate that takes bodies of 16 KiB, with a key, and another that has one call a minute.
 fn gate(linger: Duration) -> (tollgate::simulator::Running, Sidecar) {
     let vendor = vendor();
     let mut config = config(&vendor.base_url());
@@ -39,9 +39,13 @@ fn gate(linger: Duration) -> (tollgate::simulator::Running, Sidecar) {
     config.keys.extend([Key::new("key", sha256("tg_key")), spent]);
     let variables = vec![("CLOUDFLARE_API_TOKEN".to_owned(), "own".to_owned())];
     let sidecar = Sidecar::start(config, &variables, Vec::new()).unwrap();
-    let first = head("/v1/chat/completions", "POST", &[("authorization", "Bearer tg_spent")], 2) + "{}";
-    assert!(!answer(&sidecar, first.as_bytes(), &[]).is_empty());
     (vendor, sidecar)
+}
+
+/// Has the spent key's only call of the minute made, for a machine may need longer than that for all of a test.
+fn spend(sidecar: &Sidecar) {
+    let call = head("/v1/chat/completions", "POST", &[("authorization", "Bearer tg_spent")], 2) + "{}";
+    assert!(!answer(sidecar, call.as_bytes(), &[]).is_empty());
 }
 
 fn head(path: &str, method: &str, headers: &[(&str, &str)], length: usize) -> String {
@@ -73,6 +77,7 @@ fn a_client_that_sends_all_before_it_reads_sees_the_reason() {
     for size in SIZES {
         let body = vec![b' '; size];
         for (path, method, headers, status) in refused() {
+            spend(&sidecar);
             let reply = answer(&sidecar, head(&path, method, &headers, size).as_bytes(), &body);
             assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{size} bytes to {path}: {reply}");
         }
@@ -111,6 +116,7 @@ fn the_rest_of_a_body_is_not_waited_for_longer_than_is_set() {
 fn each_refusal(sidecar: &Sidecar, ask: impl Fn(&str, &str, &[(&str, &str)], usize) -> String) {
     for size in SIZES {
         for (path, method, headers, status) in refused() {
+            spend(sidecar);
             let seen = ask(&format!("http://{}{path}", sidecar.listen()), method, &headers, size);
             assert_eq!(seen.trim(), status.to_string(), "{size} bytes to {path}");
         }

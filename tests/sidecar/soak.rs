@@ -1,4 +1,4 @@
-//! Hours in seconds: junk, leavers and faults, and then nothing is left of them.
+//! Hours in seconds: junk, leavers, faults and reloads, and then nothing is left of them.
 //!
 //! `TOLLGATE_SOAK=30m` for a long one. What is held is printed every so often; over the last two thirds it may not grow.
 
@@ -62,6 +62,14 @@ async fn visit(n: u64, client: reqwest::Client, process: (String, std::net::Sock
     }
 }
 
+/// What the config has besides, other at each reading.
+fn changing(n: u64) -> String {
+    let (limit, wait) = (100_000_000 + n, 1 + n % 3);
+    format!(
+        "[[budgets]]\nname = \"all\"\nlimit = \"{limit} neurons\"\nwindow = \"day\"\n[limits]\nmax_wait = \"{wait}s\"\n"
+    )
+}
+
 #[tokio::test]
 async fn nothing_is_left_of_many_bad_visits() {
     let vendor = vendor();
@@ -85,9 +93,10 @@ async fn nothing_is_left_of_many_bad_visits() {
             ("TOLLGATE_TIMEOUTS_IDLE", "2s"),
             ("TOLLGATE_CACHE_MAX_BYTES", "8MiB"),
             ("TOLLGATE_LOG_LEVEL", "error"),
-            ("TOLLGATE_BUDGETS", r#"[{ name = "all", limit = "100000000 neurons", window = "day" }]"#),
         ],
     );
+    let reply = process.reload_with(&changing(0)).await;
+    assert_eq!(reply.status(), 200, "{}", reply.text().await.unwrap());
     let client = client_builder().pool_max_idle_per_host(8).build().unwrap();
     // Warm: what is made once is no leak.
     for n in 0..200 {
@@ -103,6 +112,7 @@ async fn nothing_is_left_of_many_bad_visits() {
         visits.spawn(visit(n, client.clone(), (process.listen.clone(), address(&process.listen))));
         n += 1;
         if begun.elapsed() >= (lasts / 60).max(Duration::from_secs(1)) * seen.len() as u32 {
+            assert_eq!(process.reload_with(&changing(seen.len() as u64)).await.status(), 200);
             let held = Held::by(&process).await;
             seen.push(held.resident_kib);
             if seen.len() % 6 == 1 {

@@ -141,7 +141,7 @@ pub fn ask(client: &reqwest::Client, url: &str, body: &Value) -> reqwest::Reques
 /// The `tollgate` command as a process, with a config of its own.
 pub struct Process {
     pub child: Child,
-    _config: tempfile::NamedTempFile,
+    config: tempfile::NamedTempFile,
     command: Command,
     pub listen: String,
     pub admin: String,
@@ -152,7 +152,7 @@ pub fn command() -> Command {
 }
 
 /// The same, started by another program with its arguments.
-fn command_under(starter: &[&str]) -> Command {
+pub fn command_under(starter: &[&str]) -> Command {
     let words: Vec<_> = starter.iter().copied().chain([env!("CARGO_BIN_EXE_tollgate")]).collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
@@ -201,7 +201,13 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let (child, listen, admin) = spawn(&mut command);
-        Self { child, _config: config, command, listen, admin }
+        Self { child, config, command, listen, admin }
+    }
+
+    /// Puts more into its config file, in the place of what was put there before, and has it read.
+    pub async fn reload_with(&self, more: &str) -> reqwest::Response {
+        std::fs::write(self.config.path(), unlimited() + more).unwrap();
+        client().post(format!("{}/reload", self.admin)).send().await.unwrap()
     }
 
     /// As `kill -9` does.

@@ -1,11 +1,13 @@
 //! What may be wrong with the records' file.
 
+use rusqlite::ErrorCode;
+
 /// Why there are no records.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordsError {
     /// The database cannot be opened or read.
-    #[error("the records in {path}: {why}; check that the file can be written and is a Tollgate database")]
+    #[error("the records in {path}: {why}; {}", mend(&**why))]
     Database {
         /// Where it is.
         path: String,
@@ -49,4 +51,20 @@ pub enum RecordsError {
     /// The system refuses a thread or a file.
     #[error("the records cannot be kept: {0}")]
     System(#[from] std::io::Error),
+}
+
+/// What to do about what SQLite says.
+fn mend(why: &(dyn std::error::Error + Send + Sync + 'static)) -> &'static str {
+    match why.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code) {
+        Some(ErrorCode::DiskFull) => {
+            "make room on its disk: what the budgets have spent is kept there. Nothing that was written is lost"
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            "check that this user can write the file and its folder"
+        }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            "it is no database, or a damaged one: name another file, or bring back a copy"
+        }
+        _ => "check that the file can be written and is a Tollgate database",
+    }
 }
