@@ -1,7 +1,7 @@
 //! The sidecar's own connections: a set a worker, shared with no other.
 //!
 //! A worker is one thread with one runtime, so a connection is driven on the thread that uses it and a call crosses none. Calls
-//! go over [`http1`](super::http1); what is to become a WebSocket has a connection of its own, by hyper.
+//! go over connections that they drive themselves (`http1`); what is to become a WebSocket has a connection of its own, by hyper.
 //! Measured against reqwest's pool in the same run, see `benches/`.
 //!
 //! # What it does not do
