@@ -3,8 +3,8 @@
 use bytes::{Buf, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Broken;
-use super::framing::{Part, split};
+use super::broken::Broken;
+use super::part::{Part, split};
 
 /// Where in its chunks a body is.
 #[derive(Debug, Default)]

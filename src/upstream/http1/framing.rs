@@ -1,12 +1,13 @@
 //! Where a reply's body ends (RFC 9112, section 6.3).
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{self, HeaderMap};
 use http::{Method, StatusCode};
 use http_body::SizeHint;
 
-use super::Broken;
+use super::broken::Broken;
 use super::chunked::Chunks;
+use super::part::{Part, split};
 
 /// What is left of a reply's body.
 #[derive(Debug)]
@@ -15,16 +16,6 @@ pub(super) enum Framing {
     Length(u64),
     Chunked(Chunks),
     UntilClose,
-}
-
-/// What lay in the bytes that were read.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    Data(Bytes),
-    Trailers(HeaderMap),
-    End,
-    /// More has to be read.
-    Incomplete,
 }
 
 impl Framing {
@@ -84,14 +75,6 @@ impl Framing {
             Self::Chunked(chunks) if chunks.is_over() => SizeHint::with_exact(0),
             Self::Chunked(_) | Self::UntilClose => SizeHint::default(),
         }
-    }
-}
-
-/// At most so many bytes of what was read; its buffer goes with the last of them.
-pub(super) fn split(unread: &mut BytesMut, most: u64) -> Bytes {
-    match usize::try_from(most) {
-        Ok(most) if most < unread.len() => unread.split_to(most).freeze(),
-        _ => std::mem::take(unread).freeze(),
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 
-use super::Broken;
+use super::broken::Broken;
 use super::framing::Framing;
 
 /// A reply's head, and what follows from it.

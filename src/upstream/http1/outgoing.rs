@@ -9,8 +9,9 @@ use http::Request;
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
 
+use super::broken::Broken;
 use super::head::{self, Sent};
-use super::{Broken, Transport};
+use super::transport::Transport;
 use crate::body::Body;
 
 /// What of a request is not written yet. Its body is read when it is written, and not before.

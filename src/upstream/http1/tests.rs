@@ -1,12 +1,18 @@
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body::Frame;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Semaphore;
 
-use super::*;
+use super::broken::Broken;
+use super::connection::{Connection, MAX_HEAD_BYTES};
+use crate::body::Body;
 
 /// A connection and its other side, which takes so many bytes before they are read.
 async fn connection(room: usize) -> (Connection, DuplexStream) {
@@ -244,5 +250,5 @@ async fn a_stream_that_waits_keeps_no_buffer() {
     let frame = poll_fn(|cx| incoming.poll_frame(cx)).await.unwrap().unwrap();
     assert_eq!(&*frame.into_data().unwrap(), b"data:");
     assert!(futures_util::poll!(poll_fn(|cx| incoming.poll_frame(cx))).is_pending());
-    assert!(incoming.connection.unread.is_empty() && incoming.connection.unread.capacity() < 100);
+    assert!(incoming.buffer_bytes() < 100);
 }
