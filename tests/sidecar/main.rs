@@ -46,6 +46,7 @@ mod records;
 mod redis;
 mod refusals;
 mod reload;
+mod replica_costs;
 mod replica_faults;
 mod replica_limits;
 mod replica_notices;
