@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{ConfigError, Replicas};
+use super::config::{ConfigError, LEAST_SECRET_BYTES, Replicas};
 use super::notices::{Board, Subjects};
 use super::threads;
 use crate::layers::identify::keys::Turns;
@@ -45,8 +45,6 @@ pub(super) struct Speaking {
 }
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// A secret that can be guessed keeps nothing secret.
-pub(super) const LEAST_SECRET_BYTES: usize = 16;
 const LONGEST_KEEP: Duration = Duration::from_secs(3600);
 
 // === impl Replicas ===

@@ -8,8 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{BaseUrl, Config, ConfigError};
-use super::replicas::LEAST_SECRET_BYTES;
+use super::config::{BaseUrl, Config, ConfigError, LEAST_SECRET_BYTES};
 use super::threads::{spawn, wait};
 use crate::layers::cache::{self, CacheLayer};
 use crate::replicas::{CacheLink, SharedCache, SharedSettings};

@@ -42,6 +42,7 @@ pub use self::load::default_file;
 pub use self::log::{Log, LogFormat};
 pub use self::otel::Otel;
 pub use self::records::Records;
+pub(super) use self::replicas::LEAST_SECRET_BYTES;
 pub use self::replicas::{Replicas, StoreUrl};
 pub use self::reservations::Reservations;
 pub use self::secret::Secret;

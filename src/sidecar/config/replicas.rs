@@ -43,6 +43,9 @@ pub struct Replicas {
 #[serde(transparent)]
 pub struct StoreUrl(String);
 
+/// A secret that can be guessed keeps nothing secret.
+pub(in crate::sidecar) const LEAST_SECRET_BYTES: usize = 16;
+
 // === impl Replicas ===
 
 impl Default for Replicas {
