@@ -179,7 +179,6 @@ fn absolute(module: &Module, path: &Module, is_module: impl Fn(&[String]) -> boo
 }
 
 #[test]
-#[ignore = "looks at form alone: cargo test --test house -- --ignored"]
 fn no_files_of_src_import_each_other_in_a_circle() {
     let house = House::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     assert!(house.0.len() > 300, "{} files", house.0.len());

@@ -102,6 +102,18 @@ impl Learned {
         }
     }
 
+    /// What somebody else has learned of the same prices, such as another gate. Who has had figures enough of its own to know better
+    /// keeps to them, and so it ends here: says whether it is taken.
+    pub fn adopt(&self, ratio: f64) -> bool {
+        let recent = self.0.recent.lock();
+        let is_taken = recent.len() < CALLS && (1.0 / FURTHEST..=FURTHEST).contains(&ratio);
+        if is_taken {
+            self.0.likely.set(ratio);
+            self.0.upper.set(ratio.max(Together::of(&recent).dearest_of_two).max(1.0));
+        }
+        is_taken
+    }
+
     /// Reported over the table's, where that is known and not 1.
     pub fn ratio(&self) -> Option<f64> {
         Some(self.0.likely.get()).filter(|ratio| *ratio != 1.0)
@@ -268,6 +280,21 @@ mod tests {
             learned.observe(EXACT, neurons(1.0), EXACT);
         }
         assert_eq!((learned.ratio(), learned.upper(neurons(1.0))), (None, neurons(1.0)));
+    }
+
+    #[test]
+    fn what_another_has_learned_holds_until_there_are_figures_of_ones_own() {
+        let learned = Learned::default();
+        learned.observe(neurons(10.0), neurons(13.0), EXACT);
+        learned.observe(neurons(10.0), neurons(13.0), EXACT);
+        assert!(learned.adopt(1.2));
+        assert_eq!((learned.ratio(), learned.upper(neurons(10.0)) >= neurons(13.0)), (Some(1.2), true));
+        assert!(learned.adopt(1.0));
+        assert_eq!((learned.ratio(), learned.upper(neurons(10.0)) >= neurons(13.0)), (None, true));
+        assert!(!learned.adopt(f64::NAN) && !learned.adopt(1e9));
+        (0..20).for_each(|n| learned.observe(neurons(cost(n)), neurons(cost(n) * 1.1), EXACT));
+        assert!(!learned.adopt(1.2));
+        assert!(learned.ratio().is_some_and(|ratio| (ratio - 1.1).abs() < 0.01));
     }
 
     proptest::proptest! {

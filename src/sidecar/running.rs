@@ -158,6 +158,7 @@ impl Sidecar {
             let subjects = Subjects {
                 spending: spending.clone(),
                 cache: plan.cache.clone(),
+                catalogue: catalogue.clone(),
                 reloads: reloads.clone(),
                 allocation: Box::new(move || lasting.now.load().stack.retry.allocation().clone()),
             };

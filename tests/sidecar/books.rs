@@ -255,7 +255,7 @@ async fn the_free_allocation_counts_what_others_spend_and_is_overshot_by_the_lag
     assert!(counts.elsewhere.micro() > FREE_A_DAY.micro() / 4, "{counts:?}");
 }
 
-fn price(model: &str, prices: Value) -> BTreeMap<String, Entry> {
+pub fn price(model: &str, prices: Value) -> BTreeMap<String, Entry> {
     serde_json::from_value(json!({model: {"prices": prices}})).unwrap()
 }
 

@@ -8,6 +8,7 @@ use tollgate::sidecar::Sidecar;
 use tollgate::sidecar::config::Config;
 use tollgate::simulator::{self, Running};
 
+use crate::books::price;
 use crate::redis::Redis;
 use crate::support::{LLAMA, Receipts, client, command, config, start_with, until, vendor};
 
@@ -260,4 +261,35 @@ async fn one_gate_that_finds_the_free_neurons_used_up_spares_the_others_the_ques
         }
     }
     assert_eq!(fleet.vendor.counts().attempts, asked, "the vendor was asked again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_gate_has_learned_of_a_price_another_reserves_by_before_its_first_call() {
+    const FLUX: &str = "@cf/black-forest-labs/flux-1-schnell";
+    let dearer = || {
+        let mut settings = simulator::Settings::default();
+        (settings.latency, settings.rate_limits) = (0.0, false);
+        settings.models.extend(price(FLUX, json!({"tile": 4.8 * 1.5, "tile_step": 9.6 * 1.5})));
+        simulator::start(settings).unwrap()
+    };
+    let Some(fleet) = Fleet::before(dearer) else { return };
+    let gates = ["a", "b"].map(|name| fleet.gate(name, "", SECRET));
+    for n in 0..20 {
+        let url = format!("http://{}/run/{FLUX}", gates[0].listen());
+        let body = json!({"prompt": format!("call {n}"), "steps": 1 + n % 8});
+        client().post(url).json(&body).send().await.unwrap().bytes().await.unwrap();
+    }
+    let estimate = async |gate: &Sidecar| {
+        let url = format!("http://{}/estimate/run/{FLUX}", gate.listen());
+        let reply = client().post(url).json(&json!({"prompt": "x", "steps": 4})).send().await.unwrap();
+        let told: Value = reply.json().await.unwrap();
+        told["at_most"]["neurons"].as_f64().unwrap_or_else(|| panic!("{told}"))
+    };
+    let of_a = estimate(&gates[0]).await;
+    until(async || (estimate(&gates[1]).await / of_a - 1.0).abs() < 0.01).await;
+    // One that starts later knows it, too.
+    let late = fleet.gate("c", "", SECRET);
+    until(async || (estimate(&late).await / of_a - 1.0).abs() < 0.01).await;
+    let (stranger, table) = (fleet.gate("d", "", "another secret, of more than sixteen bytes"), of_a / 1.5);
+    assert!((estimate(&stranger).await / table - 1.0).abs() < 0.01);
 }

@@ -1,5 +1,6 @@
 //! What one gate has learned or was told, put up for the others that share its store: a budget that was raised or reset, keys that were
-//! made or revoked, what is to be forgotten of the cache, and an account whose free neurons are used up. Beside that, each says which
+//! made or revoked, what is to be forgotten of the cache, an account whose free neurons are used up, and what the vendor charges over the
+//! table's prices. Beside that, each says which
 //! config it has in force, so that one that lacks the last change is seen; none puts another's config in force.
 //!
 //! # Who is believed
@@ -14,6 +15,7 @@
 //! # What it does not do
 //! It waits for nobody: who raises a budget is answered before the others know, which look twice a second.
 
+mod prices;
 mod raises;
 mod reader;
 mod subjects;
@@ -38,6 +40,7 @@ use self::raises::Raises;
 use self::reader::Reader;
 pub(super) use self::subjects::Subjects;
 use super::key_rows::Row;
+use crate::catalogue::Prices;
 use crate::layers::budget::{Budgets, ChangeError, Which};
 use crate::neurons::Neurons;
 use crate::replicas::{Link, Noticed};
@@ -71,6 +74,12 @@ pub(super) enum Fact {
     Free {
         account: String,
         is_used_up: bool,
+    },
+    /// What the vendor charges over what these prices come to, 1 where they are right.
+    Price {
+        model: String,
+        ratio: f64,
+        prices: Box<Prices>,
     },
 }
 
@@ -219,6 +228,7 @@ impl Board {
                             let again = self.raises.lock().in_force(millis(SystemTime::now()));
                             unsent.extend(again.into_iter().map(|told| (Instant::now(), told)));
                         }
+                        reader.prices(self, &subjects);
                     }
                 }
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::prices::KnownPrices;
 use super::subjects::{Came, Subjects, digest};
 use super::{Board, Fact, LATEST, MARK, Told, time};
 use crate::replicas::{FIRST, Link, Tags};
@@ -26,6 +27,7 @@ pub(super) struct Reader {
     configs: HashMap<String, String>,
     /// The accounts whose free neurons are used up, as the others know them.
     held: HashMap<Arc<str>, SystemTime>,
+    prices: KnownPrices,
 }
 
 /// What this gate has, and how that is told from what it had.
@@ -57,6 +59,7 @@ impl Default for Reader {
             is_barred: false,
             configs: HashMap::new(),
             held: HashMap::new(),
+            prices: KnownPrices::default(),
         }
     }
 }
@@ -72,6 +75,7 @@ impl Reader {
                 // What is read twice has its signature remembered.
                 self.after = FIRST.into();
                 self.held.clear();
+                self.prices.tell_again();
                 has_lost = true;
                 continue;
             }
@@ -104,6 +108,7 @@ impl Reader {
             // An allocation is a day's.
             Fact::Free { .. } if super::millis(now) / DAY_MS != told.at_ms / DAY_MS => {}
             Fact::Free { account, is_used_up } => self.learn_free(subjects, account, *is_used_up),
+            Fact::Price { model, ratio, prices } => self.prices.take(&subjects.catalogue, model, *ratio, prices),
             Fact::Purge { .. } if came == Came::Late && at + PURGED_FOR < now => {}
             _ => {
                 let (subjects, board) = (subjects.clone(), board.clone());
@@ -212,6 +217,11 @@ impl Reader {
             }
         }
         self.held = held;
+    }
+
+    /// Tells what was learned of prices here since the last look. It is asked after reading: who has just started knows less than the others.
+    pub(super) fn prices(&mut self, board: &Board, subjects: &Subjects) {
+        self.prices.news(&subjects.catalogue).into_iter().for_each(|fact| board.tell(fact));
     }
 
     fn learn_free(&mut self, subjects: &Subjects, account: &str, is_used_up: bool) {

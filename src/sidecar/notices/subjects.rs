@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::{Board, Fact, Told, time};
+use crate::catalogue::Catalogue;
 use crate::layers::budget::Which;
 use crate::layers::cache::CacheLayer;
 use crate::layers::retry::allocation::Allocation;
@@ -21,6 +22,7 @@ use crate::sidecar::spending::Spending;
 pub(in crate::sidecar) struct Subjects {
     pub(in crate::sidecar) spending: Arc<Spending>,
     pub(in crate::sidecar) cache: CacheLayer,
+    pub(in crate::sidecar) catalogue: Arc<Catalogue>,
     pub(in crate::sidecar) reloads: Arc<Reloads>,
     pub(in crate::sidecar) allocation: Box<dyn Fn() -> Arc<Allocation> + Send + Sync>,
 }
@@ -67,7 +69,7 @@ impl Subjects {
                 Ok(())
             }
             Fact::Key { row } => self.adopt(vec![Row::clone(row)]),
-            Fact::Reset { .. } | Fact::Free { .. } => Ok(()),
+            Fact::Reset { .. } | Fact::Free { .. } | Fact::Price { .. } => Ok(()),
         };
         if let Err(why) = done {
             tracing::warn!(from = told.from, why, "what another gate told is not done here");
