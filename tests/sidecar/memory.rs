@@ -7,8 +7,9 @@ use crate::support::{LLAMA, Process, ask, client_builder, vendor};
 use crate::wire::resident_kib;
 
 const STREAMS: u64 = 1000;
-/// The goal is 20; hyper's two connections a stream (four buffers, a channel, two tasks) take some 45 by themselves.
-const MAX_KIB: f64 = 80.0;
+/// The goal is 20. Of the 29 that it takes, 16 are two buffers of hyper's server: one that it writes heads with, and one that it looks
+/// with whether the client is still there.
+const MAX_KIB: f64 = 40.0;
 
 #[tokio::test]
 async fn a_thousand_open_streams_stay_within_their_weight() {
