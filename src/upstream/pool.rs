@@ -9,7 +9,8 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use http_body::Body as _;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
@@ -43,9 +44,25 @@ pub struct Pool {
     room: Arc<Semaphore>,
 }
 
-/// Connections that wait for a call, the one used last at the end.
+/// Connections that wait for a call. Cloning shares them.
 #[derive(Clone, Default)]
-struct IdleSet(Arc<Mutex<VecDeque<Idle>>>);
+struct IdleSet(Arc<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    /// The one used last at the end.
+    connections: Mutex<VecDeque<Idle>>,
+    /// One has come back, for a call that waits for a place.
+    returned: Notify,
+    /// A task looks after them.
+    is_swept: AtomicBool,
+}
+
+/// What a call goes out by that had to wait.
+enum Found {
+    Idle(Connection),
+    Place(OwnedSemaphorePermit),
+}
 
 struct Idle {
     connection: Connection,
@@ -64,6 +81,8 @@ struct PooledBody {
 const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
 /// More than this lie idle only after a burst.
 const MAX_IDLE: usize = 256;
+/// How often idle connections are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
 
 impl Pool {
     /// No connection is made before it is needed.
@@ -84,15 +103,42 @@ impl Pool {
         self
     }
 
-    async fn connect(&self, uri: &Uri) -> Result<(Box<dyn Transport>, OwnedSemaphorePermit), Error> {
-        let place = tokio::time::timeout(self.connect_timeout, self.room.clone().acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return Err(full(self.connect_timeout)) };
-        let transport = match self.road.proxied(uri) {
+    /// A connection, made where none lies idle.
+    async fn connection(&self, uri: &Uri) -> Result<Connection, Error> {
+        if let Some(connection) = self.idle.take() {
+            return Ok(connection);
+        }
+        let place = match self.room.clone().try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => match tokio::time::timeout(self.connect_timeout, self.find()).await {
+                Ok(Found::Idle(connection)) => return Ok(connection),
+                Ok(Found::Place(place)) => place,
+                Err(_) => return Err(full(self.connect_timeout)),
+            },
+        };
+        Ok(Connection::new(self.connect(uri).await?, place))
+    }
+
+    /// What comes first: a place for another connection, or one that is free again.
+    async fn find(&self) -> Found {
+        loop {
+            tokio::select! {
+                Ok(place) = self.room.clone().acquire_owned() => return Found::Place(place),
+                () = self.idle.0.returned.notified() => {
+                    if let Some(connection) = self.idle.take() {
+                        return Found::Idle(connection);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect(&self, uri: &Uri) -> Result<Box<dyn Transport>, Error> {
+        match self.road.proxied(uri) {
             None => self.open(uri, self.road.straight().oneshot(uri.clone())).await,
             Some(Proxied::Tunnel(tunnel)) => self.open(uri, tunnel.oneshot(uri.clone())).await,
             Some(Proxied::Socks(socks)) => self.open(uri, socks.oneshot(uri.clone())).await,
-        };
-        Ok((transport?, place))
+        }
     }
 
     async fn open<T>(
@@ -115,7 +161,9 @@ impl Pool {
     async fn upgrade(self, mut request: Request<Body>) -> Result<Reply, Error> {
         let uri = request.uri().clone();
         name_host(&mut request);
-        let (transport, place) = self.connect(&uri).await?;
+        let place = tokio::time::timeout(self.connect_timeout, self.room.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(full(self.connect_timeout)) };
+        let transport = self.connect(&uri).await?;
         let (place, broken) = (Arc::new(place), |error| broken(&uri, &error, None));
         let (mut sender, connection) = handshake(TokioIo::new(transport)).await.map_err(broken)?;
         let taken = place.clone();
@@ -132,13 +180,7 @@ impl Pool {
     async fn send(self, request: Request<Body>) -> Result<Reply, Error> {
         let departure = request.body().departure().cloned();
         let uri = request.uri().clone();
-        let connection = match self.idle.take() {
-            Some(connection) => connection,
-            None => {
-                let (transport, place) = self.connect(&uri).await?;
-                Connection::new(transport, place)
-            }
-        };
+        let connection = self.connection(&uri).await?;
         request.body().note_handed_over();
         match connection.send(request).await {
             Ok(reply) => Ok(reply.map(|incoming| PooledBody::new(incoming, self.idle).into())),
@@ -152,25 +194,46 @@ impl Pool {
 impl IdleSet {
     /// The connection used last is the likeliest to be alive.
     fn take(&self) -> Option<Connection> {
-        let mut idle = self.0.lock();
-        while let Some(Idle { mut connection, since }) = idle.pop_back() {
-            if since.elapsed() >= MAX_IDLE_TIME {
-                // The ones before it have lain idle longer still.
-                idle.clear();
-            } else if connection.is_open() {
-                return Some(connection);
+        let mut connections = self.0.connections.lock();
+        while let Some(mut last) = connections.pop_back() {
+            if last.is_good() {
+                return Some(last.connection);
             }
         }
         None
     }
 
     fn put_back(&self, connection: Connection) {
-        let mut idle = self.0.lock();
-        idle.push_back(Idle { connection, since: Instant::now() });
-        while idle.len() > MAX_IDLE
-            || idle.front_mut().is_some_and(|i| i.since.elapsed() > MAX_IDLE_TIME || !i.connection.is_open())
         {
-            idle.pop_front();
+            let mut connections = self.0.connections.lock();
+            connections.push_back(Idle { connection, since: Instant::now() });
+            if connections.len() > MAX_IDLE {
+                connections.pop_front();
+            }
+        }
+        self.0.returned.notify_one();
+        if !self.0.is_swept.swap(true, Ordering::AcqRel) {
+            tokio::spawn(sweep(Arc::downgrade(&self.0)));
+        }
+    }
+}
+
+impl Idle {
+    fn is_good(&mut self) -> bool {
+        self.since.elapsed() < MAX_IDLE_TIME && self.connection.is_open()
+    }
+}
+
+/// Lets go of connections that lay idle for too long or that upstream has closed, as long as there are any: nobody polls them.
+async fn sweep(idle: Weak<Waiting>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let Some(idle) = idle.upgrade() else { return };
+        let mut connections = idle.connections.lock();
+        connections.retain_mut(Idle::is_good);
+        if connections.is_empty() {
+            idle.is_swept.store(false, Ordering::Release);
+            return;
         }
     }
 }
@@ -272,7 +335,7 @@ impl Service<Request<Body>> for Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pool({} idle)", self.idle.0.lock().len())
+        write!(f, "Pool({} idle)", self.idle.0.connections.lock().len())
     }
 }
 
@@ -302,11 +365,27 @@ mod tests {
         others.pop();
         others[2].write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").await.unwrap();
         let taken = idle.take().unwrap();
-        assert_eq!(idle.0.lock().len(), 1, "the closed one and the one that spoke are gone");
+        assert_eq!(idle.0.connections.lock().len(), 1, "the closed one and the one that spoke are gone");
         idle.put_back(taken);
         tokio::time::advance(MAX_IDLE_TIME).await;
         assert!(idle.take().is_none());
-        assert_eq!(idle.0.lock().len(), 0);
+        assert_eq!(idle.0.connections.lock().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_upstream_closes_is_let_go_of_although_nobody_calls() {
+        let idle = IdleSet::default();
+        let ((first, closed), (second, _open)) = (connection().await, connection().await);
+        idle.put_back(first);
+        idle.put_back(second);
+        drop(closed);
+        tokio::time::sleep(SWEEP_EVERY + Duration::from_secs(1)).await;
+        assert_eq!(idle.0.connections.lock().len(), 1);
+        tokio::time::sleep(MAX_IDLE_TIME + SWEEP_EVERY).await;
+        assert!(idle.0.connections.lock().is_empty() && !idle.0.is_swept.load(Ordering::Acquire));
+        let (third, _open) = connection().await;
+        idle.put_back(third);
+        assert!(idle.0.is_swept.load(Ordering::Acquire), "the next one is looked after again");
     }
 
     #[tokio::test]
@@ -318,7 +397,7 @@ mod tests {
             idle.put_back(connection);
             others.push(far);
         }
-        assert_eq!(idle.0.lock().len(), MAX_IDLE);
+        assert_eq!(idle.0.connections.lock().len(), MAX_IDLE);
     }
 
     /// Answers so many requests on each connection, and closes it then; how many connections there were.
@@ -374,5 +453,19 @@ mod tests {
         assert!(refused.to_string().contains("ulimit -n"), "{refused}");
         drop(unread);
         assert_eq!(ask(&mut pool, &base).await.unwrap(), "ok");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_place_goes_on_by_the_connection_that_is_free_first() {
+        let (base, connections) = upstream(100).await;
+        let mut pool = Pool::new(Duration::from_secs(30)).with_max_connections(1);
+        let request = Request::post(&base).body(Body::from("{}")).unwrap();
+        let unread = pool.call(request).await.unwrap();
+        let (mut other, other_base) = (pool.clone(), base.clone());
+        let waits = tokio::spawn(async move { ask(&mut other, &other_base).await });
+        tokio::task::yield_now().await;
+        assert_eq!(unread.into_body().collect().await.unwrap().to_bytes(), "ok");
+        assert_eq!(waits.await.unwrap().unwrap(), "ok");
+        assert_eq!(*connections.lock(), 1);
     }
 }
