@@ -108,27 +108,32 @@ impl Pool {
         if let Some(connection) = self.idle.take() {
             return Ok(connection);
         }
-        let place = match self.room.clone().try_acquire_owned() {
-            Ok(place) => place,
-            Err(_) => match tokio::time::timeout(self.connect_timeout, self.find()).await {
-                Ok(Found::Idle(connection)) => return Ok(connection),
-                Ok(Found::Place(place)) => place,
-                Err(_) => return Err(full(self.connect_timeout)),
-            },
+        let place = match self.find().await? {
+            Found::Idle(connection) => return Ok(connection),
+            Found::Place(place) => place,
         };
         Ok(Connection::new(self.connect(uri).await?, place))
     }
 
-    /// What comes first: a place for another connection, or one that is free again.
-    async fn find(&self) -> Found {
+    /// What comes first within the time for it: a place for another connection, or one that is free again.
+    async fn find(&self) -> Result<Found, Error> {
+        match self.room.clone().try_acquire_owned() {
+            Ok(place) => Ok(Found::Place(place)),
+            Err(_) => {
+                let found = tokio::time::timeout(self.connect_timeout, self.wait()).await;
+                found.map_err(|_| full(self.connect_timeout))
+            }
+        }
+    }
+
+    async fn wait(&self) -> Found {
         loop {
+            if let Some(connection) = self.idle.take() {
+                return Found::Idle(connection);
+            }
             tokio::select! {
                 Ok(place) = self.room.clone().acquire_owned() => return Found::Place(place),
-                () = self.idle.0.returned.notified() => {
-                    if let Some(connection) = self.idle.take() {
-                        return Found::Idle(connection);
-                    }
-                }
+                () = self.idle.0.returned.notified() => {}
             }
         }
     }
@@ -161,8 +166,10 @@ impl Pool {
     async fn upgrade(self, mut request: Request<Body>) -> Result<Reply, Error> {
         let uri = request.uri().clone();
         name_host(&mut request);
-        let place = tokio::time::timeout(self.connect_timeout, self.room.clone().acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return Err(full(self.connect_timeout)) };
+        let place = match self.find().await? {
+            Found::Idle(connection) => connection.into_place(),
+            Found::Place(place) => place,
+        };
         let transport = self.connect(&uri).await?;
         let (place, broken) = (Arc::new(place), |error| broken(&uri, &error, None));
         let (mut sender, connection) = handshake(TokioIo::new(transport)).await.map_err(broken)?;
@@ -453,6 +460,16 @@ mod tests {
         assert!(refused.to_string().contains("ulimit -n"), "{refused}");
         drop(unread);
         assert_eq!(ask(&mut pool, &base).await.unwrap(), "ok");
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_gives_its_place_to_one_that_is_to_become_a_socket() {
+        let (base, connections) = upstream(100).await;
+        let mut pool = Pool::new(Duration::from_secs(30)).with_max_connections(1);
+        assert_eq!(ask(&mut pool, &base).await.unwrap(), "ok");
+        let request = Request::get(&base).header("upgrade", "websocket").body(Body::from("{}")).unwrap();
+        assert_eq!(pool.call(request).await.unwrap().status(), 200);
+        assert_eq!(*connections.lock(), 2);
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ pub(in crate::upstream) struct Connection {
     /// What has come and nobody has taken yet; without a buffer where that is nothing.
     unread: BytesMut,
     /// Its place among all connections to upstream.
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 }
 
 /// The rest of an exchange, once the reply's head is here.
@@ -53,7 +53,7 @@ thread_local! {
 
 impl Connection {
     pub(in crate::upstream) fn new(transport: Box<dyn Transport>, place: OwnedSemaphorePermit) -> Self {
-        Self { transport, unread: BytesMut::new(), _place: place }
+        Self { transport, unread: BytesMut::new(), place }
     }
 
     /// Whether upstream has kept it open, and has said nothing that nobody asked for.
@@ -61,6 +61,11 @@ impl Connection {
         let (mut cx, mut byte) = (Context::from_waker(Waker::noop()), [0]);
         let read = Pin::new(&mut self.transport).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
         self.unread.is_empty() && read.is_pending()
+    }
+
+    /// Closes it for another that takes its place.
+    pub(in crate::upstream) fn into_place(self) -> OwnedSemaphorePermit {
+        self.place
     }
 
     /// Sends a request, and waits for its reply's head.
