@@ -184,7 +184,7 @@ async fn what_one_gate_has_paid_for_the_other_gives_out_for_nothing() {
     one.has_put(before + 1.0).await;
     let found = other.run(&stream).await;
     assert_eq!((found.is_shared, found.body), (true, told.body));
-    // Whoever reads the store reads neither questions, nor models, nor answers.
+    // Neither questions nor models nor answers can be read at the store.
     let names = redis.ask(&["KEYS", "*"]);
     assert!(names.contains("tollgate:cache:{tollgate}:marks") && !names.contains("llama\n"), "{names}");
     let name = names.lines().find(|name| name.starts_with("tollgate:cache:") && !name.ends_with(":marks")).unwrap();

@@ -102,7 +102,7 @@ pub(super) async fn or_call(
     let Some(further) = further else { return call.await };
     match further.find(&model, &[key]).await.pop().flatten() {
         Some(entry) if matches!(entry.kind, Kind::Reply(_)) => {
-            // Whoever waits makes the reply of the entry; one without a body is not kept again.
+            // The calls that wait make their replies of the entry. This reply has no body, so that it is not kept a second time.
             let mut reply = Reply::new(Body::from(Bytes::new()));
             reply.extensions_mut().insert(Landed(Arc::new(entry)));
             Ok(reply)

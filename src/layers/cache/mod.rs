@@ -292,20 +292,16 @@ where
                     facts.cache
                 };
                 let head = poll_fn(|cx| flight.poll_head(cx)).await;
-                if let Some(entry) = further::landed(&shared, &head)
-                    && let Some(reply) = entry.reply()
-                {
-                    return Ok(hit(reply, CacheStatus::Shared, &entry, &call));
+                if let Some(reply) = shared_hit(&shared, &head, &call) {
+                    return Ok(reply);
                 }
                 let status = call.receipt.note(missed);
                 return Ok(with_status(flight.reply(&*head?, None), status));
             }
             Boarding::Join(flight) => {
                 let head = poll_fn(|cx| flight.poll_head(cx)).await;
-                if let Some(entry) = further::landed(&shared, &head)
-                    && let Some(reply) = entry.reply()
-                {
-                    return Ok(hit(reply, CacheStatus::Shared, &entry, &call));
+                if let Some(reply) = shared_hit(&shared, &head, &call) {
+                    return Ok(reply);
                 }
                 if is_passing(&head) && flown < MAX_FLIGHTS {
                     continue;
@@ -457,6 +453,12 @@ fn kept_headers(headers: &HeaderMap) -> Box<[(HeaderName, HeaderValue)]> {
     let free = |name: &HeaderName| NOTHING.iter().find(|(told, _)| told == name).map(|(_, nothing)| *nothing);
     kept.map(|(name, value)| (name.clone(), free(name).map_or_else(|| value.clone(), HeaderValue::from_static)))
         .collect()
+}
+
+/// The reply of a flight that ended in the further tier.
+fn shared_hit(shared: &Shared, head: &Result<Arc<response::Parts>, Error>, call: &Call) -> Option<Reply> {
+    let entry = further::landed(shared, head)?;
+    Some(hit(entry.reply()?, CacheStatus::Shared, &entry, call))
 }
 
 fn hit(mut reply: Reply, status: CacheStatus, entry: &Entry, call: &Call) -> Reply {
