@@ -190,6 +190,7 @@ impl From<WishArgs> for Wish {
             models: Some(args.models),
             requests_per_minute: args.requests_per_minute,
             expires_at: args.expires,
+            never_expires: false,
         }
     }
 }

@@ -30,24 +30,24 @@ pub(super) fn router() -> Router<Admin> {
 /// `POST /budgets/{name}/raise`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raise {
+pub(super) struct Raise {
     /// `"20 USD"` or `"500 neurons"`; the limit or less ends a raise.
-    to: String,
+    pub(super) to: String,
     /// Until when, such as `2026-12-24T18:00:00Z`; to the window's end where it is left out.
-    until: Option<jiff::Timestamp>,
+    pub(super) until: Option<jiff::Timestamp>,
     /// The values of one bucket, in the order of `split_by`; where it is left out, each bucket of the budget.
-    bucket: Option<Vec<Value>>,
-    who: Option<String>,
-    reason: Option<String>,
+    pub(super) bucket: Option<Vec<Value>>,
+    pub(super) who: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 /// `POST /budgets/{name}/reset`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Reset {
-    bucket: Option<Vec<Value>>,
-    who: Option<String>,
-    reason: String,
+pub(super) struct Reset {
+    pub(super) bucket: Option<Vec<Value>>,
+    pub(super) who: Option<String>,
+    pub(super) reason: String,
 }
 
 /// `GET /budgets/{name}`
@@ -55,13 +55,6 @@ struct Reset {
 #[serde(deny_unknown_fields)]
 struct Page {
     limit: Option<usize>,
-}
-
-/// Which bucket, and what the log is told.
-struct By {
-    bucket: Option<Vec<Value>>,
-    who: Option<String>,
-    reason: String,
 }
 
 /// Buckets that are shown, where nothing else is said, and at most.
@@ -95,25 +88,28 @@ async fn raise(
     headers: HeaderMap,
     Json(asked): Json<Raise>,
 ) -> Response {
-    let raised = asked.to.parse::<Amount>().map_err(ChangeError::Refused).and_then(|Amount(to)| {
-        let by = By { bucket: asked.bucket.clone(), who: asked.who, reason: asked.reason.unwrap_or_default() };
-        let which = by.which(name, peer, &headers)?;
-        Ok((which, to, asked.until.map(moment)))
-    });
-    let (which, to, until) = match raised {
-        Ok(raised) => raised,
-        Err(error) => return problem(&error),
-    };
-    let store = admin.store.clone();
-    let until = change(&admin, move |budgets| match store {
-        Some(store) => store.board.raise(budgets, (&which, asked.bucket), to, until),
-        None => budgets.raise(&which, to, until),
-    });
-    let until = until.await;
-    answer(until, |until| {
+    let who = asked.who.clone().unwrap_or_else(|| who(peer, &headers));
+    answer(raise_by(&admin, name, asked, who).await, |(to, until)| {
         let until = jiff::Timestamp::try_from(until).map(|at| at.to_string()).unwrap_or_default();
         json!({"to_neurons": to.as_f64(), "until": until})
     })
+}
+
+/// Raises a budget or a bucket of it; tells to what, and until when.
+pub(super) async fn raise_by(
+    admin: &Admin,
+    budget: String,
+    asked: Raise,
+    who: String,
+) -> Result<(Neurons, SystemTime), ChangeError> {
+    let Amount(to) = asked.to.parse().map_err(ChangeError::Refused)?;
+    let which = which(budget, asked.bucket.clone(), who, asked.reason.unwrap_or_default())?;
+    let (store, until) = (admin.store.clone(), asked.until.map(moment));
+    let until = change(admin, move |budgets| match store {
+        Some(store) => store.board.raise(budgets, (&which, asked.bucket), to, until),
+        None => budgets.raise(&which, to, until),
+    });
+    Ok((to, until.await?))
 }
 
 async fn reset(
@@ -123,21 +119,22 @@ async fn reset(
     headers: HeaderMap,
     Json(asked): Json<Reset>,
 ) -> Response {
+    let who = asked.who.clone().unwrap_or_else(|| who(peer, &headers));
+    let forgotten = reset_by(&admin, name, asked, who).await;
+    answer(forgotten, |forgotten| json!({"forgotten_neurons": forgotten.as_f64()}))
+}
+
+/// Begins a budget or a bucket of it anew; tells what is forgotten.
+pub(super) async fn reset_by(admin: &Admin, budget: String, asked: Reset, who: String) -> Result<Neurons, ChangeError> {
     if asked.reason.trim().is_empty() {
-        return problem(&ChangeError::Refused("give a `reason`: it goes into the log beside what is forgotten".into()));
+        return Err(ChangeError::Refused("give a `reason`: it goes into the log beside what is forgotten".into()));
     }
-    let by = By { bucket: asked.bucket.clone(), who: asked.who, reason: asked.reason };
-    let which = match by.which(name, peer, &headers) {
-        Ok(which) => which,
-        Err(error) => return problem(&error),
-    };
+    let which = which(budget, asked.bucket.clone(), who, asked.reason)?;
     let told = which.clone();
-    let forgotten = change(&admin, move |budgets| budgets.reset(&which)).await;
-    if forgotten.is_ok() {
-        let Which { budget, who, reason, .. } = told;
-        admin.tell(|| Fact::Reset { budget, bucket: asked.bucket, who, reason });
-    }
-    answer(forgotten, |forgotten: Neurons| json!({"forgotten_neurons": forgotten.as_f64()}))
+    let forgotten = change(admin, move |budgets| budgets.reset(&which)).await?;
+    let Which { budget, who, reason, .. } = told;
+    admin.tell(|| Fact::Reset { budget, bucket: asked.bucket, who, reason });
+    Ok(forgotten)
 }
 
 /// A moment before 1970 is 1970.
@@ -163,24 +160,27 @@ fn answer<T>(changed: Result<T, ChangeError>, show: impl FnOnce(T) -> Value) -> 
 }
 
 fn problem(error: &ChangeError) -> Response {
-    let status = match error {
+    (status(error), Json(json!({"error": error.to_string()}))).into_response()
+}
+
+pub(super) fn status(error: &ChangeError) -> StatusCode {
+    match error {
         ChangeError::NotFound(_) => StatusCode::NOT_FOUND,
         ChangeError::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
-    };
-    (status, Json(json!({"error": error.to_string()}))).into_response()
+    }
 }
 
-// === impl By ===
+fn which(budget: String, bucket: Option<Vec<Value>>, who: String, reason: String) -> Result<Which, ChangeError> {
+    let mut which = Which::budget(budget);
+    (which.who, which.reason) = (words(who), words(reason));
+    which.bucket = bucket.map(|values| values.into_iter().map(value).collect()).transpose()?;
+    Ok(which)
+}
 
-impl By {
-    fn which(self, budget: String, peer: Peer, headers: &HeaderMap) -> Result<Which, ChangeError> {
-        let mut which = Which::budget(budget);
-        let who = self.who.or_else(|| user(headers)).unwrap_or_else(|| format!("somebody at {}", peer.0.ip()));
-        (which.who, which.reason) = (words(who), words(self.reason));
-        which.bucket = self.bucket.map(|values| values.into_iter().map(value).collect()).transpose()?;
-        Ok(which)
-    }
+/// Who asks, where he does not say: the name that came with the token, or the address.
+pub(super) fn who(peer: Peer, headers: &HeaderMap) -> String {
+    user(headers).unwrap_or_else(|| format!("somebody at {}", peer.0.ip()))
 }
 
 fn value(value: Value) -> Result<Metadatum, ChangeError> {

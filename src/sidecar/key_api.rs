@@ -8,10 +8,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::{Json, Router};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::admin_state::Admin;
-use super::key_store::{KeyStore, KeyStoreError, Wish};
+use super::key_store::{KeyStore, KeyStoreError, Stored, Wish};
 use super::notices::Fact;
 
 /// `POST /keys`
@@ -40,116 +41,152 @@ pub(super) fn router() -> Router<Admin> {
         .route("/keys/{name}/rotate", post(rotate))
 }
 
-async fn list(State(admin): State<Admin>) -> Response {
-    done(&admin, None, |store| Ok((StatusCode::OK, json!({"keys": store.all()?})))).await
+/// Why something of keys was not done.
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) why: String,
 }
 
-async fn one(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
-    done(&admin, None, move |store| Ok((StatusCode::OK, json!(store.get(&name)?)))).await
+/// What was made: the key itself, which nobody is told again, and what is kept of it.
+pub(super) struct Made {
+    pub(super) key: String,
+    pub(super) stored: Stored,
 }
 
-async fn create(State(admin): State<Admin>, body: String) -> Response {
-    let read = serde_json::from_str::<Named>(&body).and_then(|named| {
-        let wish = serde_json::from_value::<Wish>(Value::Object(named.rest))?;
-        Ok((named.name, wish))
+async fn list(State(admin): State<Admin>) -> Result<Response, Refusal> {
+    let keys = ask(&admin, KeyStore::all).await?;
+    Ok(Json(json!({"keys": keys})).into_response())
+}
+
+async fn one(State(admin): State<Admin>, Path(name): Path<String>) -> Result<Response, Refusal> {
+    ask(&admin, move |store| store.get(&name)).await.map(|stored| Json(stored).into_response())
+}
+
+async fn create(State(admin): State<Admin>, body: String) -> Result<Response, Refusal> {
+    let named: Named = read(&body)?;
+    let wish = serde_json::from_value(Value::Object(named.rest)).map_err(Refusal::bad)?;
+    make(&admin, named.name, wish).await.map(|made| (StatusCode::CREATED, Json(made.shown())).into_response())
+}
+
+async fn change(State(admin): State<Admin>, Path(name): Path<String>, body: String) -> Result<Response, Refusal> {
+    let wish: Wish = read(&body)?;
+    let changed = alter(&admin, "changed", name, move |store, name| store.change(name, &wish)).await?;
+    Ok(Json(changed).into_response())
+}
+
+async fn revoke(State(admin): State<Admin>, Path(name): Path<String>) -> Result<Response, Refusal> {
+    let revoked = alter(&admin, "revoked", name, |store, name| {
+        store.revoke(name)?;
+        store.get(name)
     });
-    let (name, wish) = match read {
-        Ok(read) => read,
-        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why.to_string()),
-    };
+    Ok(Json(revoked.await?).into_response())
+}
+
+async fn rotate(State(admin): State<Admin>, Path(name): Path<String>, body: String) -> Result<Response, Refusal> {
+    let rotation: Rotation = if body.trim().is_empty() { Rotation::default() } else { read(&body)? };
+    let grace = rotation.grace.as_deref().map_or(Ok(GRACE), grace)?;
+    let made = alter(&admin, "rotated", name, move |store, name| {
+        Ok(Made { key: store.rotate(name, grace)?, stored: store.get(name)? })
+    });
+    Ok(Json(made.await?.shown()).into_response())
+}
+
+/// How long the key before holds as well, as it is written.
+pub(super) fn grace(text: &str) -> Result<Duration, Refusal> {
+    let grace = humantime::parse_duration(text).ok().filter(|grace| *grace <= LONGEST_GRACE);
+    grace.ok_or_else(|| Refusal::bad("grace is a time of at most a year, written like 1h"))
+}
+
+/// Makes a key, where clients with it could be answered.
+pub(super) async fn make(admin: &Admin, name: String, wish: Wish) -> Result<Made, Refusal> {
     if admin.reloads.config().keys.iter().any(|key| key.name == name) {
         let why = format!("there is a key {name:?} in the config: choose another name");
-        return refuse(StatusCode::CONFLICT, &why);
+        return Err(Refusal { status: StatusCode::CONFLICT, why });
     }
     if !admin.reloads.has_token() {
         let why = "clients with the gate's keys have no token for the vendor: set the variable that [upstream] api_token_env names";
-        return refuse(StatusCode::CONFLICT, why);
+        return Err(Refusal { status: StatusCode::CONFLICT, why: why.into() });
     }
-    done(&admin, Some(name.clone()), move |store| {
-        let key = store.create(&name, &wish)?;
-        let mut shown = json!(store.get(&name)?);
-        shown["key"] = key.into();
-        Ok((StatusCode::CREATED, shown))
-    })
-    .await
+    let work =
+        move |store: &KeyStore, name: &str| Ok(Made { key: store.create(name, &wish)?, stored: store.get(name)? });
+    alter(admin, "made", name, work).await
 }
 
-async fn change(State(admin): State<Admin>, Path(name): Path<String>, body: String) -> Response {
-    let changed = name.clone();
-    match serde_json::from_str::<Wish>(&body) {
-        Ok(wish) => {
-            let work = move |store: &KeyStore| Ok((StatusCode::OK, json!(store.change(&name, &wish)?)));
-            done(&admin, Some(changed), work).await
-        }
-        Err(why) => refuse(StatusCode::BAD_REQUEST, &why.to_string()),
-    }
-}
-
-async fn revoke(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
-    done(&admin, Some(name.clone()), move |store| {
-        store.revoke(&name)?;
-        Ok((StatusCode::OK, json!(store.get(&name)?)))
-    })
-    .await
-}
-
-async fn rotate(State(admin): State<Admin>, Path(name): Path<String>, body: String) -> Response {
-    let rotation = if body.trim().is_empty() { Ok(Rotation::default()) } else { serde_json::from_str(&body) };
-    let grace = match rotation.map(|rotation: Rotation| rotation.grace) {
-        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why.to_string()),
-        Ok(None) => GRACE,
-        Ok(Some(text)) => match humantime::parse_duration(&text).ok().filter(|grace| *grace <= LONGEST_GRACE) {
-            Some(grace) => grace,
-            None => return refuse(StatusCode::BAD_REQUEST, "grace is a time of at most a year, written like 1h"),
-        },
-    };
-    done(&admin, Some(name.clone()), move |store| {
-        let key = store.rotate(&name, grace)?;
-        let mut shown = json!(store.get(&name)?);
-        shown["key"] = key.into();
-        Ok((StatusCode::OK, shown))
-    })
-    .await
-}
-
-/// Does it on a thread that may block; what is changed is in force when it is told.
-async fn done(
+/// Asks the file on a thread that may block.
+pub(super) async fn ask<T: Send + 'static>(
     admin: &Admin,
-    changed: Option<String>,
-    work: impl FnOnce(&KeyStore) -> Result<(StatusCode, Value), KeyStoreError> + Send + 'static,
-) -> Response {
+    question: impl FnOnce(&KeyStore) -> Result<T, KeyStoreError> + Send + 'static,
+) -> Result<T, Refusal> {
     let Some(store) = admin.spending.keys.clone() else {
-        return refuse(StatusCode::CONFLICT, "no keys are kept: set keys_path in the config");
+        return Err(Refusal {
+            status: StatusCode::CONFLICT,
+            why: "no keys are kept: set keys_path in the config".into(),
+        });
     };
+    let answer = tokio::task::spawn_blocking(move || question(&store)).await;
+    let failed = || Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, why: "it could not be done".into() };
+    answer.map_err(|_| failed())?.map_err(Refusal::from)
+}
+
+/// Changes the key of this name; what is changed is in force when it is told, and the log and the other gates know of it.
+pub(super) async fn alter<T: Send + 'static>(
+    admin: &Admin,
+    what: &'static str,
+    name: String,
+    work: impl FnOnce(&KeyStore, &str) -> Result<T, KeyStoreError> + Send + 'static,
+) -> Result<T, Refusal> {
     let told = admin.clone();
-    let answer = tokio::task::spawn_blocking(move || {
-        let answer = work(&store)?;
-        if let Some(name) = changed {
-            if let Err(error) = told.reloads.renew() {
-                tracing::error!(%error, "keys were changed, and are not in force");
-            }
-            match store.row(&name) {
-                Ok(row) => told.tell(|| Fact::Key { row: Box::new(row) }),
-                Err(error) => tracing::error!(%error, "the other gates are not told of a key"),
-            }
+    ask(admin, move |store| {
+        let answer = work(store, &name)?;
+        tracing::info!(key = name, what, "a key was changed");
+        if let Err(error) = told.reloads.renew() {
+            tracing::error!(%error, "keys were changed, and are not in force");
         }
-        Ok::<_, KeyStoreError>(answer)
-    });
-    match answer.await {
-        Ok(Ok((status, body))) => (status, Json(body)).into_response(),
-        Ok(Err(error)) => {
-            let status = match &error {
-                KeyStoreError::NotFound(_) => StatusCode::NOT_FOUND,
-                KeyStoreError::Exists(_) => StatusCode::CONFLICT,
-                KeyStoreError::Wrong(_) => StatusCode::BAD_REQUEST,
-                KeyStoreError::File { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            };
-            refuse(status, &error.to_string())
+        match store.row(&name) {
+            Ok(row) => told.tell(|| Fact::Key { row: Box::new(row) }),
+            Err(error) => tracing::error!(%error, "the other gates are not told of a key"),
         }
-        Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "it could not be done"),
+        Ok(answer)
+    })
+    .await
+}
+
+fn read<T: DeserializeOwned>(body: &str) -> Result<T, Refusal> {
+    serde_json::from_str(body).map_err(Refusal::bad)
+}
+
+// === impl Made ===
+
+impl Made {
+    fn shown(self) -> Value {
+        let mut shown = json!(self.stored);
+        shown["key"] = self.key.into();
+        shown
     }
 }
 
-fn refuse(status: StatusCode, why: &str) -> Response {
-    (status, Json(json!({"error": why}))).into_response()
+// === impl Refusal ===
+
+impl Refusal {
+    pub(super) fn bad(why: impl ToString) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, why: why.to_string() }
+    }
+}
+
+impl From<KeyStoreError> for Refusal {
+    fn from(error: KeyStoreError) -> Self {
+        let status = match &error {
+            KeyStoreError::NotFound(_) => StatusCode::NOT_FOUND,
+            KeyStoreError::Exists(_) => StatusCode::CONFLICT,
+            KeyStoreError::Wrong(_) => StatusCode::BAD_REQUEST,
+            KeyStoreError::File { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, why: error.to_string() }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({"error": self.why}))).into_response()
+    }
 }

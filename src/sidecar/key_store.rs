@@ -40,6 +40,8 @@ pub struct Wish {
     pub requests_per_minute: Option<u32>,
     /// From then on it opens nothing. RFC 3339.
     pub expires_at: Option<jiff::Timestamp>,
+    /// Takes an expiry off again.
+    pub never_expires: bool,
 }
 
 /// A key as it is kept: all but the key itself.
@@ -150,6 +152,9 @@ impl Wish {
         if self.owner.as_ref().is_some_and(|owner| !is_word(owner)) {
             return wrong("an owner has at most 128 bytes and no control characters");
         }
+        if self.never_expires && self.expires_at.is_some() {
+            return wrong("a key either expires at a moment or never: say one of both");
+        }
         let labels = self.labels.iter().flatten();
         if labels.clone().count() > MAX_LABELS
             || labels.clone().any(|(name, value)| name.is_empty() || !is_word(name) || !is_word(value))
@@ -215,6 +220,18 @@ impl KeyStore {
         self.told(read)
     }
 
+    /// Those whose names come after this one and have these words in their name, owner or labels; at most so many, by name.
+    pub fn some(&self, after: &str, words: &str, at_most: usize) -> Result<Vec<Stored>, KeyStoreError> {
+        let connection = self.connection.lock();
+        let sql = format!(
+            "SELECT {COLUMNS} FROM keys WHERE name > ?1
+             AND (?2 = '' OR instr(lower(name || ' ' || owner || ' ' || labels), lower(?2)) > 0) ORDER BY name LIMIT ?3"
+        );
+        let values = params![after, words, i64::try_from(at_most).unwrap_or(i64::MAX)];
+        let read = connection.prepare(&sql).and_then(|mut some| some.query_map(values, stored)?.collect());
+        self.told(read)
+    }
+
     /// One of them.
     pub fn get(&self, name: &str) -> Result<Stored, KeyStoreError> {
         let sql = format!("SELECT {COLUMNS} FROM keys WHERE name = ?1");
@@ -261,7 +278,7 @@ impl KeyStore {
         wish.check(name)?;
         let sql = "UPDATE keys SET owner = coalesce(?2, owner), labels = coalesce(?3, labels), models = coalesce(?4, models), \
             requests_per_minute = CASE ?5 WHEN NULL THEN requests_per_minute WHEN 0 THEN NULL ELSE coalesce(?5, requests_per_minute) END, \
-            expires_ms = coalesce(?6, expires_ms), changed_ms = max(?7, changed_ms + 1) WHERE name = ?1 AND revoked_ms IS NULL";
+            expires_ms = CASE ?8 WHEN 1 THEN NULL ELSE coalesce(?6, expires_ms) END, changed_ms = max(?7, changed_ms + 1) WHERE name = ?1 AND revoked_ms IS NULL";
         let values = params![
             name,
             wish.owner,
@@ -270,6 +287,7 @@ impl KeyStore {
             wish.requests_per_minute,
             wish.expires_at.map(|at| at.as_millisecond()),
             now_ms(),
+            wish.never_expires,
         ];
         self.one(name, self.connection.lock().execute(sql, values))?;
         self.get(name)
@@ -394,6 +412,9 @@ mod tests {
         let wish = Wish { requests_per_minute: Some(7), ..Wish::default() };
         let changed = store.change("a", &wish).unwrap();
         assert_eq!((changed.requests_per_minute.map(NonZeroU32::get), changed.labels), (Some(7), labels));
+        let at = jiff::Timestamp::from_second(2_000_000_000).unwrap();
+        assert_eq!(store.change("a", &Wish { expires_at: Some(at), ..Wish::default() }).unwrap().expires_at, Some(at));
+        assert_eq!(store.change("a", &Wish { never_expires: true, ..Wish::default() }).unwrap().expires_at, None);
         let unlimited = store.change("a", &Wish { requests_per_minute: Some(0), ..Wish::default() }).unwrap();
         assert_eq!(unlimited.requests_per_minute, None);
         let next = store.rotate("a", Duration::from_secs(60)).unwrap();
@@ -408,6 +429,22 @@ mod tests {
             let bytes = std::fs::read(file.unwrap().path()).unwrap();
             assert!(!bytes.windows(key.len()).any(|window| window == key.as_bytes()), "the key itself is on the disk");
         }
+    }
+
+    #[test]
+    fn keys_are_found_by_words_a_page_at_a_time() {
+        let (_place, store) = store();
+        for n in 0..25 {
+            let owner = Some(if n % 5 == 0 { "Ops" } else { "research" }.to_owned());
+            store.create(&format!("key {n:02}"), &Wish { owner, ..Wish::default() }).unwrap();
+        }
+        let names = |after: &str, words: &str| -> Vec<_> {
+            store.some(after, words, 10).unwrap().into_iter().map(|stored| stored.name).collect()
+        };
+        assert_eq!(names("", "ops"), ["key 00", "key 05", "key 10", "key 15", "key 20"]);
+        let pages = [names("", ""), names("key 09", ""), names("key 19", "")].concat();
+        assert_eq!((pages.len(), &*pages[24]), (25, "key 24"));
+        assert!(names("", "'; DROP TABLE keys; --").is_empty());
     }
 
     #[test]

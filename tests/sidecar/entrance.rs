@@ -1,8 +1,6 @@
 //! Who is let in, and by which road: web pages, strangers' names, guesses of keys, ports that are open to all.
 
 use std::io::Read;
-use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,22 +9,7 @@ use tollgate::layers::identify::keys::{Key, sha256};
 use tollgate::sidecar::Sidecar;
 use tollgate::sidecar::config::{Config, Origin};
 
-use crate::support::{Gate, LLAMA, Process, TOKEN, client, command, config, tool, vendor};
-
-/// Runs a script of `tests/browser` with Debian's Chromium; `false` where that is not here.
-fn browse(script: &str, arguments: &[&str]) -> bool {
-    let Some(modules) = tool("TOLLGATE_TEST_BROWSER_MODULES", script) else { return false };
-    let Some(chromium) = tool("TOLLGATE_TEST_CHROMIUM", script) else { return false };
-    let Some(node) = tool("TOLLGATE_TEST_NODE", script) else { return false };
-    // Modules are looked for beside the script.
-    let place = Path::new(&modules).parent().unwrap().join(script);
-    std::fs::copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser")).join(script), &place).unwrap();
-    let mut node = Command::new(Path::new(&node).join("node_modules/.bin/node"));
-    let output = node.arg(place).args(arguments).arg(chromium).output().expect("node starts");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("done"), "{said}");
-    true
-}
+use crate::support::{Gate, LLAMA, Process, TOKEN, browse, client, command, config, vendor};
 
 #[test]
 fn a_page_on_another_port_spends_nothing_and_reads_nothing() {

@@ -37,6 +37,7 @@ mod openai;
 mod operating;
 mod organisations;
 mod page;
+mod page_forms;
 mod pool;
 mod process;
 mod prometheus;

@@ -81,6 +81,8 @@ async fn page_and_log_are_on_the_admin_port_alone_and_need_its_token() {
             "/page/style.css",
             "/page/log",
             "/page/config",
+            "/page/keys",
+            "/page/budgets",
             "/logs",
             "/budgets",
             "/books",

@@ -284,3 +284,19 @@ pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     }
     panic!("it was not so after 30 s");
 }
+
+/// Runs a script of `tests/browser` with Debian's Chromium; `false` where that is not here.
+pub fn browse(script: &str, arguments: &[&str]) -> bool {
+    let Some(modules) = tool("TOLLGATE_TEST_BROWSER_MODULES", script) else { return false };
+    let Some(chromium) = tool("TOLLGATE_TEST_CHROMIUM", script) else { return false };
+    let Some(node) = tool("TOLLGATE_TEST_NODE", script) else { return false };
+    // Modules are looked for beside the script.
+    let place = std::path::Path::new(&modules).parent().unwrap().join(script);
+    std::fs::copy(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser")).join(script), &place)
+        .unwrap();
+    let mut node = Command::new(std::path::Path::new(&node).join("node_modules/.bin/node"));
+    let output = node.arg(place).args(arguments).arg(chromium).output().expect("node starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("done"), "{said}");
+    true
+}

@@ -1,15 +1,20 @@
 //! The live page: what is being spent on what, for whoever opens the admin port in a browser.
 //!
+//! Beside it stand pages of the log, the config, keys and budgets, made of links and forms alone.
+//!
 //! The page is whole without a script; with one it asks for its changing part every two seconds. Nothing comes from
 //! elsewhere, and nothing is kept but the last hour by minutes and today's sums.
 
 mod advised;
 mod books;
+mod budgets;
 pub(crate) mod chart;
 pub(crate) mod document;
 pub(crate) mod figures;
+mod form;
 mod history;
 mod in_force;
+mod keys;
 mod log;
 pub(super) mod observer;
 mod speech;
@@ -35,6 +40,10 @@ pub(super) fn router() -> Router<Admin> {
         .route("/page/log", get(log::list))
         .route("/page/log/{id}", get(log::receipt))
         .route("/page/config", get(in_force::show))
+        .route("/page/keys", get(keys::list).post(keys::make))
+        .route("/page/key", get(keys::one).post(keys::alter))
+        .route("/page/budgets", get(budgets::list))
+        .route("/page/budget", get(budgets::one).post(budgets::change))
         .route("/page/style.css", file("text/css; charset=utf-8", include_str!("style.css")))
         .route("/page/script.js", file("text/javascript; charset=utf-8", include_str!("script.js")))
 }

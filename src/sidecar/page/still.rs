@@ -19,6 +19,7 @@ pub(super) fn still(title: &str, up: &str, main: Markup) -> Response {
             h1 { (title) }
             nav.quiet aria-label="Pages" {
                 a href=(format!("{up}../")) { "live" } " · " a href=(format!("{up}log")) { "log" } " · "
+                a href=(format!("{up}keys")) { "keys" } " · " a href=(format!("{up}budgets")) { "budgets" } " · "
                 a href=(format!("{up}config")) { "config" }
             }
         }
@@ -33,7 +34,8 @@ pub(super) fn sent(kind: &'static str, text: String) -> Response {
         (header::CACHE_CONTROL, "no-store"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // A form's request has its page's origin by this, and `null` where nothing is told of the page at all.
+        (header::REFERRER_POLICY, "same-origin"),
     ];
     (headers, text).into_response()
 }

@@ -63,7 +63,7 @@ pub(super) fn page(now: &Now<'_>) -> String {
         }
         main #now { (fragment(now)) }
         footer.quiet {
-            a href="metrics" { "metrics" } " · " a href="budgets" { "budgets" }
+            a href="metrics" { "metrics" } " · " a href="page/budgets" { "budgets" } " · " a href="page/keys" { "keys" }
             @if now.records.is_some() { " · " a href="page/log" { "log" } }
             " · " a href="page/config" { "config" }
             " · days begin at 00:00 UTC"
