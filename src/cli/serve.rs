@@ -16,7 +16,7 @@ use super::{Failure, print};
 use crate::sidecar::config::{BaseUrl, Config, ConfigError, Log, LogFormat, Tls, Variables};
 use crate::sidecar::handover::Handed;
 use crate::sidecar::otel::LogLines;
-use crate::sidecar::{Sidecar, StartError, machine, service};
+use crate::sidecar::{Sidecar, StartError, check_with_files, machine, service};
 
 #[derive(Args, Debug)]
 pub(super) struct Serve {
@@ -58,7 +58,16 @@ impl Serve {
         let watches = config.watch_config;
         let scheme = |tls: &Tls| if tls.cert.is_some() { "https" } else { "http" };
         let (clients, admins) = (scheme(&config.tls), scheme(&config.admin_tls));
-        let handed = Handed::take(&variables).map_err(|error| Failure::Failed(format!("LISTEN_FDS: {error}")))?;
+        let mut handed = Handed::take(&variables).map_err(|error| Failure::Failed(format!("LISTEN_FDS: {error}")))?;
+        if let Some(path) = config.handover_path().filter(|_| !handed.is_any()) {
+            let failed = |error| Failure::Failed(format!("handover_path {}: {error}", path.display()));
+            handed = Handed::ask(path, &config).map_err(failed)?;
+            if handed.is_any() {
+                // The gate before is told to end when all is well that can be known beforehand.
+                check_with_files(&config, &variables).map_err(|error| Failure::Usage(error.to_string()))?;
+                handed.take_over().map_err(failed)?;
+            }
+        }
         if handed.is_any() && !handed.wait_for_turn(&config, || signals.is_the_end()) {
             return Ok(());
         }
@@ -73,7 +82,7 @@ impl Serve {
         print(&format!("listening on {clients}://{listen}, admin on {admins}://{admin}\n"))?;
         service::ready();
         // What came of it stands in the log.
-        signals.wait_for_the_end(|| drop(sidecar.reload()));
+        signals.wait_for_the_end(sidecar.stopped(), || drop(sidecar.reload()));
         service::stopping();
         tracing::info!("stopping: no new calls, running ones may end");
         sidecar.join().map_err(|error| Failure::Failed(error.to_string()))
@@ -159,12 +168,14 @@ impl Signals {
         })
     }
 
-    /// Until SIGTERM or Ctrl-C. SIGHUP has the config read again.
-    fn wait_for_the_end(&mut self, reload: impl Fn()) {
+    /// Until SIGTERM or Ctrl-C, or until the gate has stopped otherwise. SIGHUP has the config read again.
+    fn wait_for_the_end(&mut self, stopped: impl Future<Output = ()>, reload: impl Fn()) {
         let Self { runtime, hangup, terminate, interrupt } = self;
         runtime.block_on(async {
+            let mut stopped = std::pin::pin!(stopped);
             loop {
                 tokio::select! {
+                    () = &mut stopped => return,
                     _ = terminate.recv() => return,
                     _ = interrupt.recv() => return,
                     _ = hangup.recv() => reload(),

@@ -10,6 +10,7 @@ use super::admin_state::Admin;
 use super::books::Reading;
 use super::changes::{self, Changes, Health, Snapshot};
 use super::guard::Guard;
+use super::handover::Offer;
 use super::listen::Serving;
 use super::runtimes::Runtimes;
 use super::webhooks::Watcher;
@@ -33,6 +34,8 @@ pub(super) struct Background {
     pub(super) runtimes: Runtimes,
     pub(super) health: Arc<Health>,
     pub(super) limits: RateLimitLayer,
+    /// What the next gate may have.
+    pub(super) offer: Option<Offer>,
 }
 
 /// Looks now and then which batches have waited too long.
@@ -47,7 +50,7 @@ const RELEASE_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves the admin port until it is stopped.
 pub(super) async fn serve_admin(
-    listener: std::net::TcpListener,
+    listeners: Vec<std::net::TcpListener>,
     admin: Admin,
     guard: Guard,
     background: Background,
@@ -61,6 +64,9 @@ pub(super) async fn serve_admin(
         let (outlook, reloads) = (admin.page.outlook.clone(), admin.reloads.clone());
         tokio::spawn(outlook::watch(records, outlook, background.look.events.clone(), move || reloads.labels()));
     }
+    if let Some(offer) = background.offer {
+        tokio::spawn(offer.wait(admin.stop.clone()));
+    }
     background.reading.start(&background.metrics);
     tokio::spawn(background.look.watch());
     tokio::spawn(service::watchdog(background.runtimes));
@@ -69,7 +75,7 @@ pub(super) async fn serve_admin(
     }
     tokio::spawn(follow_keys(admin.clone()));
     tokio::spawn(tell_changes(admin.clone(), background.health, background.limits));
-    listen::serve(listener, admin::router(admin, guard), serving, stop).await
+    listen::serve(listeners, admin::router(admin, guard), serving, stop).await
 }
 
 /// Looks at how all stands, again and again, and tells the log what has changed.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::config::{Config, ConfigError, Variables};
-use super::{books, exposure, spending};
+use super::{books, exposure, spending, webhooks};
 use crate::catalogue::Catalogue;
 
 /// Whether a sidecar can be of this config, as far as can be told without opening anything: what is wrong with it, or what of
@@ -19,4 +19,13 @@ pub fn check(config: &Config, variables: &Variables) -> Result<Vec<String>, Conf
     config.shared_tier()?;
     config.replicas.shared()?;
     Ok(open)
+}
+
+/// The same, and whether the files that it names can be used: certificates, authorities, what webhooks are signed with.
+pub(crate) fn check_with_files(config: &Config, variables: &Variables) -> Result<(), ConfigError> {
+    check(config, variables)?;
+    config.tls.acceptor("[tls]")?;
+    config.admin_tls.acceptor("[admin_tls]")?;
+    webhooks::endpoints(&config.webhooks, variables, &config.road(variables)?)?;
+    Ok(())
 }

@@ -48,5 +48,6 @@ mod warm;
 pub mod webhooks;
 
 pub use self::check::check;
+pub(crate) use self::check::check_with_files;
 pub use self::reload::{ReloadError, Reloaded};
 pub use self::running::{Sidecar, StartError};

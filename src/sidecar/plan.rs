@@ -176,18 +176,18 @@ impl Plan {
         }
     }
 
-    pub(super) fn work(&self, listener: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {
+    pub(super) fn work(&self, listeners: Vec<std::net::TcpListener>, stop: CancellationToken) -> io::Result<()> {
         self.runtimes.start()?.block_on(async {
             let pool = Pool::new(self.config.upstream.connect_timeout)
                 .with_road(self.road.clone())
                 .with_max_connections(self.max_upstream);
             let door = self.lasting.door(pool);
             if !self.config.compat.compress {
-                return listen::serve(listener, door, self.serving.clone(), stop).await;
+                return listen::serve(listeners, door, self.serving.clone(), stop).await;
             }
             let boxed = |reply: Response<CompressionBody<ReplyBody>>| reply.map(Box::pin);
             let encoded = ServiceExt::<Request<Upload>>::map_response(compress::layer().layer(door), boxed);
-            listen::serve(listener, encoded, self.serving.clone(), stop).await
+            listen::serve(listeners, encoded, self.serving.clone(), stop).await
         })
     }
 }

@@ -115,6 +115,7 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<String> {
         admin_tls,
         reservations.release_batches,
         keys_path,
+        handover_path,
         log.format,
         upstream.connect_timeout,
         upstream.ca,
@@ -249,6 +250,7 @@ impl Reloads {
         config.replicas.name.clear();
         (config.records.path, config.keys_path, config.cache.path) = (own.records.path, own.keys_path, own.cache.path);
         config.catalogue.path = own.catalogue.path;
+        config.handover_path = own.handover_path;
         (config.tls, config.admin_tls, config.log) = (own.tls, own.admin_tls, own.log);
         let text = toml::to_string(&config).unwrap_or_default();
         key_rows::shown(&Sha256::digest(text.as_bytes()))

@@ -1,7 +1,8 @@
 //! A sidecar, from its start to its end.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -13,7 +14,7 @@ use super::books::Reading;
 use super::changes::Health;
 use super::check::check;
 use super::config::{Config, ConfigError, Variables};
-use super::handover::Handed;
+use super::handover::{Handed, Offer};
 use super::listen::{self, BoundSockets};
 use super::notices::Subjects;
 use super::otel::{LogLines, Telemetry};
@@ -70,6 +71,14 @@ pub enum StartError {
         /// What the system says.
         why: io::Error,
     },
+    /// The next gate cannot be awaited where the config says.
+    #[error("handover_path {path}: {why}; name a file in a folder of the gate's own, of at most 100 bytes", path = .path.display())]
+    Handover {
+        /// The config's.
+        path: PathBuf,
+        /// What the system says.
+        why: io::Error,
+    },
     /// The system refuses a thread or a runtime.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -94,15 +103,21 @@ impl Sidecar {
         let workers = workers(&config);
         check(&config, variables)?;
         // Before anything is written: who finds the address taken leaves no file behind.
-        let bind = |setting, address, handed: Option<std::net::TcpListener>, count| {
-            let bound = match handed {
-                Some(socket) => BoundSockets::handed(socket, count),
-                None => listen::bind(address, count),
+        let bind = |setting, address, handed: Vec<TcpListener>, count| {
+            let bound = match handed.is_empty() {
+                false => BoundSockets::handed(handed, count),
+                true => listen::bind(address, count),
             };
             bound.map_err(|why| StartError::Listen { setting, address, why })
         };
-        let listeners = bind("listen", config.listen, handed.listen, workers)?;
-        let admin_listeners = bind("admin", config.admin, handed.admin, 1)?;
+        let (handed, handed_admin) = handed.into_sockets();
+        let listeners = bind("listen", config.listen, handed, workers)?;
+        let admin_listeners = bind("admin", config.admin, handed_admin, 1)?;
+        let offer = |path: &Path| {
+            let offer = Offer::new(path, listeners.copies()?, admin_listeners.copies()?);
+            offer.map_err(|why| StartError::Handover { path: path.to_owned(), why })
+        };
+        let offer = config.handover_path().map(offer).transpose()?;
         let metrics = Arc::new(Metrics::new()?);
         let recent = Arc::new(Recent::default());
         let (running, health) = (Arc::new(Running::default()), Arc::new(Health::default()));
@@ -134,8 +149,8 @@ impl Sidecar {
         let (listeners, mut admin_listeners) = (listeners.listen()?, admin_listeners.listen()?);
         let stop = CancellationToken::new();
         let mut sidecar = Self {
-            listen: listeners[0].local_addr()?,
-            admin: admin_listeners[0].local_addr()?,
+            listen: listeners[0][0].local_addr()?,
+            admin: admin_listeners[0][0].local_addr()?,
             stop: stop.clone(),
             workers: Vec::with_capacity(workers),
             admin_stop: CancellationToken::new(),
@@ -175,12 +190,12 @@ impl Sidecar {
         let records_path = plan.config.records.path().cloned();
         // What is written from here on is this run's own, and its counters have it.
         let earlier = records_path.as_deref().and_then(|path| Archive::open(path).and_then(Archive::hold).ok());
-        for (index, listener) in listeners.into_iter().enumerate() {
+        for (index, listeners) in listeners.into_iter().enumerate() {
             let (plan, stop) = (plan.clone(), stop.clone());
-            let worker = spawn(format!("worker-{index}"), move || plan.work(listener, stop))?;
+            let worker = spawn(format!("worker-{index}"), move || plan.work(listeners, stop))?;
             sidecar.workers.push(worker);
         }
-        if let Some(listener) = admin_listeners.pop() {
+        if let Some(listeners) = admin_listeners.pop() {
             let admin = Admin {
                 page: Page::new(metrics.clone(), recent, running),
                 metrics: metrics.clone(),
@@ -205,10 +220,10 @@ impl Sidecar {
             let runtimes = plan.runtimes.clone();
             let priced = advice::priced(&plan.config.models);
             let background =
-                Background { earlier, reading, metrics, look, priced, certificates, runtimes, health, limits };
+                Background { earlier, reading, metrics, look, priced, certificates, runtimes, health, limits, offer };
             let (serving, runtimes) = (plan.admin_serving(), plan.runtimes.clone());
             sidecar.admin_thread = Some(spawn("admin".into(), move || {
-                runtimes.start()?.block_on(serve_admin(listener, admin, guard, background, serving, stop))
+                runtimes.start()?.block_on(serve_admin(listeners, admin, guard, background, serving, stop))
             })?);
         }
         Ok(sidecar)
@@ -271,6 +286,11 @@ impl Sidecar {
     /// Accepts nothing new from here on; what runs goes on, for at most `shutdown_timeout`.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Until it is told to stop, by [`stop`](Self::stop) or by a gate that has taken its sockets (`handover_path`).
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
     }
 
     /// Stops, and waits until all has ended.

@@ -67,6 +67,10 @@ pub struct Config {
     /// How long running calls may go on after SIGTERM.
     #[serde(with = "super::duration")]
     pub shutdown_timeout: Duration,
+    /// A Unix socket on which the next `tollgate serve` takes this one's ports over, so that no connection finds nobody: the path of a
+    /// file that is made. Without it a port is free only once its gate has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handover_path: Option<PathBuf>,
     /// The certificates of the clients' port.
     pub tls: Tls,
     /// The certificates of the admin port.
@@ -138,6 +142,7 @@ impl Default for Config {
             max_connections_per_address: 0,
             timeouts: Timeouts::default(),
             shutdown_timeout: Duration::from_secs(30),
+            handover_path: None,
             tls: Tls::default(),
             admin_tls: Tls::default(),
             watch_config: false,
@@ -166,6 +171,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Where the next gate takes this one's ports over, if it may.
+    pub fn handover_path(&self) -> Option<&Path> {
+        self.handover_path.as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
+
     /// Where keys are kept that are made while the gate runs, if they are.
     pub fn keys_path(&self) -> Option<&Path> {
         self.keys_path.as_deref().filter(|path| !path.as_os_str().is_empty())

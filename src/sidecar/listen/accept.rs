@@ -1,11 +1,13 @@
 //! Connections are accepted, or turned away where there is no room.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,7 +61,7 @@ const LINGERING: Duration = Duration::from_secs(1);
 
 /// Serves until `stop`, then lets what runs end, for at most [`Serving::shutdown_timeout`].
 pub(in crate::sidecar) async fn serve<S, B>(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     service: S,
     serving: Serving,
     stop: CancellationToken,
@@ -70,7 +72,7 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut listeners = Listeners::new(listeners)?;
     let room = Room::new(serving.max_connections, serving.addresses);
     let lingering = Arc::new(Semaphore::new(MAX_LINGERING));
     let protocols = Arc::new(Protocols::new(serving.limits, serving.tls.clone()));
@@ -82,7 +84,7 @@ where
         connections: connections.clone(),
     };
     let complaints = RateLimiter::direct(COMPLAINTS);
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+    while let Some(accepted) = stop.run_until_cancelled(listeners.accept()).await {
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -117,7 +119,7 @@ where
         });
     }
     stopping.is_over.store(true, Ordering::Relaxed);
-    drop(listener);
+    drop(listeners);
     connections.close();
     // WebSockets would go on: shortly before the end each is told to open another.
     let farewell = FAREWELL.min(serving.shutdown_timeout / 2);
@@ -130,6 +132,31 @@ where
         tracing::warn!(after = ?serving.shutdown_timeout, "calls were still running and are cut off (shutdown_timeout)");
     }
     Ok(())
+}
+
+/// What a worker accepts from: one socket, or several where a gate before had more workers.
+struct Listeners {
+    all: Vec<tokio::net::TcpListener>,
+    /// Where it is looked first, so that a busy one keeps nobody waiting at the others.
+    first: usize,
+}
+
+impl Listeners {
+    fn new(listeners: Vec<TcpListener>) -> io::Result<Self> {
+        let all = listeners.into_iter().map(tokio::net::TcpListener::from_std).collect::<io::Result<_>>()?;
+        Ok(Self { all, first: 0 })
+    }
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let Self { all, first } = self;
+        *first = (*first + 1) % all.len().max(1);
+        let (before, after) = all.split_at(*first);
+        poll_fn(|context| {
+            let mut each = after.iter().chain(before).map(|listener| listener.poll_accept(context));
+            each.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        })
+        .await
+    }
 }
 
 /// Whether the next connection will fail in the same way, unless something is freed.

@@ -9,7 +9,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 const BACKLOG: i32 = 4096;
 
 /// An address that is taken, and not listened on yet: whoever connects is refused.
-pub(in crate::sidecar) struct BoundSockets(Vec<Socket>);
+pub(in crate::sidecar) struct BoundSockets {
+    sockets: Vec<Socket>,
+    workers: usize,
+}
 
 /// Takes an address for as many listeners as there are workers. For port 0 the first one chooses.
 pub(in crate::sidecar) fn bind(address: SocketAddr, workers: usize) -> io::Result<BoundSockets> {
@@ -23,23 +26,38 @@ pub(in crate::sidecar) fn bind(address: SocketAddr, workers: usize) -> io::Resul
     let first = bind_one(address)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);
     let rest = (1..workers).map(|_| bind_one(address));
-    std::iter::once(Ok(first)).chain(rest).collect::<io::Result<Vec<_>>>().map(BoundSockets)
+    let sockets = std::iter::once(Ok(first)).chain(rest).collect::<io::Result<_>>()?;
+    Ok(BoundSockets { sockets, workers })
 }
 
 impl BoundSockets {
-    /// A socket that listens already, shared by the workers.
-    pub(in crate::sidecar) fn handed(socket: TcpListener, workers: usize) -> io::Result<Self> {
-        let first = Socket::from(socket);
-        first.set_nonblocking(true)?;
-        let rest: io::Result<Vec<_>> = (1..workers).map(|_| first.try_clone()).collect();
-        Ok(Self(std::iter::once(first).chain(rest?).collect()))
+    /// Sockets that listen already. None of their queues may be left out, however many workers there are.
+    pub(in crate::sidecar) fn handed(sockets: Vec<TcpListener>, workers: usize) -> io::Result<Self> {
+        let sockets: Vec<_> = sockets.into_iter().map(Socket::from).collect();
+        sockets.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
+        Ok(Self { sockets, workers })
     }
 
-    /// All are bound before the first one listens: a connection is given to a listener that stays, and the kernel spreads
-    /// connections over all of them from the first one on.
-    pub(in crate::sidecar) fn listen(self) -> io::Result<Vec<TcpListener>> {
-        self.0.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
-        Ok(self.0.into_iter().map(Into::into).collect())
+    /// The same sockets again, for the next gate.
+    pub(in crate::sidecar) fn copies(&self) -> io::Result<Vec<TcpListener>> {
+        self.sockets.iter().map(|socket| socket.try_clone().map(Into::into)).collect()
+    }
+
+    /// What each worker accepts from. All are bound before the first one listens: a connection is given to a listener that stays,
+    /// and the kernel spreads connections over all of them from the first one on.
+    pub(in crate::sidecar) fn listen(self) -> io::Result<Vec<Vec<TcpListener>>> {
+        let Self { sockets, workers } = self;
+        sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
+        let mut each: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+        let count = sockets.len();
+        // Workers beyond the sockets share those of others.
+        for extra in count..workers {
+            each[extra].push(sockets[extra % count].try_clone()?.into());
+        }
+        for (n, socket) in sockets.into_iter().enumerate() {
+            each[n % workers].push(socket.into());
+        }
+        Ok(each)
     }
 }
 
@@ -54,4 +72,25 @@ fn bind_one(address: SocketAddr) -> io::Result<Socket> {
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
     Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_worker_has_a_socket_and_each_socket_a_worker() {
+        for (handed, workers) in [(1, 3), (3, 1), (2, 2), (5, 2), (2, 5)] {
+            let sockets: Vec<_> = (0..handed).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+            let mut ports: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+            let each = BoundSockets::handed(sockets, workers).unwrap().listen().unwrap();
+            assert!(each.len() == workers && each.iter().all(|sockets| !sockets.is_empty()), "{handed} for {workers}");
+            let mut served: Vec<_> = each.iter().flatten().map(|socket| socket.local_addr().unwrap().port()).collect();
+            for ports in [&mut ports, &mut served] {
+                ports.sort_unstable();
+                ports.dedup();
+            }
+            assert_eq!(ports, served, "{handed} for {workers}");
+        }
+    }
 }
