@@ -77,8 +77,6 @@ async fn page_and_log_are_on_the_admin_port_alone_and_need_its_token() {
         for page in [
             "/",
             "/page/now",
-            "/page/script.js",
-            "/page/style.css",
             "/page/log",
             "/page/config",
             "/page/keys",
