@@ -8,10 +8,11 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tollgate::neurons::Neurons;
 use tollgate::sidecar::config::Config;
 use tollgate::simulator::{Fault, FaultRule, Settings, Trouble, traffic};
 
-use crate::support::{Gate, LLAMA, TOKEN, client, command, config, start_with, tool};
+use crate::support::{Gate, LLAMA, TOKEN, client, command, config, keep_of_the_past, start_with, tool};
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards");
 const TOOLS: &str = "TOLLGATE_TEST_PROMETHEUS";
@@ -304,10 +305,13 @@ async fn rules(prometheus: &Prometheus) -> Vec<Value> {
     groups.into_iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
 }
 
-/// `tollgate usage --json`: calls, neurons, USD and neurons saved, in all.
+/// `tollgate usage --json` of this gate's time: calls, neurons, USD and neurons saved, in all.
 fn usage(records: &Path, by: &str) -> Vec<Value> {
-    let output =
-        command().args(["usage", "--json", "--by", by]).env("TOLLGATE_RECORDS_PATH", records).output().unwrap();
+    let output = command()
+        .args(["usage", "--json", "--since", "12h", "--by", by])
+        .env("TOLLGATE_RECORDS_PATH", records)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -328,6 +332,8 @@ async fn every_panel_and_alert_has_data_and_the_costs_are_those_of_the_records()
     let Some(tools) = tool(TOOLS, "the dashboards on a real Prometheus") else { return };
     let place = tempfile::tempdir().unwrap();
     let records = place.path().join("records.db");
+    // A month is foreseen by three days and more.
+    keep_of_the_past(&records, LLAMA, (1..=5).map(|day| (day, Neurons::from_whole(day))));
     let gate = Arc::new(gate(&records));
     let prometheus = Prometheus::start(&tools, gate.sidecar.admin()).await;
     until("the first scrape", async || {

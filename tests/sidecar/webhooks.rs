@@ -16,7 +16,9 @@ use tollgate::neurons::Neurons;
 use tollgate::sidecar::config::Config;
 use tollgate::simulator;
 
-use crate::support::{GEMMA, Gate, LLAMA, TOKEN, client, command, config, start_with, until, vendor};
+use crate::support::{
+    GEMMA, Gate, LLAMA, Process, TOKEN, ask, client, command, config, keep_of_the_past, start_with, until, vendor,
+};
 
 const SECRET: &str = "a secret of the operator's";
 
@@ -46,14 +48,19 @@ async fn server(statuses: &'static [u16]) -> (SocketAddr, Inbox) {
 }
 
 async fn arrived(inbox: &Inbox, count: usize) -> Vec<Sent> {
-    for _ in 0..3000 {
+    arrived_within(inbox, count, Duration::from_secs(15)).await
+}
+
+async fn arrived_within(inbox: &Inbox, count: usize, patience: Duration) -> Vec<Sent> {
+    let began = std::time::Instant::now();
+    while began.elapsed() < patience {
         let sent = inbox.lock().unwrap().clone();
         if sent.len() >= count {
             return sent;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("{count} events did not arrive in 15 s: {:?}", inbox.lock().unwrap());
+    panic!("{count} events did not arrive in {patience:?}: {:?}", inbox.lock().unwrap());
 }
 
 fn webhooks(config: &mut Config, text: &str) {
@@ -301,4 +308,46 @@ async fn webhooks_follow_a_reload_and_a_wrong_one_changes_nothing() {
     assert_eq!(told_first.lock().unwrap().len(), 1);
     // The counts of one that has kept its name go on.
     until(async || gate.metrics().await.contains(&delivered(2))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_spends_far_over_a_habit_is_told_once_by_log_metric_and_webhook() {
+    let (address, inbox) = server(&[200]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let records = directory.path().join("records.db");
+    keep_of_the_past(&records, LLAMA, (1..=10).map(|day| (day, Neurons::from_micro(1000 + day))));
+    let hooks = format!("[{{url = \"http://{address}/hook\", events = [\"spending.unusual\"]}}]");
+    let vendor = vendor();
+    let variables = [("TOLLGATE_RECORDS_PATH", records.to_str().unwrap()), ("TOLLGATE_WEBHOOKS", &*hooks)];
+    let mut process = Process::serve(&vendor.base_url(), &variables);
+    let call = || async {
+        let url = format!("{}/run/{LLAMA}", process.listen);
+        assert_eq!(ask(&client(), &url, &body()).send().await.unwrap().status(), 200);
+    };
+    call().await;
+    let told = arrived_within(&inbox, 2, Duration::from_secs(120)).await;
+    let told: Vec<Value> = told.iter().map(|sent| serde_json::from_str(&sent.body).unwrap()).collect();
+    let names: Vec<_> =
+        told.iter().map(|event| (event["data"]["what"].as_str(), event["data"]["name"].as_str())).collect();
+    assert_eq!(
+        names,
+        [(Some("model"), Some(LLAMA)), (Some("key"), Some(""))],
+        "calls without a key are told of as one"
+    );
+    for event in &told {
+        assert_eq!(event["type"], "spending.unusual", "{event}");
+        assert!(event["data"]["today_neurons"].as_f64() > event["data"]["usual_neurons"].as_f64(), "{event}");
+    }
+    let metrics = client().get(format!("{}/metrics", process.admin)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("tollgate_events_total{event=\"spending.unusual\"} 2"), "{metrics}");
+    assert!(metrics.contains("tollgate_month_forecast_high_neurons "), "{metrics}");
+    // It goes on, is looked at again, and is not told again.
+    call().await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(inbox.lock().unwrap().len(), 2);
+    process.terminate();
+    assert!(process.child.wait().unwrap().success());
+    let mut log = String::new();
+    process.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert_eq!(log.matches("spending is unusual: ").count(), 2, "{log}");
 }
