@@ -4,6 +4,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -44,6 +45,19 @@ fn main() {
         let usage = archive.usage(0, u64::MAX >> 1, &[group], &jiff::tz::TimeZone::UTC).unwrap();
         println!("usage of all by {group:?}: {:?}, {} lines", began.elapsed(), usage.len());
     }
+    // The commands, as people run them: a month of them all.
+    let month = |arguments: &[&str]| {
+        let began = Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.args(arguments).arg("--records").arg(&path).args(["--since", "31d"]).current_dir(directory.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        println!("{}: {:?}, {} bytes", arguments.join(" "), began.elapsed(), output.stdout.len());
+    };
+    month(&["report", "--by", "key"]);
+    month(&["report", "--by", "key", "--csv"]);
+    month(&["usage", "--by", "key,day"]);
+    month(&["usage", "--format", "focus"]);
     let filter = |change: &dyn Fn(&mut Filter)| {
         let mut filter = Filter::default();
         change(&mut filter);

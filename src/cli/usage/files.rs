@@ -28,7 +28,7 @@ impl Files {
 }
 
 /// The records that the config names, or those that `tollgate serve` keeps where it names none.
-pub(in crate::cli) fn open(config: &Config) -> Result<Archive, Failure> {
+fn open(config: &Config) -> Result<Archive, Failure> {
     let path = match &config.records.path {
         Some(path) if path.as_os_str().is_empty() => {
             return Err(Failure::Failed("no records are kept: set [records] path".into()));

@@ -10,6 +10,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
+use self::Kind::{Count, Decimal, Moment, Text};
 use super::files::failed;
 use super::format::rows_as_csv;
 use super::span::Span;
@@ -25,74 +26,86 @@ const USD_PER_UNIT: &str = "0.011";
 
 type Cell = fn(&Charge<'_>) -> String;
 
+/// What the text of a cell says. An empty one is none.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Text,
+    /// A number with up to twelve decimals.
+    Decimal,
+    /// A whole number.
+    Count,
+    /// RFC 3339.
+    Moment,
+}
+
 /// Every column and what stands in it.
-const COLUMNS: [(&str, Cell); 66] = [
-    ("AvailabilityZone", empty),
-    ("BilledCost", cost),
-    ("BillingAccountId", |charge| charge.account.to_owned()),
-    ("BillingAccountName", empty),
-    ("BillingAccountType", |_| "Cloudflare account".into()),
-    ("BillingCurrency", dollars),
-    ("BillingPeriodEnd", |charge| charge.month_end.clone()),
-    ("BillingPeriodStart", |charge| charge.month_start.clone()),
-    ("CapacityReservationId", empty),
-    ("CapacityReservationStatus", empty),
-    ("ChargeCategory", |_| "Usage".into()),
-    ("ChargeClass", empty),
-    ("ChargeDescription", |charge| format!("{SERVICE} {}", charge.model)),
-    ("ChargeFrequency", |_| "Usage-Based".into()),
-    ("ChargePeriodEnd", |charge| charge.day_end.clone()),
-    ("ChargePeriodStart", |charge| charge.day_start.clone()),
-    ("CommitmentDiscountCategory", empty),
-    ("CommitmentDiscountId", empty),
-    ("CommitmentDiscountName", empty),
-    ("CommitmentDiscountQuantity", empty),
-    ("CommitmentDiscountStatus", empty),
-    ("CommitmentDiscountType", empty),
-    ("CommitmentDiscountUnit", empty),
-    ("ConsumedQuantity", |charge| charge.line.neurons.decimal()),
-    ("ConsumedUnit", |_| "Neurons".into()),
-    ("ContractedCost", cost),
-    ("ContractedUnitPrice", unit_price),
-    ("EffectiveCost", cost),
-    ("InvoiceId", empty),
-    ("InvoiceIssuer", vendor),
-    ("InvoiceIssuerName", vendor),
-    ("ListCost", cost),
-    ("ListUnitPrice", unit_price),
-    ("PricingCategory", |_| "Standard".into()),
-    ("PricingCurrency", dollars),
-    ("PricingCurrencyContractedUnitPrice", unit_price),
-    ("PricingCurrencyEffectiveCost", cost),
-    ("PricingCurrencyListUnitPrice", unit_price),
-    ("PricingQuantity", |charge| thousands(charge.line.neurons)),
-    ("PricingUnit", |_| PRICING_UNIT.into()),
-    ("Provider", vendor),
-    ("ProviderName", vendor),
-    ("Publisher", vendor),
-    ("PublisherName", vendor),
-    ("RegionId", empty),
-    ("RegionName", empty),
-    ("ResourceID", model),
-    ("ResourceId", model),
-    ("ResourceName", model),
-    ("ResourceType", |_| "Model".into()),
-    ("ServiceCategory", |_| "AI and Machine Learning".into()),
-    ("ServiceName", |_| SERVICE.into()),
-    ("ServiceSubcategory", |_| "Generative AI".into()),
-    ("SkuId", model),
-    ("SkuMeter", |_| "Neurons".into()),
-    ("SkuPriceDetails", empty),
-    ("SkuPriceId", model),
-    ("SubAccountId", |charge| charge.key.to_owned()),
-    ("SubAccountName", |charge| charge.key.to_owned()),
-    ("SubAccountType", |charge| if charge.key.is_empty() { String::new() } else { "Tollgate key".into() }),
-    ("Tags", |charge| if charge.key.is_empty() { "{}".into() } else { json!({"key": charge.key}).to_string() }),
-    ("x_CachedInputTokens", |charge| charge.line.cached_input_tokens.to_string()),
-    ("x_Calls", |charge| charge.line.calls.to_string()),
-    ("x_InputTokens", |charge| charge.line.input_tokens.to_string()),
-    ("x_OutputTokens", |charge| charge.line.output_tokens.to_string()),
-    ("x_SavedNeurons", |charge| charge.line.saved.decimal()),
+const COLUMNS: [(&str, Kind, Cell); 66] = [
+    ("AvailabilityZone", Text, empty),
+    ("BilledCost", Decimal, cost),
+    ("BillingAccountId", Text, |charge| charge.account.to_owned()),
+    ("BillingAccountName", Text, empty),
+    ("BillingAccountType", Text, |_| "Cloudflare account".into()),
+    ("BillingCurrency", Text, dollars),
+    ("BillingPeriodEnd", Moment, |charge| charge.month_end.clone()),
+    ("BillingPeriodStart", Moment, |charge| charge.month_start.clone()),
+    ("CapacityReservationId", Text, empty),
+    ("CapacityReservationStatus", Text, empty),
+    ("ChargeCategory", Text, |_| "Usage".into()),
+    ("ChargeClass", Text, empty),
+    ("ChargeDescription", Text, |charge| format!("{SERVICE} {}", charge.model)),
+    ("ChargeFrequency", Text, |_| "Usage-Based".into()),
+    ("ChargePeriodEnd", Moment, |charge| charge.day_end.clone()),
+    ("ChargePeriodStart", Moment, |charge| charge.day_start.clone()),
+    ("CommitmentDiscountCategory", Text, empty),
+    ("CommitmentDiscountId", Text, empty),
+    ("CommitmentDiscountName", Text, empty),
+    ("CommitmentDiscountQuantity", Decimal, empty),
+    ("CommitmentDiscountStatus", Text, empty),
+    ("CommitmentDiscountType", Text, empty),
+    ("CommitmentDiscountUnit", Text, empty),
+    ("ConsumedQuantity", Decimal, |charge| charge.line.neurons.decimal()),
+    ("ConsumedUnit", Text, |_| "Neurons".into()),
+    ("ContractedCost", Decimal, cost),
+    ("ContractedUnitPrice", Decimal, unit_price),
+    ("EffectiveCost", Decimal, cost),
+    ("InvoiceId", Text, empty),
+    ("InvoiceIssuer", Text, vendor),
+    ("InvoiceIssuerName", Text, vendor),
+    ("ListCost", Decimal, cost),
+    ("ListUnitPrice", Decimal, unit_price),
+    ("PricingCategory", Text, |_| "Standard".into()),
+    ("PricingCurrency", Text, dollars),
+    ("PricingCurrencyContractedUnitPrice", Decimal, unit_price),
+    ("PricingCurrencyEffectiveCost", Decimal, cost),
+    ("PricingCurrencyListUnitPrice", Decimal, unit_price),
+    ("PricingQuantity", Decimal, |charge| thousands(charge.line.neurons)),
+    ("PricingUnit", Text, |_| PRICING_UNIT.into()),
+    ("Provider", Text, vendor),
+    ("ProviderName", Text, vendor),
+    ("Publisher", Text, vendor),
+    ("PublisherName", Text, vendor),
+    ("RegionId", Text, empty),
+    ("RegionName", Text, empty),
+    ("ResourceID", Text, model),
+    ("ResourceId", Text, model),
+    ("ResourceName", Text, model),
+    ("ResourceType", Text, |_| "Model".into()),
+    ("ServiceCategory", Text, |_| "AI and Machine Learning".into()),
+    ("ServiceName", Text, |_| SERVICE.into()),
+    ("ServiceSubcategory", Text, |_| "Generative AI".into()),
+    ("SkuId", Text, model),
+    ("SkuMeter", Text, |_| "Neurons".into()),
+    ("SkuPriceDetails", Text, empty),
+    ("SkuPriceId", Text, model),
+    ("SubAccountId", Text, |charge| charge.key.to_owned()),
+    ("SubAccountName", Text, |charge| charge.key.to_owned()),
+    ("SubAccountType", Text, |charge| if charge.key.is_empty() { String::new() } else { "Tollgate key".into() }),
+    ("Tags", Text, |charge| if charge.key.is_empty() { "{}".into() } else { json!({"key": charge.key}).to_string() }),
+    ("x_CachedInputTokens", Count, |charge| charge.line.cached_input_tokens.to_string()),
+    ("x_Calls", Count, |charge| charge.line.calls.to_string()),
+    ("x_InputTokens", Count, |charge| charge.line.input_tokens.to_string()),
+    ("x_OutputTokens", Count, |charge| charge.line.output_tokens.to_string()),
+    ("x_SavedNeurons", Decimal, |charge| charge.line.saved.decimal()),
 ];
 
 /// One row, before it is written.
@@ -109,6 +122,19 @@ struct Charge<'a> {
 
 /// The rows of a span, with their head.
 pub(super) fn csv(archive: &Archive, span: &Span) -> Result<String, Failure> {
+    let head = COLUMNS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    rows_as_csv(std::iter::once(head).chain(rows(archive, span)?))
+}
+
+/// The same rows, column by column, with the type of each.
+#[cfg(feature = "parquet")]
+pub(super) fn parquet(archive: &Archive, span: &Span) -> Result<Vec<u8>, Failure> {
+    let columns: Vec<_> = COLUMNS.iter().map(|(name, kind, _)| (*name, *kind)).collect();
+    let written = super::parquet::write("focus", &columns, &rows(archive, span)?);
+    written.map_err(|why| Failure::Failed(format!("the table cannot be written: {why}")))
+}
+
+fn rows(archive: &Archive, span: &Span) -> Result<Vec<Vec<String>>, Failure> {
     if span.zone != TimeZone::UTC {
         return Err(Failure::Usage(
             "--format focus has days of UTC, as the vendor bills: leave out --time-zone".into(),
@@ -116,10 +142,8 @@ pub(super) fn csv(archive: &Archive, span: &Span) -> Result<String, Failure> {
     }
     let by = [Group::Day, Group::Account, Group::Model, Group::Key];
     let lines = archive.usage(span.from_ms, span.until_ms, &by, &span.zone).map_err(failed)?;
-    let head = COLUMNS.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let rows =
-        lines.iter().filter_map(Charge::of).map(|charge| COLUMNS.iter().map(|(_, cell)| cell(&charge)).collect());
-    rows_as_csv(std::iter::once(head).chain(rows))
+    let row = |charge: Charge<'_>| COLUMNS.iter().map(|(.., cell)| cell(&charge)).collect();
+    Ok(lines.iter().filter_map(Charge::of).map(row).collect())
 }
 
 impl<'a> Charge<'a> {

@@ -4,12 +4,14 @@ pub(super) mod by;
 mod files;
 mod focus;
 pub(super) mod format;
+#[cfg(feature = "parquet")]
+mod parquet;
 pub(super) mod span;
 
 use clap::Args;
 
 use self::by::{By, Lines};
-pub(super) use self::files::{Files, failed, open};
+pub(super) use self::files::{Files, failed};
 use self::format::Format;
 use self::span::{Span, SpanArgs};
 use super::settings::{Settings, variables};
@@ -31,6 +33,10 @@ pub(super) struct Usage {
     /// How it is written
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// With --format focus: write it to this file, as Parquet
+    #[cfg(feature = "parquet")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "csv", "markdown"])]
+    parquet: Option<std::path::PathBuf>,
     /// The same as --format json
     #[arg(long, conflicts_with_all = ["format", "csv", "markdown"])]
     json: bool,
@@ -48,6 +54,17 @@ impl Usage {
         let span = self.span.resolve(jiff::Timestamp::now())?;
         let config = self.settings.load(&variables())?;
         let archive = self.files.open(&config)?;
+        #[cfg(feature = "parquet")]
+        if let Some(path) = &self.parquet {
+            if self.format != Format::Focus {
+                return Err(Failure::Usage(
+                    "--parquet goes with --format focus: the columns of others have no types".into(),
+                ));
+            }
+            let table = focus::parquet(&archive, &span)?;
+            return std::fs::write(path, table)
+                .map_err(|error| Failure::Failed(format!("{} cannot be written: {error}", path.display())));
+        }
         if self.format == Format::Focus {
             return print(&focus::csv(&archive, &span)?);
         }
@@ -79,7 +96,6 @@ impl Usage {
     }
 }
 
-/// Whose records are read.
 /// How the month that is running will end, where the time that was asked for reaches into it.
 fn foreseen(archive: &Archive, span: &Span) -> Result<String, Failure> {
     let now = jiff::Timestamp::now();

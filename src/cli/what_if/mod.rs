@@ -17,8 +17,8 @@ use clap::Args;
 use self::changes::Changes;
 use self::replay::{Replay, Setting};
 use super::settings::{Settings, variables};
+use super::usage::Files;
 use super::usage::by::named;
-use super::usage::open;
 use super::usage::span::SpanArgs;
 use super::{Failure, print};
 
@@ -26,6 +26,8 @@ use super::{Failure, print};
 pub(super) struct WhatIf {
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    files: Files,
     #[command(flatten)]
     span: SpanArgs,
     #[command(flatten)]
@@ -40,7 +42,7 @@ impl WhatIf {
         let config = self.settings.load(&variables())?;
         let span = self.span.resolve(jiff::Timestamp::now())?;
         let changed = self.changes.of(&config, &variables())?;
-        let archive = open(&config)?;
+        let archive = self.files.open(&config)?;
         let labels = named(&config)?;
         let replay = Replay { archive: &archive, from_ms: span.from_ms, until_ms: span.until_ms, labels };
         // Each has models of its own, for they learn of what is replayed.
