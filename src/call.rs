@@ -289,6 +289,8 @@ pub struct Options {
     pub backoff: Option<Backoff>,
     /// `x-tollgate-stream-cost`: close a stream with a comment that tells its cost.
     pub stream_cost: bool,
+    /// `x-tollgate-semantic-cache`: take the answer to a question that means the same.
+    pub semantic: Option<bool>,
 }
 
 /// A caller's own price, in US dollars. Each figure is finite, and none is negative.

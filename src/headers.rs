@@ -31,6 +31,10 @@ pub(crate) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub(crate) const API_KEY: HeaderName = HeaderName::from_static("api-key");
 /// `shared`, where another gate had kept the answer.
 pub(crate) const X_TOLLGATE_CACHE_TIER: HeaderName = HeaderName::from_static("x-tollgate-cache-tier");
+/// How near the question was to the one that had this answer: 1 is the same.
+pub(crate) const X_TOLLGATE_SIMILARITY: HeaderName = HeaderName::from_static("x-tollgate-similarity");
+/// What it cost to look for one that is near.
+pub(crate) const X_TOLLGATE_EMBEDDING_NEURONS: HeaderName = HeaderName::from_static("x-tollgate-embedding-neurons");
 /// The cost, where it is known before the body starts.
 pub(crate) const X_TOLLGATE_NEURONS: HeaderName = HeaderName::from_static("x-tollgate-neurons");
 /// The same in US dollars.

@@ -32,6 +32,7 @@ pub struct Builder {
     limits: rate_limit::Settings,
     retry: retry::Settings,
     cache: cache::Settings,
+    semantic: Option<cache::semantic::Settings>,
     models: BTreeMap<String, Entry>,
     budgets: budget::Settings,
     shared_budgets: Option<Arc<Budgets>>,
@@ -133,6 +134,12 @@ impl Builder {
         self
     }
 
+    /// Which questions are answered as one before that means the same; none where this is not set.
+    pub fn semantic_cache(mut self, semantic: cache::semantic::Settings) -> Self {
+        self.semantic = Some(semantic);
+        self
+    }
+
     /// One more budget.
     ///
     /// ```
@@ -210,10 +217,11 @@ impl Builder {
         };
         let readers = self.door.readers.iter().cloned().chain(self.readers).collect();
         let account = self.account.or(self.door.account.clone());
+        let cache = CacheLayer::new(self.cache).with_semantic(self.semantic, catalogue.clone());
         let door = identify::Settings { catalogue, account, readers, has_token: target.has_token(), ..self.door };
         let settings = Settings {
             identify: door,
-            cache: CacheLayer::new(self.cache),
+            cache,
             budget: BudgetLayer::new(budgets.clone()),
             retry: RetryLayer::new(self.retry),
             rate_limit: RateLimitLayer::new(self.limits),

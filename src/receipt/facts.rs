@@ -74,6 +74,10 @@ pub struct Facts {
     pub socket: Option<Box<SocketFacts>>,
     /// What a cache hit would have cost.
     pub saved: Neurons,
+    /// How near the question was that was answered before: the cosine of their vectors, where the cache compared any.
+    pub similarity: Option<f32>,
+    /// What it cost to compare them. It stands as the cost of a receipt of its own, and is taken off what this one saved.
+    pub embedding: Neurons,
     /// The vendor's name for the call, `cf-ai-req-id` or `cf-ray`.
     pub vendor_id: Option<String>,
 
@@ -219,6 +223,8 @@ impl Facts {
             cache: CacheStatus::default(),
             socket: None,
             saved: Neurons::ZERO,
+            similarity: None,
+            embedding: Neurons::ZERO,
             vendor_id: None,
             max_tokens: None,
             digest: None,

@@ -11,6 +11,7 @@ use super::facts::Facts;
 use super::facts::SocketFacts;
 use super::reader::Readers;
 use crate::catalogue::Model;
+use crate::endpoint::Endpoint;
 #[cfg(feature = "sockets")]
 use crate::usage::Usage;
 
@@ -42,6 +43,27 @@ impl Receipt {
             reader.opened();
         }
         Self(Arc::new(Open { facts: Mutex::new(Facts::new(model)), closing: Mutex::default(), readers }))
+    }
+
+    /// Opens one for a call that the gate makes for this one: of the same account and client, for the same readers.
+    pub(crate) fn beside(&self, model: Arc<Model>, endpoint: Endpoint) -> Self {
+        let beside = Self::open(self.0.readers.clone(), model);
+        let common = self.read(|own| {
+            (
+                own.account.clone(),
+                own.key.clone(),
+                own.labels.clone(),
+                own.metadata.clone(),
+                own.trace,
+                own.attempts.len(),
+            )
+        });
+        beside.identify(|facts| {
+            let (account, key, labels, metadata, trace, attempts) = common;
+            (facts.account, facts.key, facts.labels, facts.metadata) = (account, key, labels, metadata);
+            (facts.endpoint, facts.trace) = (Some(endpoint), trace.map(|trace| trace.attempt(attempts)));
+        });
+        beside
     }
 
     /// Has this done when the receipt is sealed, before any reader sees it: how a layer gives back what it took for a call

@@ -63,6 +63,9 @@ pub enum CacheStatus {
     Partial,
     /// Answered from what another gate had kept.
     Shared,
+    /// Answered as a question that means the same was before.
+    #[serde(rename = "SEMANTIC_HIT")]
+    SemanticHit,
 }
 
 // === impl Ending, Outcome, CacheStatus ===
@@ -101,8 +104,16 @@ impl Outcome {
 
 impl CacheStatus {
     /// Every status.
-    pub const ALL: [Self; 7] =
-        [Self::None, Self::Hit, Self::Miss, Self::Bypass, Self::Coalesced, Self::Partial, Self::Shared];
+    pub const ALL: [Self; 8] = [
+        Self::None,
+        Self::Hit,
+        Self::Miss,
+        Self::Bypass,
+        Self::Coalesced,
+        Self::Partial,
+        Self::Shared,
+        Self::SemanticHit,
+    ];
 
     /// The value of `cf-aig-cache-status`: a hit is one wherever it was kept.
     pub(crate) fn told(self) -> Option<&'static str> {
@@ -119,6 +130,7 @@ impl CacheStatus {
             Self::Coalesced => Some("COALESCED"),
             Self::Partial => Some("PARTIAL"),
             Self::Shared => Some("SHARED"),
+            Self::SemanticHit => Some("SEMANTIC_HIT"),
         }
     }
 }

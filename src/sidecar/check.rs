@@ -17,6 +17,7 @@ pub fn check(config: &Config, variables: &Variables) -> Result<Vec<String>, Conf
     books::check(config, variables)?;
     config.otel.collector(variables)?;
     config.shared_tier()?;
+    config.semantic_cache(&catalogue)?;
     config.replicas.shared()?;
     Ok(open)
 }

@@ -92,6 +92,7 @@ impl Generation {
         let identify = parts.door(config, variables, &target, &keys);
         let cache = CacheLayer::with_memory(cache_settings(config), parts.memory.clone());
         let cache = tier.map_or_else(|| cache.clone(), |tier| tier.under(&cache));
+        let cache = cache.with_semantic(config.semantic_cache(&parts.catalogue)?, parts.catalogue.clone());
         let stack = gateway::Settings {
             identify,
             cache,
@@ -112,11 +113,12 @@ impl Generation {
         let budgets = before.budgets.followed_by(super::spending::budget_settings(&config));
         let budgets = Arc::new(budgets.map_err(super::spending::wrong_budgets)?);
         let identify = parts.door(&config, variables, &target, &keys);
+        let semantic = config.semantic_cache(&Catalogue::with(&config.models))?;
         parts.catalogue.override_with(&config.models);
         let Generation { stack, terms, .. } = &*before;
         let stack = gateway::Settings {
             identify,
-            cache: stack.cache.followed_by(cache_settings(&config)),
+            cache: stack.cache.followed_by(cache_settings(&config)).with_semantic(semantic, parts.catalogue.clone()),
             budget: BudgetLayer::new(budgets.clone()),
             retry: stack.retry.followed_by(config.retry.settings()),
             rate_limit: stack.rate_limit.followed_by(rate_limits(&config, &parts.catalogue), &parts.catalogue),

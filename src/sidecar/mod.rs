@@ -39,6 +39,7 @@ pub mod replicas;
 mod road;
 mod running;
 mod runtimes;
+mod semantic_cache;
 pub mod service;
 pub mod shared_cache;
 pub mod spending;

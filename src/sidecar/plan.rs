@@ -127,6 +127,7 @@ impl Plan {
 
     /// Adds what grows where something is not given back.
     pub(super) fn watch(&self, metrics: &Metrics) -> Result<(), MetricsError> {
+        metrics.watch_semantic_cache(self.cache.clone())?;
         let (runtimes, cache, memory) = (self.runtimes.clone(), self.cache.clone(), self.lasting.parts.memory.clone());
         self.watch_certificates(metrics)?;
         let events = self.events.clone();

@@ -11,7 +11,13 @@ use super::usage::usage_json;
 use crate::catalogue::Model;
 use crate::usage::Usage;
 
-/// Vectors of the request's texts, another one for each text, model and pooling.
+/// What a text weighs beside each of its words.
+const OWN_WEIGHT: f32 = 0.5;
+/// More of a text are not looked at.
+const MOST_WORDS: usize = 64;
+
+/// Vectors of the request's texts, another one for each text, model and pooling. Texts with most of their words in common lie close
+/// together.
 pub(super) fn embed(prompt: &Prompt<'_>, model: &Model, wants: Wants) -> (Value, Usage) {
     let pooling = prompt.field("pooling").and_then(View::text).unwrap_or("mean");
     let data: Vec<Vec<f32>> = prompt.texts.iter().map(|text| vector(text, model, pooling)).collect();
@@ -33,11 +39,18 @@ pub(super) fn embed(prompt: &Prompt<'_>, model: &Model, wants: Wants) -> (Value,
 }
 
 fn vector(text: &str, model: &Model, pooling: &str) -> Vec<f32> {
-    let mut dice = Dice::new(dice::seed(&[text, &model.id, pooling]));
-    let length = dimensions(&model.id);
+    let mut sum = vec![0.0; dimensions(&model.id)];
+    let mut add = |word: &str, weight: f32| {
+        let mut dice = Dice::new(dice::seed(&[word, &model.id, pooling]));
+        sum.iter_mut().for_each(|figure| *figure += (dice.share() as f32 * 2.0 - 1.0) * weight);
+    };
+    // The text as it stands tells apart those with the same words.
+    add(text, OWN_WEIGHT);
+    let words = text.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.take(MOST_WORDS).for_each(|word| add(&word.to_lowercase(), 1.0));
+    let length = sum.iter().map(|figure| figure * figure).sum::<f32>().sqrt();
     // Four decimals are enough to tell them apart, and short to write.
-    let scale = 1.0 / (length as f32 / 3.0).sqrt();
-    (0..length).map(|_| ((dice.share() as f32 * 2.0 - 1.0) * scale * 1e4).round() / 1e4).collect()
+    sum.iter().map(|figure| (figure / length * 1e4).round() / 1e4).collect()
 }
 
 fn dimensions(model: &str) -> usize {

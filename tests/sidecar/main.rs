@@ -54,6 +54,7 @@ mod replica_notices;
 mod replicas;
 mod scripted;
 mod sdk;
+mod semantic;
 mod series;
 mod shared_cache;
 mod soak;

@@ -104,7 +104,10 @@ impl Vendor {
                 bytes: usize::try_from(past.reply_bytes).unwrap_or(MOST_BYTES).min(MOST_BYTES),
             },
         };
-        (Self(Arc::new(script)), is_assumed && !matches!(past.cache.as_deref(), Some("HIT" | "COALESCED" | "SHARED")))
+        (
+            Self(Arc::new(script)),
+            is_assumed && !matches!(past.cache.as_deref(), Some("HIT" | "COALESCED" | "SHARED" | "SEMANTIC_HIT")),
+        )
     }
 }
 

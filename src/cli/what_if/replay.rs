@@ -138,7 +138,9 @@ fn reach_ms(setting: &Setting<'_>) -> u64 {
 fn is_beyond(past: &Past) -> bool {
     let by_the_door = past.attempts == 0 && matches!(&*past.outcome, "client_error" | "upstream_error");
     let by_others = matches!(past.refused.as_deref(), Some("over_ceiling" | "free_neurons_used_up" | "unavailable"));
-    by_the_door || by_others || past.route.as_deref() == Some(Endpoint::Socket.label())
+    // What a question means is on no record.
+    let by_meaning = past.cache.as_deref() == Some("SEMANTIC_HIT");
+    by_the_door || by_others || by_meaning || past.route.as_deref() == Some(Endpoint::Socket.label())
 }
 
 fn endpoint(route: Option<&str>) -> Endpoint {

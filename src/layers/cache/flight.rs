@@ -24,7 +24,7 @@ pub(super) struct Flight {
     state: Mutex<State>,
     waiting: Arc<Waiting>,
     /// What becomes of a reply that came in whole.
-    keep: Box<dyn Fn(&Landed) + Send + Sync>,
+    keep: Box<dyn Fn(&Arrived) + Send + Sync>,
 }
 
 struct State {
@@ -60,7 +60,7 @@ enum Over {
 }
 
 /// A reply that came in whole.
-pub(super) struct Landed {
+pub(super) struct Arrived {
     pub(super) head: Arc<response::Parts>,
     pub(super) body: Bytes,
     pub(super) cost: Neurons,
@@ -121,7 +121,7 @@ impl Flight {
         call: ReplyFuture,
         payer: Receipt,
         record: Record,
-        keep: impl Fn(&Landed) + Send + Sync + 'static,
+        keep: impl Fn(&Arrived) + Send + Sync + 'static,
     ) -> Self {
         let state = State { phase: Phase::Calling(call), record, payer: Some(payer), paid: Paid::default() };
         Self { state: Mutex::new(state), waiting: Arc::default(), keep: Box::new(keep) }
@@ -156,7 +156,7 @@ impl Flight {
             let paid = match &state.phase {
                 Phase::Over(head, Over::Whole(body)) => {
                     let (head, body) = (head.clone(), body.clone());
-                    state.paid(|paid, model| (self.keep)(&Landed::new(head, body, paid, model)))
+                    state.paid(|paid, model| (self.keep)(&Arrived::new(head, body, paid, model)))
                 }
                 Phase::Failed(_) => state.payer.take(),
                 _ => None,
@@ -249,7 +249,7 @@ impl Flight {
         state.phase = Phase::Over(head.clone(), Over::Passed);
         let Some(whole) = state.record.whole() else { return state.paid(|_, _| {}) };
         let body = Bytes::copy_from_slice(whole);
-        state.paid(|paid, model| (self.keep)(&Landed::new(head, body, paid, model)))
+        state.paid(|paid, model| (self.keep)(&Arrived::new(head, body, paid, model)))
     }
 }
 
@@ -283,7 +283,7 @@ impl Paid {
     }
 }
 
-impl Landed {
+impl Arrived {
     fn new(head: Arc<response::Parts>, body: Bytes, Paid { cost, ending }: Paid, model: Arc<str>) -> Self {
         Self { head, body, cost, ending, model }
     }

@@ -3,16 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use http::response;
-
 use super::key::Key;
+use super::landed::Landed;
 use super::shared::Shared;
 use super::snapshot;
 use super::store::{Entry, Kind};
 use super::tier::{Found, Looked, Mark, Tier};
 use crate::Error;
-use crate::body::Body;
 use crate::layers::Reply;
 
 /// The further tier as one flight knows it.
@@ -21,10 +18,6 @@ pub(super) struct Further {
     tier: Arc<dyn Tier>,
     mark: OnceLock<Mark>,
 }
-
-/// Stands in the head of a flight that ended in the further tier.
-#[derive(Clone)]
-struct Landed(Arc<Entry>);
 
 /// Texts of one call that are looked for at once: what comes back is to be here within a few milliseconds.
 pub(super) const MAX_LOOKED: usize = 32;
@@ -102,18 +95,8 @@ pub(super) async fn or_call(
     let Some(further) = further else { return call.await };
     match further.find(&model, &[key]).await.pop().flatten() {
         Some(entry) if matches!(entry.kind, Kind::Reply(_)) => {
-            // The calls that wait make their replies of the entry. This reply has no body, so that it is not kept a second time.
-            let mut reply = Reply::new(Body::from(Bytes::new()));
-            reply.extensions_mut().insert(Landed(Arc::new(entry)));
-            Ok(reply)
+            Ok(Landed { entry: Arc::new(entry), similar: None }.reply())
         }
         _ => call.await,
     }
-}
-
-/// What a flight has found in the further tier.
-pub(super) fn landed(shared: &Shared, head: &Result<Arc<response::Parts>, Error>) -> Option<Arc<Entry>> {
-    shared.tier.as_ref()?;
-    let Landed(entry) = head.as_ref().ok()?.extensions.get()?;
-    Some(entry.clone())
 }

@@ -29,7 +29,7 @@ pub(super) struct Scope {
 struct Digest(HighwayHasher);
 
 /// A key is a digest: tables take it as it is.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Taken;
 
 pub(super) struct TakenHasher(u64);
@@ -103,6 +103,16 @@ impl Scope {
                 }
             }
         }
+        Key(digest.finish())
+    }
+
+    /// All that a question has to have in common with another one: `rest` is what its body says beside it, `embedder` the model
+    /// whose vectors are compared.
+    pub(super) fn group(&self, call: &Call, rest: &[u8], embedder: &str) -> Key {
+        let mut digest = self.begin(if call.stream { b"similar stream" } else { b"similar" });
+        digest.add(call.head.query.as_deref().unwrap_or("").as_bytes());
+        digest.add(embedder.as_bytes());
+        digest.add(rest);
         Key(digest.finish())
     }
 

@@ -11,7 +11,8 @@
 //! is put together in order ([`CacheStatus::Partial`]). Its usage is that of what went upstream.
 //!
 //! What is not here may be in a further [`Tier`], which several gates share ([`CacheStatus::Shared`]): see
-//! [`CacheLayer::with_tier`].
+//! [`CacheLayer::with_tier`]. A question that means the same as one before may have its answer, where that is asked for
+//! ([`semantic`]): see [`CacheLayer::with_semantic`].
 //!
 //! # What is cached by default
 //! Everything that has a `ttl`, but for calls that the vendor would answer by drawing lots, so that asking again brings another
@@ -20,8 +21,7 @@
 //! request (`cf-aig-cache-ttl`, `cf-aig-cache-key`) asks for it, they are.
 //!
 //! # What it does not do
-//! It does not look for similar questions, only for the same. It keeps no errors, and nothing larger than
-//! [`Settings::max_entry_bytes`].
+//! It keeps no errors, and nothing larger than [`Settings::max_entry_bytes`]. Vectors and texts of [`semantic`] are in no snapshot.
 //!
 //! # Example
 //! ```
@@ -52,8 +52,10 @@ mod flight;
 mod further;
 mod items;
 mod key;
+mod landed;
 mod partial;
 mod record;
+pub mod semantic;
 mod settings;
 mod shared;
 mod snapshot;
@@ -76,12 +78,14 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, response};
 use tower::{Layer, Service, ServiceExt};
 
-use self::flight::{Flight, Landed};
+use self::flight::{Arrived, Flight};
 use self::further::Further;
 use self::items::Items;
 use self::key::{Key, Scope, Secret, Taken};
+use self::landed::{Landed, tell_paid};
 use self::partial::Unkept;
 use self::record::Record;
+use self::semantic::{Asking, Question, Semantic};
 pub use self::settings::Settings;
 use self::shared::Shared;
 use self::store::{Entry, Kind, Store};
@@ -90,7 +94,7 @@ use super::inner::{Inner, access};
 use super::{Reply, ReplyFuture};
 use crate::Error;
 use crate::call::Call;
-use crate::catalogue::Task;
+use crate::catalogue::{Catalogue, Task};
 use crate::headers::{CF_AIG_CACHE_STATUS, X_TOLLGATE_CACHE_TIER, X_TOLLGATE_COST_USD, X_TOLLGATE_NEURONS};
 use crate::memory::Memory;
 use crate::preview::{Kept, Money};
@@ -115,7 +119,7 @@ enum Plan {
     Off,
     /// It could be, and its caller or its kind says no.
     Bypass,
-    Use(Duration),
+    Use(Duration, Option<Box<Question>>),
 }
 
 /// How a call boards.
@@ -153,7 +157,8 @@ impl CacheLayer {
 
     fn over(settings: Settings, memory: Memory, store: Store) -> Self {
         let (flights, landings, purges) = (Arc::new(DashMap::with_hasher(Taken)), Arc::default(), Arc::default());
-        Self(Arc::new(Shared { settings, memory, store, tier: None, purges, flights, landings }))
+        let (semantic, semantics) = (None, Arc::default());
+        Self(Arc::new(Shared { settings, memory, store, tier: None, purges, flights, landings, semantic, semantics }))
     }
 
     /// The same, empty, over a further tier: what is not here is looked for there, and what is kept here is kept there, too.
@@ -169,10 +174,22 @@ impl CacheLayer {
         Self(Arc::new(Shared { settings, ..(*self.0).clone() }))
     }
 
+    /// The same answers, with those to questions that mean the same, or with them no more. What is remembered of questions stays.
+    pub fn with_semantic(&self, settings: Option<semantic::Settings>, catalogue: Arc<Catalogue>) -> Self {
+        let semantic = settings.map(|settings| Arc::new(Semantic { settings, catalogue }));
+        Self(Arc::new(Shared { semantic, ..(*self.0).clone() }))
+    }
+
+    /// How it goes with questions that mean the same.
+    pub fn semantic(&self) -> semantic::Standing {
+        self.0.semantics.standing()
+    }
+
     /// Forgets one model's answers, or all of them; those of a further tier stay.
     pub fn purge(&self, model: Option<&str>) {
         self.0.purges.fetch_add(1, Ordering::AcqRel);
         self.0.store.purge(model);
+        self.0.semantics.forget(model);
     }
 
     /// Forgets them in the further tier, for all gates; `None` where there is none. See [`Tier::purge`].
@@ -183,10 +200,10 @@ impl CacheLayer {
     /// What would be said to this call; `None` where nothing would be.
     pub fn foresee(&self, call: &Call) -> Option<Kept> {
         let plain = |status| Kept { status, age_seconds: None, saves: None };
-        match self.0.settings.plan(call) {
+        match self.0.plan(call) {
             Plan::Off => return None,
             Plan::Bypass => return Some(plain(CacheStatus::Bypass)),
-            Plan::Use(_) => {}
+            Plan::Use(..) => {}
         }
         let Shared { store, flights, .. } = &*self.0;
         let scope = Scope::of(call, store.secret());
@@ -258,27 +275,34 @@ where
 
     fn call(&mut self, call: Call) -> ReplyFuture {
         let inner = self.inner.clone();
-        match self.shared.settings.plan(&call) {
+        match self.shared.plan(&call) {
             Plan::Off => Box::pin(inner.oneshot(call)),
             Plan::Bypass => {
                 call.receipt.note(|facts| facts.cache = CacheStatus::Bypass);
                 let reply = inner.oneshot(call);
                 Box::pin(async move { Ok(with_status(reply.await?, CacheStatus::Bypass)) })
             }
-            Plan::Use(ttl) => Box::pin(answer(self.shared.clone(), inner, call, ttl)),
+            Plan::Use(ttl, question) => Box::pin(answer(self.shared.clone(), inner, call, ttl, question)),
         }
     }
 }
 
-async fn answer<S>(shared: Arc<Shared>, inner: S, call: Call, ttl: Duration) -> Result<Reply, Error>
+async fn answer<S>(
+    shared: Arc<Shared>,
+    inner: S,
+    call: Call,
+    ttl: Duration,
+    question: Option<Box<Question>>,
+) -> Result<Reply, Error>
 where
     S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     let scope = Scope::of(&call, shared.store.secret());
     let key = scope.call(&call);
+    let asking = question.and_then(|question| shared.asking(*question, &call, &scope, key));
     for flown in 1.. {
-        match board(&shared, key, || flight(&shared, &inner, &call, key, &scope, ttl)) {
+        match board(&shared, key, || flight(&shared, &inner, &call, key, &scope, ttl, asking.as_ref())) {
             Boarding::Hit(entry) => match entry.reply() {
                 Some(reply) => return Ok(hit(reply, CacheStatus::Hit, &entry, &call)),
                 None => break,
@@ -292,15 +316,19 @@ where
                     facts.cache
                 };
                 let head = poll_fn(|cx| flight.poll_head(cx)).await;
-                if let Some(reply) = shared_hit(&shared, &head, &call) {
+                if let Some(reply) = landed_hit(&shared, &head, &call, true) {
                     return Ok(reply);
                 }
                 let status = call.receipt.note(missed);
-                return Ok(with_status(flight.reply(&*head?, None), status));
+                let mut reply = with_status(flight.reply(&*head?, None), status);
+                if asking.is_some() {
+                    tell_paid(reply.headers_mut(), call.receipt.read(|facts| facts.embedding));
+                }
+                return Ok(reply);
             }
             Boarding::Join(flight) => {
                 let head = poll_fn(|cx| flight.poll_head(cx)).await;
-                if let Some(reply) = shared_hit(&shared, &head, &call) {
+                if let Some(reply) = landed_hit(&shared, &head, &call, false) {
                     return Ok(reply);
                 }
                 if is_passing(&head) && flown < MAX_FLIGHTS {
@@ -372,7 +400,15 @@ fn board(shared: &Shared, key: Key, fresh: impl Fn() -> Flight) -> Boarding {
 }
 
 /// A flight that has not begun: it makes the call when it is first polled.
-fn flight<S>(shared: &Arc<Shared>, inner: &S, call: &Call, key: Key, scope: &Scope, ttl: Duration) -> Flight
+fn flight<S>(
+    shared: &Arc<Shared>,
+    inner: &S,
+    call: &Call,
+    key: Key,
+    scope: &Scope,
+    ttl: Duration,
+    asking: Option<&Arc<Asking>>,
+) -> Flight
 where
     S: Service<Call, Response = Reply, Error = Error> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -385,6 +421,11 @@ where
     let calling: ReplyFuture = if Items::may_be_in(call) {
         let items = shared.clone();
         Box::pin(async move { partial::call(&items.store, further.as_deref(), inner, sent, key, scope, ttl).await })
+    } else if let Some(asking) = asking.cloned() {
+        let asked = asked.clone();
+        Box::pin(async move {
+            further::or_call(further.as_deref(), key, asked, semantic::or_call(asking, inner, sent)).await
+        })
     } else if let Some(further) = further {
         let asked = asked.clone();
         Box::pin(async move { further::or_call(Some(&further), key, asked, inner.oneshot(sent)).await })
@@ -395,6 +436,7 @@ where
     let form = Asked::by(call);
     let guard = Landing { shared: shared.clone(), key };
     let record = Record::new(max_bytes, shared.memory.clone());
+    let asking = asking.cloned();
     Flight::new(calling, payer, record, move |landed| {
         let Landing { key, .. } = &guard;
         if landed.model == asked && landed.body.len() <= max_bytes && is_answer(landed, form) {
@@ -410,6 +452,9 @@ where
                 further.keep(*key, &entry);
             }
             keeping.store.keep(*key, entry);
+            if let Some(asking) = &asking {
+                asking.remember(&asked);
+            }
             keeping.landings.fetch_add(1, Ordering::Release);
         }
     })
@@ -428,7 +473,7 @@ impl Drop for Landing {
 }
 
 /// Whether a reply that came in whole is an answer: all of it, without an error in it, and with something in it.
-fn is_answer(landed: &Landed, asked: Asked) -> bool {
+fn is_answer(landed: &Arrived, asked: Asked) -> bool {
     let head = &landed.head;
     if head.status != StatusCode::OK
         || landed.body.is_empty()
@@ -455,10 +500,28 @@ fn kept_headers(headers: &HeaderMap) -> Box<[(HeaderName, HeaderValue)]> {
         .collect()
 }
 
-/// The reply of a flight that ended in the further tier.
-fn shared_hit(shared: &Shared, head: &Result<Arc<response::Parts>, Error>, call: &Call) -> Option<Reply> {
-    let entry = further::landed(shared, head)?;
-    Some(hit(entry.reply()?, CacheStatus::Shared, &entry, call))
+/// The reply of a flight that ended before it left: in the further tier, or at the answer to a question that means the same.
+/// `has_paid`: what it cost to find out stands on this call's receipt.
+fn landed_hit(
+    shared: &Shared,
+    head: &Result<Arc<response::Parts>, Error>,
+    call: &Call,
+    has_paid: bool,
+) -> Option<Reply> {
+    if shared.tier.is_none() && shared.semantic.is_none() {
+        return None;
+    }
+    let landed = Landed::of(head)?;
+    let mut reply = hit(landed.entry.reply()?, landed.status(), &landed.entry, call);
+    if let Some(similar) = landed.similar {
+        let paid = call.receipt.note(|facts| {
+            similar.note(facts, has_paid);
+            facts.embedding
+        });
+        similar.tell(reply.headers_mut());
+        tell_paid(reply.headers_mut(), paid);
+    }
+    Some(reply)
 }
 
 fn hit(mut reply: Reply, status: CacheStatus, entry: &Entry, call: &Call) -> Reply {
@@ -498,10 +561,28 @@ fn with_status(mut reply: Reply, status: CacheStatus) -> Reply {
     reply
 }
 
+// === impl Shared ===
+
+impl Shared {
+    fn plan(&self, call: &Call) -> Plan {
+        let question = self.semantic.as_ref().and_then(|semantic| semantic.question(call)).map(Box::new);
+        self.settings.plan(call, question)
+    }
+
+    /// What is looked for before the call is made.
+    fn asking(&self, question: Question, call: &Call, scope: &Scope, key: Key) -> Option<Arc<Asking>> {
+        let semantic = self.semantic.clone()?;
+        let group = scope.group(call, &question.rest, &semantic.settings.model);
+        let (store, state) = (self.store.clone(), self.semantics.clone());
+        Some(Arc::new(Asking::new(semantic, store, state, question.text, group, key)))
+    }
+}
+
 // === impl Settings ===
 
 impl Settings {
-    fn plan(&self, call: &Call) -> Plan {
+    /// Who asks for an answer to what means the same also asks for one that was drawn by lot.
+    fn plan(&self, call: &Call, question: Option<Box<Question>>) -> Plan {
         if call.socket.is_some() {
             return Plan::Off;
         }
@@ -514,10 +595,10 @@ impl Settings {
         if ttl.is_zero() {
             return if asked.is_some() { Plan::Bypass } else { Plan::Off };
         }
-        if is_sampled(call) && !self.sampled && asked.is_none() {
+        if is_sampled(call) && !self.sampled && asked.is_none() && question.is_none() {
             return Plan::Bypass;
         }
-        Plan::Use(ttl)
+        Plan::Use(ttl, question)
     }
 }
 

@@ -7,6 +7,7 @@ use dashmap::DashMap;
 
 use super::flight::Flight;
 use super::key::{Key, Taken};
+use super::semantic::{Semantic, State};
 use super::settings::Settings;
 use super::store::Store;
 use super::tier::Tier;
@@ -26,4 +27,8 @@ pub(super) struct Shared {
     pub(super) flights: Arc<DashMap<Key, Weak<Flight>, Taken>>,
     /// How many flights have brought something to keep.
     pub(super) landings: Arc<AtomicU64>,
+    /// Where questions are answered as others that mean the same.
+    pub(super) semantic: Option<Arc<Semantic>>,
+    /// What is remembered of questions, and how it goes.
+    pub(super) semantics: Arc<State>,
 }

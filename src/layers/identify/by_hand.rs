@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::read::{malformed, read};
 use super::reading::Reading;
@@ -11,6 +11,7 @@ use super::refusal::NO_MODEL;
 use crate::Error;
 use crate::call::{Ask, Call, Credentials, Endpoint, Head};
 use crate::catalogue::Model;
+use crate::headers::{CF_AIG_AUTHORIZATION, GATEWAY_ID, X_AUTH_EMAIL, X_AUTH_KEY};
 use crate::openai::Face;
 use crate::receipt::{Readers, Receipt};
 
@@ -106,6 +107,30 @@ impl Call {
             elsewhere: None,
             trace: None,
             deadline: None,
+        }
+    }
+
+    /// A call of the gate's own for this one: on the native route, of the same account and client, with a receipt of its own.
+    pub(crate) fn beside(&self, model: Arc<Model>, body: Bytes) -> Self {
+        const VOUCHING: [HeaderName; 5] =
+            [header::AUTHORIZATION, CF_AIG_AUTHORIZATION, X_AUTH_EMAIL, X_AUTH_KEY, GATEWAY_ID];
+        let Reading { ask, .. } = read(&body, "application/json", Endpoint::Run);
+        let receipt = self.receipt.beside(model.clone(), Endpoint::Run);
+        let own = VOUCHING.into_iter().filter_map(|name| Some((name.clone(), self.head.headers.get(&name)?.clone())));
+        let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let head = Head {
+            method: Method::POST,
+            headers: own.chain([json]).collect(),
+            peer: self.head.peer,
+            ..Head::default()
+        };
+        Self {
+            is_unlisted: self.is_unlisted,
+            credentials: self.credentials,
+            key: self.key.clone(),
+            head: Arc::new(head),
+            deadline: self.deadline,
+            ..Self::plain(receipt, self.account.clone(), model, Endpoint::Run, ask, body)
         }
     }
 

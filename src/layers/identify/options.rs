@@ -39,6 +39,7 @@ struct Headers<'a> {
 }
 
 const STREAM_COST: &str = "x-tollgate-stream-cost";
+const SEMANTIC_CACHE: &str = "x-tollgate-semantic-cache";
 
 /// Of more metadata the first so many count, as they do at the AI Gateway.
 const MAX_METADATA: usize = 5;
@@ -76,6 +77,7 @@ impl CallerOptions {
             retry_delay,
             backoff,
             stream_cost: read.value(STREAM_COST, flag).unwrap_or(false),
+            semantic: read.value(SEMANTIC_CACHE, flag),
         };
         let collect = Collect {
             log: read.value("cf-aig-collect-log", flag),
@@ -88,7 +90,7 @@ impl CallerOptions {
 
 /// Whether a header of this name is read here: where none is, nothing has to be.
 pub(super) fn is_option(name: &str) -> bool {
-    name.starts_with("cf-aig-") || matches!(name, "cf-skip-cache" | "cf-cache-ttl" | STREAM_COST)
+    name.starts_with("cf-aig-") || matches!(name, "cf-skip-cache" | "cf-cache-ttl" | STREAM_COST | SEMANTIC_CACHE)
 }
 
 // === impl Headers ===

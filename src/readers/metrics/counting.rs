@@ -161,8 +161,8 @@ fn code(code: Option<u32>) -> &'static str {
 fn count_cache(families: &Families, model: &PerModel, facts: &Facts) {
     let Some(counter) = model.cache(families, facts.cache) else { return };
     counter.inc();
-    use CacheStatus::{Coalesced, Hit, Partial, Shared};
-    if matches!(facts.cache, Hit | Coalesced | Partial | Shared) {
+    use CacheStatus::{Coalesced, Hit, Partial, SemanticHit, Shared};
+    if matches!(facts.cache, Hit | Coalesced | Partial | Shared | SemanticHit) {
         families.saved.with_label_values(&[&*model.model]).inc_by(facts.saved.as_f64());
     }
 }

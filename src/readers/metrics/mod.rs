@@ -18,6 +18,7 @@ mod records;
 mod register;
 #[cfg(feature = "sidecar")]
 pub(crate) mod reloads;
+mod semantic;
 #[cfg(feature = "replicas")]
 mod shared_cache;
 mod speech;

@@ -98,7 +98,7 @@ impl ModelTotals {
             "tollgate_prefix_saved_neurons_total" => self.prefix_saved += count,
             "tollgate_cache_requests_total" => {
                 self.looked_up += count;
-                if matches!(label(metric, "status"), Some("HIT" | "COALESCED" | "SHARED")) {
+                if matches!(label(metric, "status"), Some("HIT" | "COALESCED" | "SHARED" | "SEMANTIC_HIT")) {
                     self.hits += count;
                 }
                 if label(metric, "status") == Some("SHARED") {

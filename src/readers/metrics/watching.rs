@@ -8,6 +8,7 @@ use super::books::BooksMetrics;
 use super::budgets::BudgetMetrics;
 use super::gate::Metrics;
 use super::register::MetricsError;
+use super::semantic;
 use super::standing::Standing;
 #[cfg(feature = "otel")]
 use super::telemetry;
@@ -19,6 +20,7 @@ use super::{shared_cache, store};
 use crate::books::Known;
 use crate::catalogue::Catalogue;
 use crate::layers::budget::CurrentBudgets;
+use crate::layers::cache::CacheLayer;
 use crate::layers::rate_limit::RateLimitLayer;
 
 impl Metrics {
@@ -67,6 +69,11 @@ impl Metrics {
         catalogue: impl Into<Arc<Catalogue>>,
     ) -> Result<(), MetricsError> {
         self.add(Standing::new(limits, catalogue))
+    }
+
+    /// Adds how it goes with questions that are answered as others that mean the same.
+    pub fn watch_semantic_cache(&self, cache: CacheLayer) -> Result<(), MetricsError> {
+        self.add(semantic::SemanticMetrics::new(cache))
     }
 
     /// Adds how it goes with the cached answers that several gates share.

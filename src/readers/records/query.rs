@@ -197,7 +197,7 @@ impl Archive {
 
     /// What each model did minute by minute, between two moments in milliseconds since 1970. At most `most` lines.
     pub fn minutes(&self, from_ms: u64, until_ms: u64, most: usize) -> Result<Vec<Moment>, RecordsError> {
-        let sql = "SELECT received_ms / 60000, model, count(*), sum(cache IN ('HIT', 'COALESCED', 'SHARED')), sum(neurons) \
+        let sql = "SELECT received_ms / 60000, model, count(*), sum(cache IN ('HIT', 'COALESCED', 'SHARED', 'SEMANTIC_HIT')), sum(neurons) \
             FROM records WHERE id >= ?1 AND id < ?2 GROUP BY 1, 2 ORDER BY 1 DESC, 5 DESC LIMIT ?3";
         let moment = |row: &Row<'_>| {
             let figure = |n| row.get::<_, Option<i64>>(n).map(|figure| figure.unwrap_or(0) as u64);

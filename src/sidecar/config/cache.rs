@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::replicas::StoreUrl;
-use crate::layers::cache;
+use crate::layers::cache::{self, semantic};
 use crate::replicas::SharedSettings;
 
 /// `[cache]`
@@ -43,6 +43,9 @@ pub struct Cache {
     pub path: Option<PathBuf>,
     /// Other times for single models, by name.
     pub models: BTreeMap<String, ModelCache>,
+    /// Answers to questions that mean the same; there are none where it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub semantic: Option<SemanticCache>,
 }
 
 /// `[cache.models."…"]`
@@ -53,6 +56,36 @@ pub struct ModelCache {
     /// How long this model's answers are kept.
     #[serde(with = "super::duration")]
     pub ttl: Duration,
+}
+
+/// `[cache.semantic]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct SemanticCache {
+    /// The model that makes vectors of messages.
+    pub model: String,
+    /// From this cosine of two vectors on, two messages mean the same.
+    pub threshold: f32,
+    /// The models whose calls are looked for without asking.
+    pub models: Vec<String>,
+    /// The keys whose calls are, by their names.
+    pub keys: Vec<String>,
+    /// How long a call waits for the vector of its message.
+    #[serde(with = "super::duration")]
+    pub wait: Duration,
+    /// The messages that are remembered.
+    pub max_entries: usize,
+    /// The pairs that were taken for the same of which the page shows the texts.
+    pub samples: usize,
+}
+
+impl Default for SemanticCache {
+    fn default() -> Self {
+        let semantic::Settings { model, threshold, wait, max_entries, samples, .. } = semantic::Settings::default();
+        let (models, keys) = (Vec::new(), Vec::new());
+        Self { model: model.to_string(), threshold, models, keys, wait, max_entries, samples }
+    }
 }
 
 impl Default for Cache {
@@ -70,6 +103,7 @@ impl Default for Cache {
             shared_write_rate: ByteSize::b(shared.max_write_bytes as u64),
             path: None,
             models: BTreeMap::new(),
+            semantic: None,
         }
     }
 }

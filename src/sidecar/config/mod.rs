@@ -31,7 +31,7 @@ mod webhook;
 
 pub use self::account::{Account, Billing};
 pub use self::aliases::AliasTable;
-pub use self::cache::{Cache, ModelCache};
+pub use self::cache::{Cache, ModelCache, SemanticCache};
 pub use self::catalogue::CatalogueSettings;
 pub use self::compat::{Compat, RefusalStatus};
 pub use self::cors::{Cors, Host, HostError, Origin, OriginError};

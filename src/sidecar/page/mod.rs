@@ -17,6 +17,7 @@ mod in_force;
 mod keys;
 mod log;
 pub(super) mod observer;
+mod similar;
 mod speech;
 mod still;
 mod view;
@@ -66,6 +67,7 @@ fn with_now(admin: &Admin, view: impl FnOnce(&Now<'_>) -> String) -> String {
         calls: admin.page.recent.calls(),
         sockets: admin.page.running.sockets(),
         advice: admin.page.advice(),
+        similar: admin.cache.semantic(),
         outlook: admin.page.outlook.load().as_deref().copied(),
         records: admin.spending.records.as_ref().map(|records| records.stats()),
         known: &admin.known,

@@ -13,6 +13,7 @@ use super::history::{History, MINUTES, Minute, Used};
 use crate::books::Known;
 use crate::catalogue::Catalogue;
 use crate::layers::budget::{FREE, Status};
+use crate::layers::cache::semantic::Standing;
 use crate::neurons::Neurons;
 use crate::readers::metrics::totals::Totals;
 use crate::readers::recent::Brief;
@@ -32,6 +33,8 @@ pub(super) struct Now<'a> {
     pub(super) sockets: Vec<Speech>,
     /// What the records of the last days show to be wasted.
     pub(super) advice: Arc<Vec<Advice>>,
+    /// How it goes with questions that mean the same.
+    pub(super) similar: Standing,
     /// How the month will end.
     pub(super) outlook: Option<Outlook>,
     /// `None` where no records are kept.
@@ -83,6 +86,7 @@ pub(super) fn fragment(now: &Now<'_>) -> Markup {
         (models(now))
         (books::verdict(now.known))
         (super::advised::section(&now.advice))
+        (super::similar::section(&now.similar))
         (super::speech::open(&now.sockets))
         (calls(now))
     }
