@@ -96,7 +96,6 @@ use self::calls::answer_call;
 pub use self::complaints::Complaints;
 use self::dry::Estimated;
 use self::gate_headers::GateHeaders;
-#[cfg(feature = "sidecar")]
 pub(crate) use self::outcome::outcome;
 use self::paced::Paced;
 pub use self::pass_through::{PassThrough, PassThroughError};
