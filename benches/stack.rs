@@ -21,7 +21,7 @@ fn whole_stack(criterion: &mut Criterion) {
     let texts: Vec<_> = texts.into_iter().filter(|model| !model.prices.is_empty()).collect();
     let mut group = criterion.benchmark_group("stack");
     let mut n = 0;
-    for (models, keys) in [(1, 0), (texts.len(), 0), (1, 1), (texts.len(), 100), (texts.len(), 1000)] {
+    for (models, keys) in [(1, 0), (texts.len(), 0), (1, 1), (1, 100_000), (texts.len(), 100), (texts.len(), 1000)] {
         let mut gate = common::gate(keys);
         group.bench_function(format!("{models} models, {keys} keys"), |bencher| {
             // Making the request is not measured, nor is letting go of the reply.

@@ -33,8 +33,7 @@ pub fn check(config: &Config, target: &Target) -> Result<Vec<String>, ConfigErro
 
 /// The config has keys, or one was made while a gate of it ran.
 fn asks_for_keys(config: &Config) -> Result<bool, ConfigError> {
-    let made = super::key_store::peek(config).map_err(super::spending::wrong_store)?;
-    Ok(!config.keys.is_empty() || made.0)
+    Ok(!config.keys.is_empty() || super::key_store::is_any_made(config).map_err(super::spending::wrong_store)?)
 }
 
 #[cfg(test)]

@@ -129,7 +129,19 @@ pub fn fresh() -> std::io::Result<(String, String)> {
     Ok((key, hash))
 }
 
-/// The keys of a config's file, as far as it is there: whether any was ever made, and those that may hold.
+/// Whether any key was ever made in a config's file, as far as that is there.
+pub(super) fn is_any_made(config: &Config) -> Result<bool, KeyStoreError> {
+    match config.keys_path() {
+        Some(path) if path.exists() => {
+            let store = KeyStore::open(path)?;
+            let connection = store.connection.lock();
+            store.told(connection.query_row("SELECT EXISTS (SELECT 1 FROM keys)", [], |row| row.get(0)))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The keys of a config's file, as far as it is there: whether any was ever made, and those that may hold, by name.
 pub(super) fn peek(config: &Config) -> Result<(bool, Vec<Stored>), KeyStoreError> {
     match config.keys_path() {
         Some(path) if path.exists() => {

@@ -75,7 +75,7 @@ impl Plan {
         let shared = config.replicas.shared()?;
         let tier = config.shared_tier()?;
         let registers = shared.as_ref().map(|shared| shared.registers.clone() as Arc<dyn Registers>);
-        let spending = Spending::open(&config, &catalogue, target.has_token(), events.clone(), registers)?;
+        let spending = Spending::open(&config, &catalogue, events.clone(), registers)?;
         let spending = Arc::new(spending);
         let reading = Arc::new(Reading::new(&config, variables, &catalogue, &spending.budgets)?);
         readers.extend(reading.reader());

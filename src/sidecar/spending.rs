@@ -1,6 +1,6 @@
 //! What the sidecar keeps of money: the records, the budgets, the clients' keys, and how they are set.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -48,8 +48,10 @@ pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, Config
     budgets(config, catalogue, None, None, None)?;
     check_books(config)?;
     let (asks, stored) = key_store::peek(config).map_err(|error| ConfigError::at("keys_path", error))?;
-    let names: HashSet<_> = stored.iter().map(|key| &key.name).chain(config.keys.iter().map(|key| &key.name)).collect();
-    let is_known = |name: &&String| names.contains(*name);
+    let is_known = |name: &&String| {
+        let is_stored = stored.binary_search_by(|key| key.name.as_str().cmp(name)).is_ok();
+        is_stored || config.keys.iter().any(|key| key.name == **name)
+    };
     let unknown = |name: &String| {
         format!("names the key {name:?}, and neither [[keys]] nor the keys made by `tollgate keys new` have that name")
     };
@@ -183,16 +185,13 @@ pub(super) fn budget_settings(config: &Config) -> budget::Settings {
 // === impl Spending ===
 
 impl Spending {
-    /// Checks and opens it all.
+    /// Opens it all. That it can be is [checked](check) before.
     pub(super) fn open(
         config: &Config,
         catalogue: &Arc<Catalogue>,
-        has_token: bool,
         watch: Arc<dyn budget::Watch>,
         registers: Option<Arc<dyn budget::Registers>>,
     ) -> Result<Self, ConfigError> {
-        let keys = check(config, catalogue)?;
-        check_token(&keys, has_token)?;
         for doubt in doubts(config, catalogue) {
             tracing::warn!("{doubt}");
         }

@@ -243,6 +243,41 @@ async fn proxy() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     (address, heads)
 }
 
+/// A SOCKS 5 server that wants to know who asks (RFC 1928 and 1929), and what it was told: user, password and the place by its name.
+async fn socks() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    async fn text(stream: &mut TcpStream) -> String {
+        let mut text = vec![0; stream.read_u8().await.unwrap().into()];
+        stream.read_exact(&mut text).await.unwrap();
+        String::from_utf8(text).unwrap()
+    }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, kept) = (listener.local_addr().unwrap(), told.clone());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let kept = kept.clone();
+            tokio::spawn(async move {
+                assert_eq!(stream.read_u8().await.unwrap(), 5, "the version");
+                let methods = text(&mut stream).await;
+                assert!(methods.contains('\u{2}'), "it does not say who it is: {methods:?}");
+                stream.write_all(&[5, 2]).await.unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), 1, "the version of saying who");
+                let (user, password) = (text(&mut stream).await, text(&mut stream).await);
+                stream.write_all(&[1, 0]).await.unwrap();
+                let mut asked = [0; 4];
+                stream.read_exact(&mut asked).await.unwrap();
+                assert_eq!(asked, [5, 1, 0, 3], "a connection to a name");
+                let (host, port) = (text(&mut stream).await, stream.read_u16().await.unwrap());
+                kept.lock().unwrap().push(format!("{user}:{password}@{host}:{port}"));
+                let mut behind = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                stream.write_all(&[5, 0, 0, 1, 127, 0, 0, 1, 0, 0]).await.unwrap();
+                let _ = copy_bidirectional(&mut stream, &mut behind).await;
+            });
+        }
+    });
+    (address, told)
+}
+
 #[tokio::test]
 async fn upstream_is_reached_through_a_companys_proxy_with_its_own_authority() {
     let (place, company, vendor) = (tempfile::tempdir().unwrap(), Authority::new("company"), vendor());
@@ -276,4 +311,11 @@ async fn upstream_is_reached_through_a_companys_proxy_with_its_own_authority() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (status, said) = run(&believed, &[("https_proxy", &format!("http://me:s3cret@{nobody}"))]).await;
     assert!(status >= 500 && !said.contains("s3cret"), "a proxy that is not there: {status} {said}");
+    let (socks, told) = socks().await;
+    for scheme in ["socks5", "socks5h"] {
+        let named = format!("{scheme}://me:s3cret@{socks}");
+        assert_eq!(run(&believed, &[("ALL_PROXY", &named)]).await.0, 200, "{scheme}");
+        let told = told.lock().unwrap().pop();
+        assert_eq!(told, Some(format!("me:s3cret@{}", upstream.trim_start_matches("https://"))), "{scheme}");
+    }
 }
