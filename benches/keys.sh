@@ -34,14 +34,15 @@ EOF
 nginx -p "$work" -c "$work/upstream.conf" &
 cat >"$work/tollgate.toml" <<'EOF'
 records.path = ""
-log.level = "warn"
+log.level = "error"
+account.plan = "paid"
 [limits.models."@cf/meta/llama-3.2-1b-instruct"]
 requests = 100000000
 EOF
 
 # The first key makes the file; the others are put beside it as the gate would.
 fill() { # file count
-    "$tollgate" keys new first --config "$work/tollgate.toml" >/dev/null
+    "$tollgate" keys --config "$work/tollgate.toml" new first >/dev/null
     python3 - "$1" "$2" <<'PYTHON'
 import hashlib, sqlite3, sys
 database = sqlite3.connect(sys.argv[1])
@@ -52,7 +53,7 @@ database.commit()
 PYTHON
 }
 export CLOUDFLARE_API_TOKEN=t CLOUDFLARE_ACCOUNT_ID=a
-declare -A pid port
+declare -A pid=() port=()
 start() { # count port
     export TOLLGATE_KEYS_PATH=$work/keys-$1.db TOLLGATE_LISTEN=127.0.0.1:$2 TOLLGATE_ADMIN=127.0.0.1:$(($2 + 10))
     [ -e "$TOLLGATE_KEYS_PATH" ] || fill "$TOLLGATE_KEYS_PATH" "$1"
