@@ -9,7 +9,8 @@ use super::error::RecordsError;
 use super::lock::Lock;
 
 /// A record a call, in the order of time, for that is the order of their ids. Money is micro-neurons, times are
-/// microseconds, moments are milliseconds since 1970, UTC. The longer indexes answer filters of several parts by themselves.
+/// microseconds, moments are milliseconds since 1970, UTC. The longer indexes answer filters of several parts by themselves. Each index that
+/// does not grow at its end costs a record's write as much as all else of it, so there is one a model and one a key, and none more.
 /// `quarters` has the same figures summed up by quarters of an hour, so that a month's usage reads thousands of rows and not
 /// millions, and so that a day of any time zone is a whole number of rows; `ran` are the calls that a model ran for, which the
 /// vendor counts too. `digest` and `beginning` are
@@ -28,14 +29,14 @@ CREATE TABLE IF NOT EXISTS records (
   vendor_id TEXT, feedback INTEGER, score INTEGER, note TEXT,
   max_tokens INTEGER, digest INTEGER, beginning INTEGER, upper INTEGER
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS records_by_model ON records (model, outcome, id);
 CREATE INDEX IF NOT EXISTS records_in_time_of_model ON records (model, id, key, outcome, status);
-CREATE INDEX IF NOT EXISTS records_by_key ON records (key, outcome, id) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS records_in_time_of_key ON records (key, id, model, outcome, status) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS records_failed ON records (id) WHERE outcome NOT IN ('ok', 'cache_hit');
 CREATE INDEX IF NOT EXISTS records_by_feedback ON records (feedback, id) WHERE feedback IS NOT NULL;
 DROP INDEX IF EXISTS records_of_model;
 DROP INDEX IF EXISTS records_of_key;
+DROP INDEX IF EXISTS records_by_model;
+DROP INDEX IF EXISTS records_by_key;
 CREATE INDEX IF NOT EXISTS records_by_outcome ON records (outcome, id);
 CREATE INDEX IF NOT EXISTS records_by_status ON records (status, id);
 CREATE INDEX IF NOT EXISTS records_by_event ON records (event_id, id) WHERE event_id IS NOT NULL;

@@ -337,10 +337,23 @@ pub(super) fn start(
     let writer = Writer::new(settings, opened, rows, shared.clone());
     let checkpoints = checkpoints::start(&path, shared)?;
     let run = move || {
+        give_way();
         writer.run();
         checkpoints.thread().unpark();
         // A panic of that thread's has been logged where it happened.
         let _ = checkpoints.join();
     };
     Ok(std::thread::Builder::new().name("records".into()).spawn(run)?)
+}
+
+/// Where the cores are busy, this thread gets a third of what one that answers calls gets: records are in no hurry, and leases
+/// are written long before they are spent.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    const NICE: i32 = 5;
+    // On Linux a thread has a priority of its own; elsewhere it would be the whole process's.
+    #[cfg(target_os = "linux")]
+    if let Err(why) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%why, "the records' thread keeps its priority");
+    }
 }
