@@ -14,6 +14,8 @@ use crate::usage::{Size, Usage};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prices {
     rates: [Option<Neurons>; Unit::ALL.len()],
+    /// The units whose price is over zero, a bit each: most models have few, and a call is priced several times.
+    charged: u16,
     /// Tiles of a generated picture are counted whole (flux-2-klein-4b), not as a fraction of 512x512.
     whole_tiles: bool,
 }
@@ -89,6 +91,8 @@ impl Prices {
     /// The same prices with one set, in micro-neurons a unit.
     pub fn with(mut self, unit: Unit, price: Neurons) -> Self {
         self.rates[unit as usize] = Some(price);
+        let bit = 1 << unit as usize;
+        self.charged = if price.is_zero() { self.charged & !bit } else { self.charged | bit };
         self
     }
 
@@ -134,9 +138,11 @@ impl Prices {
     /// Cached input tokens without a price of their own cost what others do.
     pub fn cost(&self, usage: &Usage) -> Neurons {
         let mut bill = Bill::default();
-        for (unit, price) in Unit::ALL.into_iter().zip(self.rates) {
-            // Most models have a price for few of the units.
-            if let Some(price) = price.filter(|price| !price.is_zero()) {
+        let mut charged = self.charged;
+        while charged != 0 {
+            let unit = Unit::ALL[charged.trailing_zeros() as usize];
+            charged &= charged - 1;
+            if let Some(price) = self.get(unit) {
                 self.charge(&mut bill, unit, price.micro(), usage);
             }
         }
@@ -179,9 +185,12 @@ impl Prices {
     }
 }
 
-/// A sum of fractions, kept over one denominator so that it is rounded only once.
+/// A sum of whole micro-neurons and of fractions, which are kept over one denominator so that it is rounded only once.
 #[derive(Default)]
-struct Bill(u128);
+struct Bill {
+    whole: u128,
+    fractions: u128,
+}
 
 /// The least common multiple of every denominator in use: 512², 60,000, 1,000 and 1.
 const DENOMINATOR: u128 = 262_144 * 1_875;
@@ -189,12 +198,19 @@ const DENOMINATOR: u128 = 262_144 * 1_875;
 impl Bill {
     fn add(&mut self, micro_a_unit: u64, count: u64, per: u64) {
         let part = u128::from(micro_a_unit) * u128::from(count);
-        self.0 = self.0.saturating_add(part.saturating_mul(DENOMINATOR / u128::from(per)));
+        if per == 1 {
+            self.whole = self.whole.saturating_add(part);
+            return;
+        }
+        self.fractions = self.fractions.saturating_add(part.saturating_mul(DENOMINATOR / u128::from(per)));
     }
 
     fn total(self) -> Neurons {
-        let micro = self.0.saturating_add(DENOMINATOR / 2) / DENOMINATOR;
-        Neurons::from_micro(u64::try_from(micro).unwrap_or(u64::MAX))
+        let rounded = match self.fractions {
+            0 => 0,
+            fractions => fractions.saturating_add(DENOMINATOR / 2) / DENOMINATOR,
+        };
+        Neurons::from_micro(u64::try_from(self.whole.saturating_add(rounded)).unwrap_or(u64::MAX))
     }
 }
 

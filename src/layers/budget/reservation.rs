@@ -85,11 +85,15 @@ impl Reservation {
         if self.is_settled.swap(true, Ordering::AcqRel) {
             return;
         }
-        for (bucket, start) in &*self.parts.lock() {
+        let parts = self.parts.lock();
+        for (bucket, start) in &*parts {
             bucket.settle(*start, self.needed, cost);
-            if !cost.is_zero() {
-                bucket.rule.pace.lock().note(bucket.rule.now().steady, cost);
-            }
+        }
+        // All rules go by one clock.
+        let Some((first, _)) = parts.first().filter(|_| !cost.is_zero()) else { return };
+        let now = first.rule.now().steady;
+        for (bucket, _) in &*parts {
+            bucket.rule.pace.lock().note(now, cost);
         }
     }
 

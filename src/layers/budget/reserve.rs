@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -28,6 +29,11 @@ pub(crate) struct Refusal {
     /// What to ask instead.
     pub(super) instead: Option<Arc<Model>>,
 }
+
+/// The buckets that count a call, locked: few enough, most often, to need no room of their own.
+type Balances<'a> = SmallVec<[MutexGuard<'a, Balance>; USUAL_BUCKETS]>;
+
+const USUAL_BUCKETS: usize = 4;
 
 /// One try to reserve.
 enum Tried {
@@ -122,6 +128,9 @@ impl Budgets {
     /// What a call reserves: its bound, or what stands in for one where nothing bounds it.
     pub(super) fn needed(&self, call: &Call) -> Result<Neurons, Refusal> {
         let estimate = Estimate::of(call);
+        call.receipt.note(|facts| {
+            facts.estimate.get_or_insert(estimate);
+        });
         if let Some(upper) = estimate.upper {
             return Ok(upper);
         }
@@ -159,7 +168,7 @@ impl Budgets {
         let now = Moment::of(&*self.settings.clock);
         loop {
             let buckets = self.buckets(call, now);
-            let balances: Vec<_> = buckets.iter().map(|bucket| bucket.lock(now)).collect();
+            let balances: Balances<'_> = buckets.iter().map(|bucket| bucket.lock(now)).collect();
             if balances.iter().all(|balance| !balance.retired) {
                 return self.decide(call, needed, ticket, &buckets, balances);
             }
@@ -172,7 +181,7 @@ impl Budgets {
         needed: Neurons,
         ticket: &mut Option<Ticket>,
         buckets: &[Arc<Bucket>],
-        mut balances: Vec<MutexGuard<'_, Balance>>,
+        mut balances: Balances<'_>,
     ) -> Tried {
         let number = ticket.as_ref().map_or(u64::MAX, |ticket| ticket.number);
         let verdicts = buckets.iter().zip(&balances);
@@ -181,7 +190,8 @@ impl Budgets {
         let (blocking, verdict) = worst.unwrap_or((0, Verdict::Room));
         match verdict {
             Verdict::Room => {
-                let starts: Vec<_> = balances.iter_mut().map(|balance| balance.reserve(needed)).collect();
+                let starts: SmallVec<[_; USUAL_BUCKETS]> =
+                    balances.iter_mut().map(|balance| balance.reserve(needed)).collect();
                 for (bucket, balance) in buckets.iter().zip(&mut balances) {
                     balance.leave(number);
                     bucket.list(balance);
@@ -240,7 +250,7 @@ impl Budgets {
         !self.settings.max_wait.is_zero() && (is_queued || balance.queue_length() < self.settings.max_waiting)
     }
 
-    fn buckets(&self, call: &Call, now: Moment) -> Vec<Arc<Bucket>> {
+    fn buckets(&self, call: &Call, now: Moment) -> SmallVec<[Arc<Bucket>; USUAL_BUCKETS]> {
         let counting = self.tables.iter().filter(|counted| counted.rule.applies(call));
         counting.map(|counted| counted.table.find(call, now)).collect()
     }

@@ -10,8 +10,13 @@ use serde_json::value::RawValue;
 
 /// The canonical form; `None` where it is no JSON object.
 pub(super) fn json(body: &[u8]) -> Option<Vec<u8>> {
-    let mut writer =
-        Writer { text: body, at: 0, out: Vec::with_capacity(body.len()), fields: Vec::new(), unsorted: Vec::new() };
+    let mut writer = Writer {
+        text: body,
+        at: 0,
+        out: Vec::with_capacity(body.len()),
+        fields: Vec::with_capacity(USUAL_FIELDS),
+        unsorted: Vec::new(),
+    };
     if writer.next()? != b'{' {
         return None;
     }
@@ -53,6 +58,8 @@ struct Field {
 
 /// serde_json's own bound.
 const MAX_DEPTH: usize = 128;
+/// A chat's fields, with those of a message.
+const USUAL_FIELDS: usize = 8;
 
 impl Writer<'_> {
     /// The next byte that is no white space; it is not taken.
@@ -121,6 +128,8 @@ impl Writer<'_> {
         }
         fields.sort_by(|a, b| out[a.key.clone()].cmp(&out[b.key.clone()]));
         self.unsorted.clear();
+        // The outermost object comes last, and is the longest.
+        self.unsorted.reserve(self.text.len());
         self.unsorted.extend_from_slice(&out[begun..]);
         out.truncate(begun);
         for (place, field) in fields.iter().enumerate() {
