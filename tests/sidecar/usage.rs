@@ -99,6 +99,8 @@ async fn keys_are_summed_up_by_their_labels() {
     assert!(told(&["usage", "--by", "label.team,model", "--csv"]).starts_with("team,model,calls,"));
     let page = told(&["report", "--by", "label.team", "--since", "12h"]);
     assert!(page.contains("<h3>search</h3>") && page.contains(&format!("<td>{spent}</td>")), "{page}");
+    let tags = r#""{""key"":""red, team"",""team"":""search""}""#;
+    assert!(told(&["usage", "--format", "focus"]).contains(tags), "labels are tags");
     let wrong = told_by(&["usage", "--by", "team"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("label.team"));

@@ -1,14 +1,16 @@
 //! The FinOps Foundation's cost and usage columns, FOCUS 1.2, as cost tools ingest them.
 //!
-//! A row is a day (UTC, as the vendor bills), an account, a model and a client's key. Costs are at the vendor's list price
+//! A row is a day (UTC, as the vendor bills), an account, a model and a client's key, whose labels are `Tags`. Costs are at the vendor's list price
 //! ($0.011 per 1,000 neurons, pricing page of 2026-08-28) before its free allocation, which belongs to no call. Columns that
 //! do not apply are empty: there are no regions, commitments, capacity reservations or contracts. `Provider`, `Publisher`,
 //! `InvoiceIssuer` and `ResourceID` are 1.0's names for the same columns, which its validator still asks for; what begins
 //! with `x_` is ours.
 
+use std::collections::BTreeMap;
+
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::Kind::{Count, Decimal, Moment, Text};
 use super::files::failed;
@@ -24,6 +26,8 @@ const SERVICE: &str = "Workers AI";
 const PRICING_UNIT: &str = "1000 Neurons";
 const USD_PER_UNIT: &str = "0.011";
 
+/// The labels of keys, by their names.
+type Labels = BTreeMap<String, BTreeMap<String, String>>;
 type Cell = fn(&Charge<'_>) -> String;
 
 /// What the text of a cell says. An empty one is none.
@@ -100,7 +104,7 @@ const COLUMNS: [(&str, Kind, Cell); 66] = [
     ("SubAccountId", Text, |charge| charge.key.to_owned()),
     ("SubAccountName", Text, |charge| charge.key.to_owned()),
     ("SubAccountType", Text, |charge| if charge.key.is_empty() { String::new() } else { "Tollgate key".into() }),
-    ("Tags", Text, |charge| if charge.key.is_empty() { "{}".into() } else { json!({"key": charge.key}).to_string() }),
+    ("Tags", Text, tags),
     ("x_CachedInputTokens", Count, |charge| charge.line.cached_input_tokens.to_string()),
     ("x_Calls", Count, |charge| charge.line.calls.to_string()),
     ("x_InputTokens", Count, |charge| charge.line.input_tokens.to_string()),
@@ -114,6 +118,8 @@ struct Charge<'a> {
     account: &'a str,
     model: &'a str,
     key: &'a str,
+    /// Those of the key, as it has them now.
+    labels: Option<&'a BTreeMap<String, String>>,
     day_start: String,
     day_end: String,
     month_start: String,
@@ -121,20 +127,20 @@ struct Charge<'a> {
 }
 
 /// The rows of a span, with their head.
-pub(super) fn csv(archive: &Archive, span: &Span) -> Result<String, Failure> {
+pub(super) fn csv(archive: &Archive, span: &Span, labels: &Labels) -> Result<String, Failure> {
     let head = COLUMNS.iter().map(|(name, ..)| (*name).to_owned()).collect();
-    rows_as_csv(std::iter::once(head).chain(rows(archive, span)?))
+    rows_as_csv(std::iter::once(head).chain(rows(archive, span, labels)?))
 }
 
 /// The same rows, column by column, with the type of each.
 #[cfg(feature = "parquet")]
-pub(super) fn parquet(archive: &Archive, span: &Span) -> Result<Vec<u8>, Failure> {
+pub(super) fn parquet(archive: &Archive, span: &Span, labels: &Labels) -> Result<Vec<u8>, Failure> {
     let columns: Vec<_> = COLUMNS.iter().map(|(name, kind, _)| (*name, *kind)).collect();
-    let written = super::parquet::write("focus", &columns, &rows(archive, span)?);
+    let written = super::parquet::write("focus", &columns, &rows(archive, span, labels)?);
     written.map_err(|why| Failure::Failed(format!("the table cannot be written: {why}")))
 }
 
-fn rows(archive: &Archive, span: &Span) -> Result<Vec<Vec<String>>, Failure> {
+fn rows(archive: &Archive, span: &Span, labels: &Labels) -> Result<Vec<Vec<String>>, Failure> {
     if span.zone != TimeZone::UTC {
         return Err(Failure::Usage(
             "--format focus has days of UTC, as the vendor bills: leave out --time-zone".into(),
@@ -143,11 +149,11 @@ fn rows(archive: &Archive, span: &Span) -> Result<Vec<Vec<String>>, Failure> {
     let by = [Group::Day, Group::Account, Group::Model, Group::Key];
     let lines = archive.usage(span.from_ms, span.until_ms, &by, &span.zone).map_err(failed)?;
     let row = |charge: Charge<'_>| COLUMNS.iter().map(|(.., cell)| cell(&charge)).collect();
-    Ok(lines.iter().filter_map(Charge::of).map(row).collect())
+    Ok(lines.iter().filter_map(|line| Charge::of(line, labels)).map(row).collect())
 }
 
 impl<'a> Charge<'a> {
-    fn of(line: &'a Line) -> Option<Self> {
+    fn of(line: &'a Line, labels: &'a Labels) -> Option<Self> {
         let [day, account, model, key] = line.names.as_slice() else { return None };
         let day: Date = day.parse().ok()?;
         let month = day.first_of_month();
@@ -156,6 +162,7 @@ impl<'a> Charge<'a> {
             account,
             model,
             key,
+            labels: labels.get(key),
             day_start: midnight(day),
             day_end: midnight(day.tomorrow().ok()?),
             month_start: midnight(month),
@@ -178,6 +185,13 @@ fn cost(charge: &Charge<'_>) -> String {
 
 fn dollars(_: &Charge<'_>) -> String {
     "USD".into()
+}
+
+/// The key by its name, and its labels.
+fn tags(charge: &Charge<'_>) -> String {
+    let own = charge.labels.into_iter().flatten().map(|(name, value)| (name.clone(), json!(value)));
+    let key = Some(("key".to_owned(), json!(charge.key))).filter(|_| !charge.key.is_empty());
+    Value::Object(own.chain(key).collect()).to_string()
 }
 
 fn unit_price(_: &Charge<'_>) -> String {

@@ -61,12 +61,12 @@ impl Usage {
                     "--parquet goes with --format focus: the columns of others have no types".into(),
                 ));
             }
-            let table = focus::parquet(&archive, &span)?;
+            let table = focus::parquet(&archive, &span, &by::named(&config)?)?;
             return std::fs::write(path, table)
                 .map_err(|error| Failure::Failed(format!("{} cannot be written: {error}", path.display())));
         }
         if self.format == Format::Focus {
-            return print(&focus::csv(&archive, &span)?);
+            return print(&focus::csv(&archive, &span, &by::named(&config)?)?);
         }
         let lines = Lines::of(&archive, &config, &span, &by)?.read(&by)?;
         let names: Vec<_> = by.iter().map(By::name).collect();
