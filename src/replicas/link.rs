@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::store::{AGAIN_MS, Answer, Answering, Away, Exchange, FORGET_MS, LEARN_MS, Store};
+use super::store::{AGAIN_MS, Answer, Answering, Away, Exchange, FORGET_MS, JUMP_MS, LEARN_MS, Store};
 use crate::layers::budget::{Grant, Register, RegisterSlot};
 use crate::layers::rate_limit::{Heard, PARTS, Word};
 use crate::neurons::Neurons;
@@ -78,7 +78,9 @@ struct Asked<'a> {
     who: &'a str,
     keep: u64,
     fleet: &'a str,
+    since: u64,
     leaving: bool,
+    jump: u64,
     learn: u64,
     forget: u64,
     again: u64,
@@ -88,7 +90,7 @@ struct Asked<'a> {
 
 type Told = (u32, u64, u64, u32, [u32; PARTS], u32, u32, u32, u64, u8, u64, u8);
 type ToldRegister = (u64, u64, u64, u8, Vec<[u64; 5]>);
-type Replied = (String, Vec<Vec<i64>>, Vec<Vec<i64>>);
+type Replied = (String, Vec<Vec<i64>>, Vec<Vec<i64>>, u64);
 
 const LIMITS: Place = Place {
     setting: "[replicas] store",
@@ -163,6 +165,7 @@ impl Link {
             who: "check".into(),
             keep_ms: 0,
             fleet: "".into(),
+            since_ms: 0,
             is_leaving: true,
             words: Vec::new(),
             registers: Vec::new(),
@@ -218,7 +221,9 @@ impl Inner {
             who: &exchange.who,
             keep: exchange.keep_ms,
             fleet: &exchange.fleet,
+            since: exchange.since_ms,
             leaving: exchange.is_leaving,
+            jump: JUMP_MS,
             learn: LEARN_MS,
             forget: FORGET_MS,
             again: AGAIN_MS,
@@ -237,8 +242,9 @@ impl Inner {
         let number = connected.number;
         let replied: Result<Replied, Away> = self.ask(call.invoke_async(&mut connected.connection)).await;
         match replied {
-            Ok((fleet, heard, grants)) => Ok(Answer {
+            Ok((fleet, heard, grants, now_ms)) => Ok(Answer {
                 fleet: fleet.into(),
+                now_ms,
                 heard: heard.iter().map(|told| hear(told)).collect(),
                 grants: grants.iter().map(|told| grant(told)).collect(),
             }),

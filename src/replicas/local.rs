@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::link::most;
-use super::store::{AGAIN_MS, Answer, Answering, Exchange, FORGET_MS, LEARN_MS, Store};
+use super::store::{AGAIN_MS, Answer, Answering, Exchange, FORGET_MS, JUMP_MS, LEARN_MS, Store};
 use crate::layers::budget::{Grant, Register};
 use crate::layers::rate_limit::{Heard, PARTS, Word, horizon_ms};
 use crate::neurons::Neurons;
@@ -49,8 +49,8 @@ struct Fleet {
     run: String,
     since: u64,
     is_lost: bool,
-    /// How far the clock was set back.
-    off: u64,
+    /// How far the clock was set back, less how far it was set forth.
+    off: i64,
     last: u64,
     gates: BTreeMap<Arc<str>, (Arc<str>, u64)>,
 }
@@ -92,7 +92,8 @@ impl Default for Local {
 impl Store for Local {
     fn exchange(&self, exchange: Exchange) -> Answering {
         let now = 1_000_000_000 + self.began.elapsed().as_millis() as u64;
-        let answer = self.memory.lock().step(&exchange, now, "local");
+        // It goes by this process's clock, which nobody's wall clock is compared with.
+        let answer = Answer { now_ms: 0, ..self.memory.lock().step(&exchange, now, "local") };
         Box::pin(std::future::ready(Ok(answer)))
     }
 }
@@ -100,6 +101,7 @@ impl Store for Local {
 impl Memory {
     /// One exchange, at a time in milliseconds by the store's clock, in the store's run.
     pub(super) fn step(&mut self, exchange: &Exchange, now: u64, run: &str) -> Answer {
+        let now_ms = now;
         let id = |now: u64| format!("{now}{}", &run[..run.len().min(8)]);
         let fleet = self.fleet.get_or_insert_with(|| Fleet {
             id: id(now),
@@ -110,9 +112,14 @@ impl Memory {
             last: now,
             gates: BTreeMap::new(),
         });
-        fleet.off = fleet.off.max(fleet.last.saturating_sub(now));
-        let now = now + fleet.off;
-        fleet.last = now;
+        // A clock that is set back, or forth, goes on from where it was.
+        let mut at = now.saturating_add_signed(fleet.off);
+        if let Some((_, word)) = fleet.gates.get(&exchange.id).filter(|_| exchange.since_ms > 0) {
+            at = at.min(word + exchange.since_ms + JUMP_MS);
+        }
+        let at = at.max(fleet.last);
+        (fleet.off, fleet.last) = (at.cast_signed() - now.cast_signed(), at);
+        let now = at;
         if fleet.run != run {
             (fleet.id, fleet.run, fleet.since, fleet.is_lost) = (id(now), run.into(), now, true);
         } else if !exchange.fleet.is_empty() && *exchange.fleet != *fleet.id {
@@ -135,7 +142,7 @@ impl Memory {
             let bucket = (register.budget.clone(), register.bucket.clone());
             grant(self.budgets.entry(bucket).or_default(), *number, register, exchange, &fleet, now)
         });
-        Answer { grants: grants.collect(), heard, fleet: fleet.id.into() }
+        Answer { now_ms, grants: grants.collect(), heard, fleet: fleet.id.into() }
     }
 }
 
@@ -266,7 +273,7 @@ impl Record {
         };
 
         let frozen = match fleet.is_lost {
-            true => (fleet.since + counts).saturating_sub(now),
+            true => (fleet.since + counts + LEARN_MS).saturating_sub(now),
             false => (fleet.since + LEARN_MS).saturating_sub(now),
         };
         let (mut room, mut granted) = (cap - total, 0_u32);

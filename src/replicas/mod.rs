@@ -34,6 +34,7 @@ mod board;
 #[cfg(test)]
 mod budget_faults;
 mod cache;
+mod clock;
 #[cfg(test)]
 mod faults;
 mod link;
@@ -44,16 +45,19 @@ mod script_tests;
 mod session;
 mod store;
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod world;
 
 pub use self::board::{FIRST, MOST_PLACES, Notice, Noticed, Notices, Tags};
 pub use self::cache::{
     CacheLink, LocalShelf, Look, Put, Seen as ShelfSeen, SharedCache, SharedCounts, SharedSettings, Shelf, Stored,
 };
+pub use self::clock::{FAR, FleetClock};
 pub use self::link::{Link, LinkError, Server};
 pub use self::local::Local;
 pub use self::present::{Held, Present, Registered};
 pub use self::session::{Seen, Session, Wanted};
-pub use self::store::{AGAIN_MS, Answer, Answering, Away, Exchange, FORGET_MS, LEARN_MS, Store};
+pub use self::store::{AGAIN_MS, Answer, Answering, Away, Exchange, FORGET_MS, JUMP_MS, LEARN_MS, Store};
 #[cfg(doc)]
 use crate::layers::rate_limit::Sharing;

@@ -121,6 +121,7 @@ async fn the_script_answers_as_the_model_does_step_by_step() {
                 who: format!("gate-{who}").into(),
                 keep_ms: 30_000,
                 fleet: fleets[who].clone(),
+                since_ms: [0, rng.u64(1..3000)][rng.usize(..2)],
                 is_leaving: rng.u8(..30) == 0,
                 words,
                 registers: (0..rng.usize(..3)).map(|n| (step, register(&mut rng, ["", "a"][n], now))).collect(),

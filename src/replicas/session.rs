@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::clock::FleetClock;
 use super::store::{Answer, Away, Exchange, Store};
 use crate::layers::budget::{Register, Registers, Registrant};
 use crate::layers::rate_limit::{Answered, RateLimitLayer, Saying, Sharing, Word};
@@ -34,6 +35,9 @@ pub struct Session {
     due: BinaryHeap<Reverse<(Instant, u64)>>,
     next: HashMap<u64, Instant>,
     sent: Instant,
+    /// When the last exchange was sent that was answered.
+    answered: Option<Instant>,
+    clock: Arc<FleetClock>,
     news_at: Instant,
     /// Each bucket says again what it has: the store may not know.
     tells_all: bool,
@@ -98,6 +102,8 @@ impl Session {
             due: BinaryHeap::new(),
             next: HashMap::new(),
             sent: Instant::now(),
+            answered: None,
+            clock: Arc::default(),
             news_at: Instant::now(),
             tells_all: false,
             has_tried: false,
@@ -107,6 +113,11 @@ impl Session {
     /// Speaks for these budgets, too.
     pub fn with_budgets(self, budgets: Arc<Wanted>) -> Self {
         Self { budgets, ..self }
+    }
+
+    /// Tells this clock what time it is at the store.
+    pub fn with_clock(self, clock: Arc<FleetClock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// What it sees of its store.
@@ -277,6 +288,7 @@ impl Session {
             who: self.who.clone(),
             keep_ms: self.sharing.keep_for().as_millis() as u64,
             fleet: self.fleet.clone(),
+            since_ms: self.answered.map_or(0, |sent| (sent.elapsed().as_millis() as u64).max(1)),
             is_leaving: false,
             words,
             registers: Vec::new(),
@@ -305,6 +317,10 @@ impl Session {
         self.seen.count(&done);
         match done.answer {
             Ok(answer) => {
+                // First: a lane that is away goes by what it holds, and would then go by what it was granted, too.
+                let is_back = self.sharing.set_away(false);
+                self.answered = self.answered.max(Some(done.began));
+                self.clock.hear_now(answer.now_ms);
                 if *self.fleet != *answer.fleet {
                     if !self.fleet.is_empty() {
                         self.seen.forgotten.fetch_add(1, Ordering::Relaxed);
@@ -323,7 +339,7 @@ impl Session {
                     bucket.granted(register, grant);
                 }
                 self.has_tried = true;
-                if self.sharing.set_away(false) {
+                if is_back {
                     self.tells_all = true;
                     *self.seen.why.lock() = None;
                     tracing::info!("the store of the shared limits can be reached");

@@ -15,16 +15,19 @@ if now == 0 then
     now = time[1] * 1000 + floor(time[2] / 1000)
 end
 
+local wall_now = now
+
 -- The fleet: which memory of the store this is, and since when.
 local kept = redis.call('GET', KEYS[1])
 local fleet = kept and cmsgpack.unpack(kept)
 if not fleet then
     fleet = {id = string.format('%.0f', now) .. string.sub(run, 1, 8), run = run, since = now, lost = asked.fleet ~= '', off = 0, last = now, gates = {}}
 else
-    -- A clock that is set back goes on from where it was.
-    if now + fleet.off < fleet.last then fleet.off = fleet.last - now end
-    now = now + fleet.off
-    fleet.last = now
+    -- A clock that is set back, or forth, goes on from where it was.
+    local at, seen = now + fleet.off, fleet.gates[asked.id]
+    if seen and asked.since > 0 then at = min(at, seen[2] + asked.since + asked.jump) end
+    at = max(at, fleet.last)
+    fleet.off, fleet.last, now = at - now, at, at
     if fleet.run ~= run then
         fleet.id, fleet.run, fleet.since, fleet.lost = string.format('%.0f', now) .. string.sub(run, 1, 8), run, now, true
     elseif asked.fleet ~= '' and asked.fleet ~= fleet.id then
@@ -103,8 +106,8 @@ local function limit(key, word)
         return claimed
     end
 
-    local frozen = 0
-    if fleet.lost then frozen = max(0, fleet.since + counts - now) else frozen = max(0, fleet.since + asked.learn - now) end
+    -- What one used that died before it told this memory leaves a moment later than a window.
+    local frozen = max(0, fleet.since + (fleet.lost and counts or 0) + asked.learn - now)
     local room, granted = cap - total, 0
     if frozen == 0 and record.hold <= now and ask > 0 then
         local free = min(room, floor(record.level))
@@ -209,4 +212,4 @@ end
 for n, word in ipairs(asked.registers) do
     grants[n] = register(KEYS[#asked.words + n + 1], word)
 end
-return {fleet.id, answers, grants}
+return {fleet.id, answers, grants, wall_now}

@@ -20,6 +20,8 @@ pub struct Exchange {
     pub keep_ms: u64,
     /// The store's memory as it last knew it; empty at first.
     pub fleet: Arc<str>,
+    /// How much time has passed by its own clock since it sent the last one that was answered, in milliseconds; 0 where none was.
+    pub since_ms: u64,
     /// It speaks for the last time.
     pub is_leaving: bool,
     /// One for each limit that has something to say.
@@ -34,6 +36,8 @@ pub struct Exchange {
 pub struct Answer {
     /// The store's memory: another name means that it lost what it knew.
     pub fleet: Arc<str>,
+    /// When it is by the store's clock, in milliseconds since 1970, UTC; 0 where it has none of its own.
+    pub now_ms: u64,
     /// One for each word; `None` where the store has had a later one.
     pub heard: Vec<Option<Heard>>,
     /// One for each register; `None` where the store has had a later one.
@@ -58,5 +62,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 pub const LEARN_MS: u64 = 2_000;
 /// A store that has lost its memory raises no budget for so long, in milliseconds: by then each gate has said again what it has.
 pub const AGAIN_MS: u64 = 10_000;
+/// The store's clock is set forth where a gate says that less time has passed, by more than this, in milliseconds.
+pub const JUMP_MS: u64 = 500;
 /// A gate that has said nothing for so long is not listed any more, in milliseconds.
 pub const FORGET_MS: u64 = 300_000;

@@ -27,7 +27,7 @@ use super::webhooks::Events;
 use super::{compress, exposure, replicas, tls};
 use crate::affinity::{Affinity, SessionBy};
 use crate::catalogue::Catalogue;
-use crate::layers::budget::Registers;
+use crate::layers::budget::{Clock, Registers, SystemClock};
 use crate::layers::cache::CacheLayer;
 use crate::layers::identify::ReplyBody;
 use crate::layers::rate_limit::RateLimitLayer;
@@ -75,7 +75,11 @@ impl Plan {
         let shared = config.replicas.shared()?;
         let tier = config.shared_tier()?;
         let registers = shared.as_ref().map(|shared| shared.registers.clone() as Arc<dyn Registers>);
-        let spending = Spending::open(&config, &catalogue, events.clone(), registers)?;
+        let clock: Arc<dyn Clock> = match &shared {
+            Some(shared) => shared.clock.clone(),
+            None => Arc::new(SystemClock),
+        };
+        let spending = Spending::open(&config, &catalogue, events.clone(), registers, clock)?;
         let spending = Arc::new(spending);
         let reading = Arc::new(Reading::new(&config, variables, &catalogue, &spending.budgets)?);
         readers.extend(reading.reader());

@@ -16,7 +16,7 @@ use super::notices::{Board, Subjects};
 use super::threads;
 use crate::layers::identify::keys::Turns;
 use crate::layers::rate_limit::{self, OnStoreLoss, RateLimitLayer, Sharing};
-use crate::replicas::{Link, Seen, Session, Wanted};
+use crate::replicas::{FleetClock, Link, Seen, Session, Wanted};
 
 /// The limits' part of a store, before anything runs.
 pub(super) struct Shared {
@@ -26,6 +26,7 @@ pub(super) struct Shared {
     fleet: String,
     secret: Option<String>,
     pub(super) registers: Arc<Wanted>,
+    pub(super) clock: Arc<FleetClock>,
 }
 
 /// What goes on with the store, for metrics and `/readyz`.
@@ -99,6 +100,7 @@ impl Replicas {
             fleet: self.fleet.clone(),
             secret,
             registers: Arc::default(),
+            clock: Arc::default(),
         }))
     }
 }
@@ -139,7 +141,7 @@ impl Shared {
         let own = || format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), listen.port());
         let name = if self.name.is_empty() { own() } else { self.name.clone() };
         let session = Session::new(&name, Arc::new(self.link.clone()), self.sharing.clone(), limits);
-        let session = session.with_budgets(self.registers.clone());
+        let session = session.with_budgets(self.registers.clone()).with_clock(self.clock.clone());
         let board = Arc::new(Board::new(&self.fleet, &name, self.secret.as_deref()));
         let standing = StoreStatus { seen: session.seen(), sharing: self.sharing.clone(), board: board.clone() };
         let stop = CancellationToken::new();

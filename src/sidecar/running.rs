@@ -179,7 +179,7 @@ impl Sidecar {
             };
             let speaking = shared.speak(plan.rate_limit.clone(), sidecar.listen, subjects, plan.runtimes.start()?)?;
             let StoreStatus { seen, sharing, board } = &speaking.standing;
-            metrics.watch_store(seen.clone(), sharing.clone(), board.seen())?;
+            metrics.watch_store(seen.clone(), sharing.clone(), board.seen(), shared.clock.clone())?;
             sidecar.speaking = Some(speaking);
         }
         if let Some(tier) = &plan.tier {

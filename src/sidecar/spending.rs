@@ -45,7 +45,7 @@ fn open_records(records: &Records, has_budgets: bool) -> Result<Option<Arc<Datab
 /// are asked for.
 pub fn check(config: &Config, catalogue: &Arc<Catalogue>) -> Result<Keys, ConfigError> {
     let keys = Keys::new(&config.keys).map_err(wrong_keys)?;
-    budgets(config, catalogue, None, None, None)?;
+    budgets(config, catalogue, None, None, None, Arc::new(budget::SystemClock))?;
     check_books(config)?;
     let (asks, stored) = key_store::peek(config).map_err(|error| ConfigError::at("keys_path", error))?;
     let is_known = |name: &&String| {
@@ -160,8 +160,9 @@ fn budgets(
     ledger: Option<Arc<dyn budget::Ledger>>,
     watch: Option<Arc<dyn budget::Watch>>,
     registers: Option<Arc<dyn budget::Registers>>,
+    clock: Arc<dyn budget::Clock>,
 ) -> Result<Budgets, ConfigError> {
-    let settings = budget::Settings { ledger, watch, registers, ..budget_settings(config) };
+    let settings = budget::Settings { ledger, watch, registers, clock, ..budget_settings(config) };
     Budgets::new(settings, catalogue.clone()).map_err(wrong_budgets)
 }
 
@@ -191,6 +192,7 @@ impl Spending {
         catalogue: &Arc<Catalogue>,
         watch: Arc<dyn budget::Watch>,
         registers: Option<Arc<dyn budget::Registers>>,
+        clock: Arc<dyn budget::Clock>,
     ) -> Result<Self, ConfigError> {
         for doubt in doubts(config, catalogue) {
             tracing::warn!("{doubt}");
@@ -198,7 +200,7 @@ impl Spending {
         let records = open_records(&config.records, !config.budgets.is_empty())
             .map_err(|error| ConfigError::at("[records] path", error))?;
         let ledger = records.clone().map(|records| records as Arc<dyn budget::Ledger>);
-        let budgets = Arc::new(budgets(config, catalogue, ledger, Some(watch), registers)?);
+        let budgets = Arc::new(budgets(config, catalogue, ledger, Some(watch), registers, clock)?);
         let batches = Batches::new(config.reservations.release_batches);
         if let Some(records) = &records {
             records.restore_batches(&batches, &budgets).map_err(|error| ConfigError::at("[records] path", error))?;

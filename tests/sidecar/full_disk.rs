@@ -1,13 +1,12 @@
 //! A full disk beside a budget: what could not be put on the books is not spent.
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tollgate::simulator::Running;
 
+use crate::mounts::Mounted;
 use crate::support::{LLAMA, Process, ask, client, command_under, until, vendor};
 
 /// Some 130 neurons a call; a lease runs 1% of this ahead.
@@ -85,73 +84,27 @@ impl Disk {
     }
 }
 
-/// Whether a file system can be mounted here without being root.
-fn can_mount() -> bool {
-    Command::new("unshare")
-        .args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"])
-        .output()
-        .is_ok_and(|run| run.status.success())
-}
-
-/// A file system of 6 MiB, most of it taken, in a namespace that outlives the gates in it.
-struct SmallDisk {
-    holder: Child,
-    place: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    /// `None` where no file system can be mounted.
-    fn mount() -> Option<Self> {
-        if !can_mount() {
-            println!("left out: no file system can be mounted here");
-            return None;
-        }
-        let place = tempfile::tempdir().unwrap();
-        let script = "mount -t tmpfs -o size=6m none \"$0\" && head -c 4000000 /dev/zero > \"$0/ballast\" && echo mounted && exec cat";
-        let mut command = Command::new("unshare");
-        command.args(["-rm", "bash", "-c", script]).arg(place.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut holder = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), "mounted");
-        Some(Self { holder, place })
-    }
-
-    /// What starts a program that sees it.
-    fn starter(&self) -> Vec<String> {
-        let holder = self.holder.id().to_string();
-        ["nsenter", "-t", &holder, "-U", "-m", "--preserve-credentials"].map(str::to_owned).into()
-    }
-
-    /// A file on it, as everybody else sees it.
-    fn outside(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{}/{name}", self.holder.id(), self.place.path().display()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-    }
-}
+/// 6 MiB, most of them taken.
+const SMALL: &str = "mount -t tmpfs -o size=6m none \"$0\" && head -c 4000000 /dev/zero > \"$0/ballast\"";
 
 #[tokio::test]
 async fn a_file_system_that_is_full_holds_the_budget_and_room_on_it_lets_calls_pass() {
-    let Some(small) = SmallDisk::mount() else { return };
-    let starter = small.starter();
+    let place = tempfile::tempdir().unwrap();
+    let Some(mounted) = Mounted::by(SMALL, place.path()) else { return };
+    let starter = mounted.starter();
     let starter: Vec<_> = starter.iter().map(String::as_str).collect();
-    let mut disk = Disk::start(&starter, &small.place.path().join("t.db"));
+    let outside = |name: &str| mounted.outside(&place.path().join(name));
+    let mut disk = Disk::start(&starter, &place.path().join("t.db"));
     disk.fill().await;
     disk.is_on_the_books().await;
-    std::fs::remove_file(small.outside("ballast")).unwrap();
+    std::fs::remove_file(outside("ballast")).unwrap();
     disk.passes_again().await;
     disk.is_on_the_books().await;
 
     disk.process.kill();
     // Where not even the gate's own first lines go in.
-    let _ = std::io::copy(&mut std::io::repeat(0), &mut std::fs::File::create(small.outside("more")).unwrap());
-    let config = small.place.path().join("t.db").display().to_string();
+    let _ = std::io::copy(&mut std::io::repeat(0), &mut std::fs::File::create(outside("more")).unwrap());
+    let config = place.path().join("t.db").display().to_string();
     let mut again = command_under(&starter);
     again.arg("serve").envs([
         ("TOLLGATE_RECORDS_PATH", &*config),
@@ -164,7 +117,7 @@ async fn a_file_system_that_is_full_holds_the_budget_and_room_on_it_lets_calls_p
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains("t.db: database or disk is full; make room on its disk"), "{said}");
 
-    std::fs::remove_file(small.outside("more")).unwrap();
+    std::fs::remove_file(outside("more")).unwrap();
     disk.process.start_again();
     // The connections of the one before are dead.
     disk.client = client();

@@ -33,6 +33,7 @@ mod keys;
 mod keys_made;
 mod memory;
 mod messages;
+mod mounts;
 mod openai;
 mod operating;
 mod organisations;

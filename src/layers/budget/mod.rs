@@ -71,6 +71,8 @@ mod active;
 mod balance;
 mod bucket;
 mod budgets;
+#[cfg(all(test, feature = "replicas"))]
+pub(crate) mod by_hand;
 mod calendar;
 #[cfg(test)]
 mod calendar_tests;

@@ -62,6 +62,8 @@
 //! ```
 
 mod busy;
+#[cfg(all(test, feature = "replicas"))]
+pub(crate) mod by_hand;
 mod caller;
 mod lane;
 mod limit_window;

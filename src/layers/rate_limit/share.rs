@@ -224,6 +224,8 @@ pub(super) struct Share {
     is_owed: bool,
     is_listed: bool,
     is_urgent: bool,
+    /// Something was used while nothing is granted, and no word tells it yet.
+    is_untold: bool,
     is_in_flight: bool,
     /// The store has lost its memory: until then the gate has what it held, and no more.
     frozen: Option<(u32, u64)>,
@@ -255,6 +257,7 @@ impl Share {
             is_owed: false,
             is_listed: false,
             is_urgent: false,
+            is_untold: false,
             is_in_flight: false,
             frozen: None,
             losses,
@@ -322,6 +325,7 @@ impl Share {
             }
         } else {
             // What is used while nothing is granted is told at once, or the store would not know of it when it grants again.
+            self.is_untold = true;
             self.want();
         }
     }
@@ -385,7 +389,7 @@ impl Share {
             return Said::Nothing;
         }
         self.kept = self.kept.min(held);
-        (self.is_in_flight, self.sent) = (true, now);
+        (self.is_in_flight, self.is_untold, self.sent) = (true, false, now);
         self.is_owed |= held > 0 || ask > 0;
         self.number += 1;
         let mut parts = own.parts;
@@ -410,6 +414,8 @@ impl Share {
     /// What came of a word.
     pub(super) fn heard(&mut self, word: &Word, answered: &Answered) {
         self.is_in_flight = false;
+        // What was in hand before the store went away is in `kept`; what is granted now is not.
+        self.look();
         let Answered::Heard(heard) = answered else {
             self.refused |= word.refused;
             return;
@@ -432,6 +438,9 @@ impl Share {
     pub(super) fn next_word(&self, now: u64, is_short: bool, leaves: Option<u64>, spacing: u64) -> Option<u64> {
         if self.is_in_flight {
             return None;
+        }
+        if self.is_untold && !self.sharing.is_away() {
+            return Some(now);
         }
         let ask = is_short.then(|| self.due_at.clamp(now + SOONEST, now + self.latest(spacing)));
         let frees = leaves.filter(|_| self.is_scarce).map(|leaves| leaves.max(now + SOONEST));

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Error, IntCounter, IntCounterVec, IntGauge, Opts};
+use prometheus::{Counter, Error, Gauge, IntCounter, IntCounterVec, IntGauge, Opts};
 
 use crate::layers::rate_limit::Sharing;
-use crate::replicas::{Noticed, Seen};
+use crate::replicas::{FleetClock, Noticed, Seen};
 
 /// Looks at each scrape, and so costs nothing between two.
 pub(super) struct StoreMetrics {
@@ -22,12 +22,20 @@ pub(super) struct StoreMetrics {
     noticed: Arc<Noticed>,
     notices: IntCounterVec,
     other_configs: IntGauge,
+    clock: Arc<FleetClock>,
+    clock_ahead: Gauge,
 }
 
 impl StoreMetrics {
-    pub(super) fn new(seen: Arc<Seen>, sharing: Arc<Sharing>, noticed: Arc<Noticed>) -> Result<Self, Error> {
+    pub(super) fn new(
+        seen: Arc<Seen>,
+        sharing: Arc<Sharing>,
+        noticed: Arc<Noticed>,
+        clock: Arc<FleetClock>,
+    ) -> Result<Self, Error> {
         let lost = "What was lost of the store: an exchange that was not answered, or all that it knew.";
         let notices = "What other gates told: taken, or refused because it was not signed by one or came twice.";
+        let ahead = "How far this gate's wall clock is ahead of the store's; negative where it is behind.";
         let other_configs = "Gates that share the limits and have another config in force than this one.";
         Ok(Self {
             seen,
@@ -41,6 +49,8 @@ impl StoreMetrics {
             noticed,
             notices: IntCounterVec::new(Opts::new("tollgate_notices_total", notices), &["end"])?,
             other_configs: IntGauge::new("tollgate_replicas_with_another_config", other_configs)?,
+            clock,
+            clock_ahead: Gauge::new("tollgate_store_clock_ahead_seconds", ahead)?,
         })
     }
 }
@@ -56,6 +66,7 @@ impl Collector for StoreMetrics {
             self.lost.desc(),
             self.notices.desc(),
             self.other_configs.desc(),
+            self.clock_ahead.desc(),
         ]
         .concat()
     }
@@ -71,6 +82,7 @@ impl Collector for StoreMetrics {
         raise(&self.notices.with_label_values(&["taken"]), self.noticed.taken());
         raise(&self.notices.with_label_values(&["refused"]), self.noticed.refused());
         self.other_configs.set(i64::try_from(self.noticed.other_configs()).unwrap_or(i64::MAX));
+        self.clock_ahead.set(self.clock.ahead());
         raise(&self.lost.with_label_values(&["unanswered"]), seen.lost());
         raise(&self.lost.with_label_values(&["memory"]), seen.forgotten());
         [
@@ -82,6 +94,7 @@ impl Collector for StoreMetrics {
             self.lost.collect(),
             self.notices.collect(),
             self.other_configs.collect(),
+            self.clock_ahead.collect(),
         ]
         .concat()
     }

@@ -89,8 +89,9 @@ impl Metrics {
         seen: Arc<crate::replicas::Seen>,
         sharing: Arc<crate::layers::rate_limit::Sharing>,
         noticed: Arc<crate::replicas::Noticed>,
+        clock: Arc<crate::replicas::FleetClock>,
     ) -> Result<(), MetricsError> {
-        self.add(store::StoreMetrics::new(seen, sharing, noticed))
+        self.add(store::StoreMetrics::new(seen, sharing, noticed, clock))
     }
 
     /// Adds what became of telemetry.
