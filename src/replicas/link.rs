@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, Script, ServerErrorKind};
+use redis::{AsyncConnectionConfig, RedisError, Script, ServerErrorKind};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::route::Route;
 use super::store::{AGAIN_MS, Answer, Answering, Away, Exchange, FORGET_MS, JUMP_MS, LEARN_MS, Store};
 use crate::layers::budget::{Grant, Register, RegisterSlot};
 use crate::layers::rate_limit::{Heard, PARTS, Word};
@@ -21,7 +21,7 @@ use crate::neurons::Neurons;
 pub struct Link(Arc<Inner>);
 
 struct Inner {
-    client: Client,
+    route: Route,
     script: Script,
     /// What all keys begin with. The braces keep them on one node of a cluster.
     prefix: String,
@@ -48,7 +48,7 @@ struct Connected {
 /// A store's URL cannot be.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct LinkError(String);
+pub struct LinkError(pub(super) String);
 
 /// What a server says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,35 +97,22 @@ const LIMITS: Place = Place {
     rights: "EVALSHA, SCRIPT, GET, SET, TIME and INFO, and for what gates tell each other XADD, XRANGE, HSET, HGETALL, HSCAN and HDEL",
 };
 const SCRIPT: &str = include_str!("step.lua");
-/// A connection that nothing is heard of is given up by the system, too.
-const UNHEARD: Duration = Duration::from_secs(2);
 
 // === impl Link ===
 
 impl Link {
-    /// To a URL such as `redis://:password@host:6379/0`, `rediss://` or `valkey://`. `fleet` is what gates have in common that share:
+    /// To a URL such as `redis://:password@host:6379/0`, `rediss://` or `valkey://`, any node of a cluster, or
+    /// `redis+sentinel://host:26379,other:26379/mymaster/0`. `fleet` is what gates have in common that share:
     /// others may use the same store. No answer is waited for longer than `within`.
     pub fn new(url: &str, fleet: &str, within: Duration) -> Result<Self, LinkError> {
         Self::of(&LIMITS, url, fleet, within)
     }
 
     pub(super) fn of(place: &'static Place, url: &str, fleet: &str, within: Duration) -> Result<Self, LinkError> {
-        let url = match url.split_once("://") {
-            Some(("valkey", rest)) => format!("redis://{rest}"),
-            Some(("valkeys", rest)) => format!("rediss://{rest}"),
-            _ => url.to_owned(),
-        };
-        // The error must not repeat the URL, which may hold a password.
-        let wrong = |error: RedisError| LinkError(format!("is no URL of a store: {}", error.category()));
-        let tcp = TcpSettings::default().set_nodelay(true);
-        #[cfg(target_os = "linux")]
-        let tcp = tcp.set_user_timeout(UNHEARD);
-        let info = url.as_str().into_connection_info().map_err(wrong)?.set_tcp_settings(tcp);
         // The second caller finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::open(info).map_err(wrong)?;
         Ok(Self(Arc::new(Inner {
-            client,
+            route: Route::new(url)?,
             script: Script::new(SCRIPT),
             prefix: format!("tollgate:{{{fleet}}}:"),
             within,
@@ -260,7 +247,8 @@ impl Inner {
     async fn open(&self) -> Result<MultiplexedConnection, Away> {
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(self.within * 4)).set_response_timeout(None);
-        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+        let client = self.route.client(self.within).await?;
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
         timeout(self.within * 4, connecting)
             .await
             .map_err(|_| Away(format!("no connection within {:?}", self.within * 4)))?
@@ -284,13 +272,21 @@ impl Inner {
     }
 
     fn describe(&self, error: &RedisError) -> String {
-        let has_tls = matches!(self.client.get_connection_info().addr(), redis::ConnectionAddr::TcpTls { .. });
+        let has_tls = matches!(self.route.address(), redis::ConnectionAddr::TcpTls { .. });
         describe(error, has_tls, self.place)
     }
 
     async fn ask<T>(&self, asking: impl Future<Output = Result<T, RedisError>>) -> Result<T, Away> {
         match timeout(self.within, asking).await {
-            Ok(answer) => answer.map_err(|error| Away(self.describe(&error))),
+            Ok(answer) => answer.map_err(|error| {
+                // Other keys are elsewhere, too, so nobody is to use this connection.
+                if self.route.note(&error)
+                    && let Ok(mut place) = self.connection.try_lock()
+                {
+                    *place = None;
+                }
+                Away(self.describe(&error))
+            }),
             Err(_) => Err(Away(format!("no answer within {:?}", self.within))),
         }
     }
@@ -298,7 +294,7 @@ impl Inner {
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Link({})", self.0.client.get_connection_info().addr())
+        write!(f, "Link({})", self.0.route.address())
     }
 }
 
@@ -312,6 +308,9 @@ fn describe(error: &RedisError, has_tls: bool, place: &Place) -> String {
         redis::ErrorKind::Server(ServerErrorKind::ReadOnly) => "; it is a copy that takes no writes: name the primary",
         redis::ErrorKind::Server(ServerErrorKind::NoPerm) => &format!("; its ACL must allow {rights}"),
         redis::ErrorKind::Parse | redis::ErrorKind::UnexpectedReturnType => "; is it a Redis or a Valkey?",
+        redis::ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => {
+            "; its keys are at another node of the cluster, which is asked from now on"
+        }
         _ if error.is_connection_refusal() => "; does a Redis or Valkey listen there?",
         _ if error.code() == Some("NOAUTH") => "; it asks for a password: redis://user:password@host:6379",
         _ if error.code() == Some("OOM") => "; its maxmemory is reached: give it more, or a store of its own",

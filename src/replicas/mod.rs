@@ -40,6 +40,7 @@ mod faults;
 mod link;
 mod local;
 mod present;
+mod route;
 #[cfg(test)]
 mod script_tests;
 mod session;

@@ -29,7 +29,8 @@ impl Server {
         };
         let place = tempfile::tempdir().unwrap();
         let socket = place.path().join("socket");
-        let child = Command::new(Path::new(&at).join("redis-server"))
+        let named = std::env::var_os("TOLLGATE_TEST_STORE_SERVER").map(std::path::PathBuf::from);
+        let child = Command::new(named.unwrap_or_else(|| Path::new(&at).join("redis-server")))
             .args(["--port", "0", "--save", "", "--unixsocket"])
             .arg(&socket)
             .env("LD_LIBRARY_PATH", Path::new(&at).join("../lib/x86_64-linux-gnu"))

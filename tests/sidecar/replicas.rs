@@ -318,30 +318,49 @@ fn a_store_that_cannot_be_used_is_told_of_with_the_mend() {
     }
 }
 
-/// The figures of `docs/replicas.md`: three windows of a flood, even and 10:1, through so many gates. Takes minutes, so it is asked for.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_windows_of_a_flood_are_used_to_the_full() {
-    let Ok(gates) = std::env::var("TOLLGATE_REPLICAS_FLOOD") else { return };
+/// What `check --connect` says of the store at this URL, which it finds unusable.
+fn said_of(url: &str) -> String {
+    let mut command = command();
+    command.env("TOLLGATE_REPLICAS_STORE", url).env("TOLLGATE_REPLICAS_TIMEOUT", "2s").args(["check", "--connect"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{url}: {said}");
+    said
+}
+
+#[test]
+fn a_store_that_is_full_or_cannot_write_is_told_of_with_the_mend() {
     let Some(redis) = Redis::start() else { return };
-    let gates: usize = gates.parse().unwrap();
-    for skew in [1, 10] {
-        let vendor = vendor();
-        let gates: Vec<_> = (0..gates)
-            .map(|n| gate(&vendor, &redis, &format!("{n}"), "10s", &format!("fleet = \"{skew}\"\n")))
-            .collect();
-        redis.ask(&["CONFIG", "RESETSTAT"]);
-        let at_once: Vec<_> =
-            gates.iter().enumerate().map(|(n, gate)| (gate, if n == 0 { 4 * skew } else { 4 })).collect();
-        let mut passed = Vec::new();
-        for _ in 0..3 {
-            passed.push(flood(&at_once, Duration::from_secs(60)).await.passed);
-        }
-        let counts = vendor.counts();
-        println!("{} gates, {skew}:1: {passed:?} passed, {} refused upstream", gates.len(), counts.rate_limited);
-        println!(
-            "{}",
-            redis.ask(&["INFO", "commandstats"]).lines().filter(|line| line.contains("evalsha")).collect::<String>()
-        );
-        assert_eq!(counts.rate_limited, 0);
-    }
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    let said = said_of(&redis.url());
+    assert!(said.contains("its maxmemory is reached: give it more"), "{said}");
+    redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    // It cannot save, as on a full disk, and takes no writes from then on.
+    redis.ask(&["CONFIG", "SET", "save", "3600 1"]);
+    redis.ask(&["CONFIG", "SET", "appendonly", "no"]);
+    redis.forget_place();
+    redis.ask(&["BGSAVE"]);
+    let has_failed = |_: &u32| {
+        std::thread::sleep(Duration::from_millis(20));
+        redis.ask(&["INFO", "persistence"]).contains("rdb_last_bgsave_status:err")
+    };
+    (0..1000).find(has_failed).unwrap();
+    let said = said_of(&redis.url());
+    assert!(said.contains("it cannot write to its disk"), "{said}");
+}
+
+#[test]
+fn a_store_whose_certificate_is_nobodys_is_told_of_with_the_mend() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).display().to_string();
+    let own = rcgen::generate_simple_self_signed(vec!["elsewhere.test".to_owned()]).unwrap();
+    std::fs::write(at("cert"), own.cert.pem()).unwrap();
+    std::fs::write(at("key"), own.signing_key.serialize_pem()).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (cert, key, tls) = (at("cert"), at("key"), port.to_string());
+    let words = ["--tls-port", &tls, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &cert];
+    let Some(redis) = Redis::start_with(&[&words[..], &["--tls-auth-clients", "no"]].concat()) else { return };
+    let said = said_of(&format!("rediss://localhost:{port}"));
+    assert!(said.contains("its certificate must be for this name"), "{said}");
+    drop(redis);
 }

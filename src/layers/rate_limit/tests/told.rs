@@ -108,14 +108,15 @@ fn cases() -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(cases()))]
 
-    /// Every call is let in in the end, and half of them when first told. Clients that share a token take each other's turns, so
-    /// one of them may be unlucky again and again: 23 times was the worst of 3,000 crowds, and no figure is promised.
+    /// Every call is let in in the end, a third of them when first told and half when told twice. Clients that share a token take each
+    /// other's turns, so one of them may be unlucky again and again: 23 times was the worst of 3,000 crowds, and no figure is promised.
     #[test]
     fn clients_that_obey_are_let_in(crowd in crowds()) {
         let mut refusals = refusals(crowd);
         refusals.sort_unstable();
-        let (most, median) = (refusals[refusals.len() - 1], refusals[(refusals.len() - 1) / 2]);
-        prop_assert!(median <= 1, "{median} in the middle: {refusals:?}");
+        let at = |part: usize| refusals[(refusals.len() - 1) / part];
+        let (most, median, third) = (at(1), at(2), at(3));
+        prop_assert!(median <= 2 && third <= 1, "{median} in the middle: {refusals:?}");
         prop_assert!(!crowd.own_tokens || most <= MOST_WITH_OWN_TOKEN, "{most}: {refusals:?}");
     }
 }
