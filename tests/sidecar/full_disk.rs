@@ -12,6 +12,7 @@ use crate::support::{LLAMA, Process, ask, client, command_under, until, vendor};
 /// Some 130 neurons a call; a lease runs 1% of this ahead.
 const BUDGET: &str = r#"[{ name = "all", limit = "20000 neurons", window = "month" }]"#;
 const LEASE: f64 = 200.0;
+const CALL: f64 = 140.0;
 /// The disk is full long before.
 const MOST_CALLS: usize = 140;
 
@@ -122,7 +123,7 @@ async fn a_file_system_that_is_full_holds_the_budget_and_room_on_it_lets_calls_p
     // The connections of the one before are dead.
     disk.client = client();
     disk.passes_again().await;
-    // A lease may have run ahead of what was written.
+    // A lease may have run ahead of what was written, and of a call that the kill met.
     let (charged, spent) = (disk.vendor.counts().neurons().as_f64(), disk.spent().await);
-    assert!(spent + 1e-3 >= charged && spent <= charged + LEASE, "{charged} charged, {spent} on the books");
+    assert!(spent + 1e-3 >= charged && spent <= charged + LEASE + CALL, "{charged} charged, {spent} on the books");
 }

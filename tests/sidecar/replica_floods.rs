@@ -39,7 +39,7 @@ fn gate(vendor: &Running, redis: &Redis, name: &str, limit: u32, rules: Vec<Rule
     let own = Config::parse(&text, "test").unwrap();
     (config.limits, config.replicas, config.budgets) = (own.limits, own.replicas, rules);
     config.workers = 1;
-    config.reservations.max_wait = Duration::from_secs(60);
+    config.reservations.max_wait = Duration::from_millis(500);
     config.reservations.max_waiting = 5_000;
     start(config).0
 }
@@ -182,7 +182,8 @@ async fn a_budget_is_spent_once_by_many_gates_of_which_some_are_killed() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         call(client(), up.clone(), calls + 14 + 13 * n).await;
         spent = vendor.counts().neurons().as_f64();
-        if spent >= 0.97 * limit {
+        // No other call fits.
+        if spent > limit - 1.3 {
             break;
         }
     }
@@ -196,11 +197,11 @@ async fn a_budget_is_spent_once_by_many_gates_of_which_some_are_killed() {
     }
 }
 
-/// `TOLLGATE_REPLICA_BUCKETS=10000` for the full count, over ten gates. Each user is an account, so that the vendor counts them apart.
+/// Asked for by `TOLLGATE_REPLICA_BUCKETS=10000`. Each user is an account, so that the vendor counts them apart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_bucket_holds_over_many_gates_and_is_used_up() {
     let asked = std::env::var("TOLLGATE_REPLICA_BUCKETS").ok().and_then(|buckets| buckets.parse::<u64>().ok());
-    let (buckets, gates) = (asked.unwrap_or(20), if asked.is_some() { 10 } else { 3 });
+    let (Some(buckets), gates) = (asked, 10) else { return };
     let Some(redis) = Redis::start() else { return };
     let vendor = vendor(10_000_000);
     // A call may cost 1.56 neurons and costs up to 1.2.
