@@ -72,7 +72,7 @@ async fn flood(gates: &[Sidecar], at_once: impl Fn(usize) -> usize, lasts: Durat
 async fn windows(gates: usize, skew: usize, limit: u32, window: Duration) -> Option<([usize; 3], u64)> {
     let (vendor, redis) = (vendor(limit), Redis::start()?);
     let all: Vec<_> = (0..gates).map(|n| gate(&vendor, &redis, &format!("{n}"), limit, Vec::new())).collect();
-    let each = (limit as usize / 150).clamp(2, 8);
+    let each = (limit as usize / 150).clamp(2, 16);
     let heavy = |busy: usize| move |n: usize| if n == busy { each * skew } else { each };
     let mut passed = [0; 3];
     for (n, passed) in passed.iter_mut().enumerate() {
