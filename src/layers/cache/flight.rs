@@ -48,6 +48,8 @@ enum Phase {
     Open(Arc<response::Parts>, Body),
     Over(Arc<response::Parts>, Over),
     Failed(Error),
+    /// What it stands on is being polled. Who finds it so comes after a poll that panicked.
+    Polled,
 }
 
 #[derive(Clone)]
@@ -74,6 +76,9 @@ pub(super) struct Arrived {
 #[derive(Default)]
 struct Waiting(Mutex<Vec<Waker>>);
 
+/// Wakes them where a poll panics: nobody else would tell them.
+struct WakingInPanic<'a>(&'a Arc<Waiting>);
+
 /// Someone's place on a flight, once its head is known.
 pub(super) struct Seat {
     flight: Arc<Flight>,
@@ -92,6 +97,7 @@ enum Lost {
 }
 
 /// The most that is copied to a passenger in one piece.
+const PANICKED: &str = "the call that this one shared was given up: the service that it was made to panicked";
 const PIECE_BYTES: usize = 64 * 1024;
 
 impl Wake for Waiting {
@@ -102,6 +108,14 @@ impl Wake for Waiting {
     fn wake_by_ref(self: &Arc<Self>) {
         let wakers = std::mem::take(&mut *self.0.lock());
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for WakingInPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.wake_by_ref();
+        }
     }
 }
 
@@ -138,20 +152,26 @@ impl Flight {
                     state.payer.as_ref().is_none_or(|payer| may_be_answer(payer.read(|facts| facts.ending)))
                 }
                 Phase::Over(head, Over::Whole(_)) => head.status.is_success() && may_be_answer(state.paid.ending),
-                Phase::Over(..) | Phase::Failed(_) => false,
+                Phase::Over(..) | Phase::Failed(_) | Phase::Polled => false,
             }
     }
 
     /// The reply's head, when it is here.
     pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Result<Arc<response::Parts>, Error>> {
+        let _waking = WakingInPanic(&self.waiting);
         let mut state = self.state.lock();
-        if let Phase::Calling(call) = &mut state.phase {
+        if matches!(state.phase, Phase::Calling(_))
+            && let Phase::Calling(mut call) = state.polled()
+        {
             self.waiting.register(cx.waker());
             let waker = Waker::from(self.waiting.clone());
-            let answered = std::task::ready!(call.as_mut().poll(&mut Context::from_waker(&waker)));
-            state.phase = match answered {
-                Ok(reply) => opened(reply),
-                Err(error) => Phase::Failed(error),
+            state.phase = match call.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Pending => {
+                    state.phase = Phase::Calling(call);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(reply)) => opened(reply),
+                Poll::Ready(Err(error)) => Phase::Failed(error),
             };
             let paid = match &state.phase {
                 Phase::Over(head, Over::Whole(body)) => {
@@ -170,6 +190,7 @@ impl Flight {
         Poll::Ready(match &state.phase {
             Phase::Open(head, _) | Phase::Over(head, _) => Ok(head.clone()),
             Phase::Failed(error) => Err(error.clone()),
+            Phase::Polled => Err(Error::Unavailable(PANICKED.to_owned())),
             // The branch above has left this phase.
             Phase::Calling(_) => return Poll::Pending,
         })
@@ -201,22 +222,34 @@ impl Flight {
 
     /// The piece that stands at `at`.
     fn poll_piece(&self, at: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Lost>>> {
+        let _waking = WakingInPanic(&self.waiting);
         let mut state = self.state.lock();
         match state.record.piece(at, PIECE_BYTES) {
             Piece::Gone => return Poll::Ready(Some(Err(Lost::Behind))),
             Piece::Here(bytes) => return Poll::Ready(Some(Ok(Bytes::copy_from_slice(bytes)))),
             Piece::ToCome => {}
         }
-        let (head, body) = match &mut state.phase {
-            Phase::Open(head, body) => (head.clone(), body),
-            Phase::Over(_, Over::Broken(why)) => return Poll::Ready(Some(Err(Lost::Broken(why.clone())))),
-            _ => return Poll::Ready(None),
+        let (head, mut body) = match state.polled() {
+            Phase::Open(head, body) => (head, body),
+            Phase::Polled => return Poll::Ready(Some(Err(Lost::Broken(PANICKED.into())))),
+            over => {
+                let broken = match &over {
+                    Phase::Over(_, Over::Broken(why)) => Some(Err(Lost::Broken(why.clone()))),
+                    _ => None,
+                };
+                state.phase = over;
+                return Poll::Ready(broken);
+            }
         };
         self.waiting.register(cx.waker());
         let waker = Waker::from(self.waiting.clone());
-        let polled = std::task::ready!(Pin::new(&mut *body).poll_frame(&mut Context::from_waker(&waker)));
+        let Poll::Ready(polled) = Pin::new(&mut body).poll_frame(&mut Context::from_waker(&waker)) else {
+            state.phase = Phase::Open(head, body);
+            return Poll::Pending;
+        };
         // A server that knows the length asks for no more after the last byte.
         let is_last = body.is_end_stream();
+        state.phase = Phase::Open(head.clone(), body);
         let (piece, paid) = match polled {
             Some(Ok(frame)) => {
                 let bytes = frame.into_data().unwrap_or_default();
@@ -263,6 +296,11 @@ fn opened(reply: Reply) -> Phase {
 }
 
 impl State {
+    /// What is to be polled. It is put back unless that panics: nothing may be polled again that did.
+    fn polled(&mut self) -> Phase {
+        std::mem::replace(&mut self.phase, Phase::Polled)
+    }
+
     /// The call is over: its cost is known. The payer's receipt is handed out, to be closed.
     fn paid(&mut self, keep: impl FnOnce(Paid, Arc<str>)) -> Option<Receipt> {
         let payer = self.payer.take()?;

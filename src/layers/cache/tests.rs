@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::Response;
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -238,6 +238,63 @@ async fn a_flight_that_all_have_left_is_over() {
     drop(first);
     assert!(sender.send(Ok("data: late\n\n")).is_err(), "nobody reads any more");
     assert!(layer.0.flights.is_empty());
+}
+
+#[tokio::test]
+async fn a_panic_in_a_shared_call_leaves_nobody_waiting() {
+    let count = Upstream::default();
+    let layer = layer();
+    let mut cache = layer.layer(Vendor(move |_| {
+        let n = count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            tokio::task::yield_now().await;
+            assert!(n > 0, "the first one panics");
+            Ok(json(r#"{"response":"second"}"#))
+        }
+    }));
+    let ask = || call(LLAMA, r#"{"prompt":"x"}"#);
+    let (first, second) = (tokio::spawn(cache.call(ask())), tokio::spawn(cache.call(ask())));
+    // Whichever of the two was driving it panics with it.
+    let (panicked, answered): (Vec<_>, Vec<_>) =
+        [first.await, second.await].into_iter().partition(|joined| joined.as_ref().is_err_and(|why| why.is_panic()));
+    assert_eq!((panicked.len(), answered.len()), (1, 1));
+    for joined in answered {
+        match joined.unwrap() {
+            Ok(reply) => assert_eq!(text(reply).await, r#"{"response":"second"}"#),
+            // It was the one whose own call that was.
+            Err(error) => assert!(matches!(error, Error::Unavailable(_)), "{error}"),
+        }
+    }
+    assert_eq!(text(cache.call(ask()).await.unwrap()).await, r#"{"response":"second"}"#);
+    assert!(layer.0.flights.is_empty());
+}
+
+#[tokio::test]
+async fn a_panic_in_a_stream_is_a_broken_stream_to_who_reads_along() {
+    let mut cache = layer().layer(Vendor(move |_| async move {
+        let pieces = stream::iter([1, 2]).then(|n| async move {
+            tokio::task::yield_now().await;
+            assert!(n < 2, "the second piece panics");
+            Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"data: {\"response\":\"one\"}\n\n")))
+        });
+        let mut reply = ok("");
+        *reply.body_mut() = Body::stream(StreamBody::new(Box::pin(pieces)));
+        reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        Ok(reply)
+    }));
+    let ask = || call(LLAMA, r#"{"prompt":"x","stream":true}"#);
+    let (first, second) = tokio::join!(cache.call(ask()), cache.call(ask()));
+    let read =
+        |reply: Result<Reply, Error>| tokio::spawn(async move { reply.unwrap().into_body().collect().await.map(drop) });
+    let (first, second) = (read(first), read(second));
+    let (first, second) = tokio::join!(first, second);
+    let panicked = [&first, &second].into_iter().filter(|read| read.as_ref().is_err_and(|why| why.is_panic())).count();
+    let told = [first, second]
+        .into_iter()
+        .flatten()
+        .filter(|read| read.as_ref().is_err_and(|why| why.to_string().contains("panicked")))
+        .count();
+    assert_eq!((panicked, told), (1, 1));
 }
 
 #[tokio::test]
