@@ -66,6 +66,8 @@ pub struct Call {
     pub socket: Option<Arc<Opening>>,
     /// Another listed model that the body names beside the path's: the vendor may run that one.
     pub named_beside: Option<Arc<Model>>,
+    /// The listed models of which the vendor's router is to run one, where the request names them: the dearest bounds the call.
+    pub routed_to: Option<Arc<[Arc<Model>]>>,
     /// What is written about it.
     pub receipt: Receipt,
     /// What it is charged where nobody says what it cost: a ceiling that the config sets for models without a price.
@@ -363,7 +365,7 @@ impl Call {
 
     /// The same call for another model of Workers AI, which gets the same input.
     pub fn with_model(&self, model: Arc<Model>) -> Self {
-        let mut call = Self { model, named_beside: None, elsewhere: None, ..self.clone() };
+        let mut call = Self { model, named_beside: None, routed_to: None, elsewhere: None, ..self.clone() };
         if let Some(name) = &self.model_in_body {
             // A model's name has no character that JSON would escape, but a config may name anything.
             let quoted = serde_json::Value::from(&*call.model.id).to_string();

@@ -47,6 +47,13 @@ impl Estimate {
             return Self::opening(opening, &call.model);
         }
         let estimate = Self::new(&call.ask, &call.model);
+        if let Some(models) = &call.routed_to {
+            // The router runs one of them, and nobody knows which.
+            let each = || models.iter().map(|model| Self::new(&call.ask, model));
+            let upper = each().try_fold(Neurons::ZERO, |dearest, one| Some(dearest.max(one.upper?)));
+            let likely = each().map(|one| one.likely).max().unwrap_or(estimate.likely);
+            return Self { likely, upper, ..estimate };
+        }
         match &call.named_beside {
             None => estimate,
             // The vendor may run either.
@@ -83,6 +90,9 @@ pub fn tokens(call: &Call) -> u64 {
 
 /// What leaves a call without a bound.
 pub fn unbounded(call: &Call) -> Option<Unbounded> {
+    if let Some(models) = &call.routed_to {
+        return models.iter().find_map(|model| upper(&call.ask, model).err());
+    }
     let beside = call.named_beside.as_deref();
     std::iter::once(&*call.model).chain(beside).find_map(|model| upper(&call.ask, model).err())
 }

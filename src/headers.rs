@@ -12,6 +12,8 @@ pub(crate) const CF_AI_REQ_ID: HeaderName = HeaderName::from_static("cf-ai-req-i
 pub(crate) const CF_RAY: HeaderName = HeaderName::from_static("cf-ray");
 /// An AI Gateway's word on its cache, and ours.
 pub(crate) const CF_AIG_CACHE_STATUS: HeaderName = HeaderName::from_static("cf-aig-cache-status");
+/// The models of which the vendor's router (`cloudflare/auto`) may choose one, with commas between.
+pub(crate) const CF_AIG_ALLOWED_MODELS: HeaderName = HeaderName::from_static("cf-aig-allowed-models");
 /// The model that the vendor's router chose.
 pub(crate) const CF_AIG_ROUTED_MODEL: HeaderName = HeaderName::from_static("cf-aig-routed-model");
 /// Which model of a chain answered; 0 is the one asked for.

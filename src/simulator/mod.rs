@@ -48,6 +48,7 @@ mod prompt;
 mod received;
 mod reply;
 mod route;
+mod router;
 mod running;
 mod search;
 mod seen;

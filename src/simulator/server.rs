@@ -26,9 +26,10 @@ use super::reply::json_reply;
 use super::route::{Route, Wants};
 use super::sockets::{self, SocketRequest};
 use super::state::State;
-use super::{dice, js, search};
+use super::{dice, js, router, search};
 use crate::body::Body;
 use crate::catalogue::Model;
+use crate::headers::CF_AIG_ROUTED_MODEL;
 
 /// The request's connection is closed, with no reply.
 #[derive(Debug, thiserror::Error)]
@@ -107,13 +108,18 @@ impl State {
         let prompt = sent.prompt(self.settings.coercion);
         let fault = call.asked_fault().or_else(|| self.faults.draw(name));
         let fault = self.strike(fault, Some(&prompt), &call.id).await?;
-        let model = self.catalogue().get(name).ok_or_else(|| error(5007))?;
+        let routed = router::chosen(call, name);
+        let model = self.catalogue().get(routed.as_deref().unwrap_or(name)).ok_or_else(|| error(5007))?;
         if route.wants == Wants::Messages && prompt.field("max_tokens").is_none() {
             return Err(error(5006));
         }
         self.admit(&route.account, &model)?;
         let pace = Pace::of(&model.id, self.settings.latency);
-        Ok(self.run(Job { call, route: &route, sent: &sent, prompt, model: &model, fault, pace }).await)
+        let mut reply = self.run(Job { call, route: &route, sent: &sent, prompt, model: &model, fault, pace }).await;
+        if let Some(name) = routed.filter(|_| reply.status().is_success()).and_then(|name| name.parse().ok()) {
+            reply.headers_mut().insert(CF_AIG_ROUTED_MODEL, name);
+        }
+        Ok(reply)
     }
 
     /// A WebSocket, or why there is none.

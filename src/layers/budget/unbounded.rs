@@ -52,6 +52,9 @@ pub(super) fn mend(call: &Call, is_clamped: bool) -> String {
         Some(Unbounded::Media) => {
             format!("send pictures themselves instead of links to them, or add `context` to {entry}")
         }
+        Some(Unbounded::Prices) if model.eq_ignore_ascii_case("cloudflare/auto") => {
+            "name the models that it may choose from in the header cf-aig-allowed-models, each of them one that is listed".into()
+        }
         Some(Unbounded::Prices) | None => format!("add its `prices` to {entry}"),
     }
 }

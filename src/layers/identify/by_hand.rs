@@ -99,6 +99,7 @@ impl Call {
             model_in_body: None,
             socket: None,
             named_beside: None,
+            routed_to: None,
             receipt,
             assumed: None,
             allowance: None,

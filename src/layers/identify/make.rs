@@ -121,6 +121,7 @@ pub(super) fn make_call(
         model_in_body: place,
         socket: None,
         named_beside,
+        routed_to: None,
         receipt: receipt.clone(),
         assumed: None,
         allowance: None,
@@ -137,6 +138,7 @@ pub(super) fn make_call(
         // Upstream gets the name that is priced and counted here.
         call = call.with_model(call.model.clone());
     }
+    call.routed_to = model::routed_to(&settings.catalogue, &call);
     Ok(call)
 }
 

@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use crate::Error;
+use crate::call::Call;
 use crate::catalogue::{Catalogue, Model};
+use crate::headers::CF_AIG_ALLOWED_MODELS;
 
 const MAX_BYTES: usize = 256;
 const WRONG_NAME: &str = "a name has at most 256 letters, digits and marks such as @ / - _ . : in segments of their own, like \
                           @cf/meta/llama-3.2-1b-instruct";
 /// What the AI Gateway writes in front of the names of Workers AI's models.
 const PROVIDER: &str = "workers-ai/";
+/// The vendor's router.
+const ROUTER: &str = "cloudflare/auto";
+/// A longer list of models for it bounds nothing.
+const MAX_ROUTED: usize = 64;
 
 /// The model's own name: without the provider in front, and such that it has one reading only. Its letters' case is the
 /// catalogue's business.
@@ -36,6 +42,20 @@ pub(super) fn beside(catalogue: &Catalogue, model: &Model, name: &str) -> Option
     let name = canonical(name).ok()?;
     let sibling = || catalogue.get(&format!("{}/{name}", model.id.rsplit_once('/')?.0));
     catalogue.get(name).or_else(sibling).filter(|beside| beside.id != model.id)
+}
+
+/// The models of which the vendor's router may choose one; `None` where it is not asked, or may choose one that is not listed.
+pub(super) fn routed_to(catalogue: &Catalogue, call: &Call) -> Option<Arc<[Arc<Model>]>> {
+    if call.model.is_listed() || !call.model.id.eq_ignore_ascii_case(ROUTER) {
+        return None;
+    }
+    let mut models = Vec::new();
+    for value in call.head.headers.get_all(CF_AIG_ALLOWED_MODELS) {
+        for name in value.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            models.push(catalogue.get(canonical(name).ok()?).filter(|_| models.len() < MAX_ROUTED)?);
+        }
+    }
+    (!models.is_empty()).then(|| models.into())
 }
 
 #[cfg(test)]

@@ -211,6 +211,7 @@ async fn identify(
         model_in_body: None,
         socket: Some(Arc::new(opening)),
         named_beside: None,
+        routed_to: None,
         receipt: receipt.clone(),
         allowance: None,
         ceiling: None,
