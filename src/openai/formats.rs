@@ -22,6 +22,8 @@ pub enum SpeechFormat {
 pub enum TranscriptFormat {
     /// `{"text": …}`.
     Json,
+    /// The same as the events of a stream, for who asks for one. No model tells what it hears piece by piece: all comes at once.
+    Events,
     /// The text alone.
     Text,
     /// With language, length and segments.

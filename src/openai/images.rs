@@ -50,6 +50,7 @@ fn size(fields: &mut Object<'_>) -> Result<Option<(u32, u32)>, Error> {
         let (width, height) = size.split_once('x')?;
         Some((width.parse().ok()?, height.parse().ok()?))
     });
+    let sides = sides.filter(|(width, height): &(u32, u32)| *width > 0 && *height > 0);
     sides.map(Some).ok_or_else(|| cannot(format!("\"size\": {told} is no size; write it like \"1024x1024\"")))
 }
 

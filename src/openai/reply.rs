@@ -33,6 +33,10 @@ impl Converted {
         Self { content_type: "application/json", body: json.into() }
     }
 
+    pub(super) fn events(events: String) -> Self {
+        Self { content_type: "text/event-stream", body: events.into() }
+    }
+
     pub(super) fn text(text: String) -> Self {
         Self { content_type: "text/plain; charset=utf-8", body: text.into() }
     }

@@ -11,6 +11,9 @@ pub(super) fn native(fields: &Object<'_>, model: String) -> Result<Native, Error
     let query = required(fields, "query")?;
     let documents = fields.get("documents").and_then(items);
     let documents = documents.ok_or_else(|| cannot("\"documents\" is missing: give a list of texts"))?;
+    if documents.is_empty() {
+        return Err(cannot("\"documents\" is empty: give a list of texts"));
+    }
     let contexts: Option<Vec<String>> =
         documents.iter().map(|document| Some(format!(r#"{{"text":{}}}"#, text(document)?))).collect();
     let contexts =
@@ -19,7 +22,11 @@ pub(super) fn native(fields: &Object<'_>, model: String) -> Result<Native, Error
     own.set("query", query);
     own.set("contexts", array(&contexts));
     if let Some(wanted) = fields.get("top_n").or_else(|| fields.get("top_k")) {
-        own.set("top_k", wanted);
+        if wanted.parse::<u32>().is_ok_and(|wanted| wanted > 0) {
+            own.set("top_k", wanted);
+        } else {
+            return Err(cannot(format!("\"top_n\": {wanted} is no number of documents: give 1 or more")));
+        }
     }
     let return_documents = fields.get("return_documents") == Some("true");
     Ok(Native::json(&own, model, Answer::Rerank { return_documents }))

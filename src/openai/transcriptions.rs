@@ -44,7 +44,8 @@ impl<'a> Form<'a> {
 
     fn file(&self) -> Result<&Part<'a>, Error> {
         let file = self.parts.iter().find(|part| part.name == "file");
-        file.ok_or_else(|| cannot("\"file\" is missing: give the recording as a part of the form"))
+        let file = file.ok_or_else(|| cannot("\"file\" is missing: give the recording as a part of the form"))?;
+        if file.content.is_empty() { Err(cannot("\"file\" is empty: give a recording")) } else { Ok(file) }
     }
 
     /// The recording, which shares the body's memory.
@@ -67,6 +68,16 @@ pub(super) fn native(form: &Form<'_>, model: String, is_translation: bool) -> Re
                 "\"response_format\": {other} is none of json, text, verbose_json, srt and vtt"
             )));
         }
+    };
+    let is_stream = form.text("stream").is_some_and(|stream| stream.eq_ignore_ascii_case("true") || stream == "1");
+    let format = match format {
+        TranscriptFormat::Json if is_stream => TranscriptFormat::Events,
+        _ if is_stream => {
+            return Err(cannot(
+                "a stream of events is told in \"json\" alone: leave \"response_format\" or \"stream\" out",
+            ));
+        }
+        _ => format,
     };
     let granularities = form.parts.iter().filter(|part| part.name.starts_with("timestamp_granularities"));
     let words = granularities.into_iter().any(|part| part.content == b"word");
@@ -131,6 +142,7 @@ pub(super) fn converted(
     let heard = Transcript::read(&Object::read(&result)?)?;
     Some(match format {
         TranscriptFormat::Json => Converted::json(heard.json()),
+        TranscriptFormat::Events => Converted::events(heard.events()),
         TranscriptFormat::VerboseJson => Converted::json(heard.verbose_json(words, is_translation)),
         TranscriptFormat::Text => Converted::text(heard.plain() + "\n"),
         TranscriptFormat::Srt => Converted::text(heard.subtitles(",", true)),
@@ -204,6 +216,14 @@ impl Transcript {
 
     fn json(&self) -> String {
         format!(r#"{{"text":{},"usage":{}}}"#, self.text, self.usage())
+    }
+
+    fn events(&self) -> String {
+        let text = &self.text;
+        format!(
+            "data: {{\"type\":\"transcript.text.delta\",\"delta\":{text}}}\n\n\
+             data: {{\"type\":\"transcript.text.done\",\"text\":{text}}}\n\ndata: [DONE]\n\n"
+        )
     }
 
     fn verbose_json(&self, words: bool, is_translation: bool) -> String {

@@ -9,6 +9,7 @@ use tollgate::receipt::Outcome;
 use crate::scripted::{self, EVENTS, chunk, send};
 use crate::support::{GEMMA, Gate, LLAMA, ask, client, config, start, vendor};
 
+const FLUX_2: &str = "@cf/black-forest-labs/flux-2-klein-4b";
 const WHISPER: &str = "@cf/openai/whisper-large-v3-turbo";
 
 fn chat(model: &str) -> Value {
@@ -291,6 +292,13 @@ async fn recordings_are_transcribed_in_each_format_by_each_model() {
         assert_eq!(srt.headers()["content-type"], "text/plain; charset=utf-8");
         assert!(srt.text().await.unwrap().starts_with("1\n00:00:00,000 --> 00:00:02,000\n"), "{model}");
     }
+    let events = post("/v1/audio/transcriptions", &[("model", WHISPER), ("stream", "true")]).await.unwrap();
+    assert_eq!(events.headers()["content-type"], "text/event-stream");
+    let events = chunks(&events.text().await.unwrap());
+    assert_eq!(events[0]["type"], "transcript.text.delta");
+    assert!(events[1]["type"] == "transcript.text.done" && events[1]["text"] == events[0]["delta"], "{events:?}");
+    let mixed = [("model", WHISPER), ("stream", "true"), ("response_format", "srt")];
+    assert_eq!(post("/v1/audio/transcriptions", &mixed).await.unwrap().status(), 400);
     let verbose: Value = post("/v1/audio/translations", &[("model", WHISPER), ("response_format", "verbose_json")])
         .await
         .unwrap()
@@ -300,11 +308,12 @@ async fn recordings_are_transcribed_in_each_format_by_each_model() {
     assert!(verbose["task"] == "translate" && verbose["duration"] == 2.0, "{verbose}");
     let reply = post("/v1/audio/translations", &[("model", "@cf/openai/whisper")]).await.unwrap();
     assert_eq!(reply.status(), 400);
-    let facts = gate.receipts.after(8).await;
+    let facts = gate.receipts.after(10).await;
     let heard: Vec<_> = facts.iter().map(|facts| (facts.usage.audio_ms, facts.outcome)).collect();
     // Another format of the same recording needs no other call.
     let (asked, kept) = ((2000, Outcome::Ok), (0, Outcome::CacheHit));
-    assert_eq!(heard[..7], [asked, kept, asked, kept, asked, kept, asked]);
+    assert_eq!(heard[..7], [asked, kept, asked, kept, asked, kept, kept]);
+    assert_eq!(heard[8], asked);
 }
 
 #[tokio::test]
@@ -322,6 +331,14 @@ async fn what_cannot_be_mapped_is_a_400_that_says_what_is_missing() {
         ("/v1/completions", json!({"model": LLAMA, "prompt": ["a", "b"]}), "prompt"),
         ("/v1/moderations", json!({"input": ["a", "b"]}), "one text"),
         ("/v1/rerank", json!({"model": "bge-reranker-base", "query": "x"}), "documents"),
+        ("/v1/rerank", json!({"model": "bge-reranker-base", "query": "x", "documents": []}), "empty"),
+        ("/v1/rerank", json!({"model": "bge-reranker-base", "query": "x", "documents": ["a"], "top_n": -1}), "top_n"),
+        ("/v1/rerank", json!({"model": LLAMA, "query": "x", "documents": ["a"]}), "this route"),
+        ("/v1/images/generations", json!({"model": LLAMA, "prompt": "x"}), "this route"),
+        ("/v1/images/generations", json!({"model": FLUX_2, "prompt": "x", "size": "0x0"}), "no size"),
+        ("/v1/embeddings", json!({"model": LLAMA, "input": "x"}), "this route"),
+        ("/v1/embeddings", json!({"model": "@cf/baai/bge-m3", "input": []}), "none of them empty"),
+        ("/v1/embeddings", json!({"model": "@cf/baai/bge-m3", "input": "x", "encoding_format": "hex"}), "base64"),
         ("/v1/audio/transcriptions", json!({"model": WHISPER}), "form"),
     ] {
         let reply = gate.post(path, &body).send().await.unwrap();

@@ -8,7 +8,8 @@ use http_body::{Body as HttpBody, Frame};
 
 use super::chunks::Chunks;
 use super::events::{Events, Verdict, event_of};
-use super::{messages, responses};
+use super::messages::Messages;
+use super::responses;
 use crate::body::{Body, BoxError};
 use crate::openai::completions;
 use crate::sse::Event;
@@ -21,7 +22,7 @@ pub(super) enum Judge {
     Completion(Box<Chunks>),
     Responses,
     /// Anthropic's.
-    Messages,
+    Messages(Box<Messages>),
 }
 
 /// Hands an event on as soon as it is whole.
@@ -39,7 +40,7 @@ impl Judge {
             Self::Chat(chunks) => chunks.judge(event),
             Self::Completion(chunks) => completion(event, chunks.judge(event)),
             Self::Responses => responses::judge(event),
-            Self::Messages => messages::judge(event),
+            Self::Messages(messages) => messages.judge(event),
         }
     }
 }

@@ -263,7 +263,7 @@ impl Mending {
                 Judge::Completion(Box::new(chunks))
             }
             Answer::Responses => Judge::Responses,
-            Answer::Messages => Judge::Messages,
+            Answer::Messages => Judge::Messages(Box::new(messages::Messages::new(self.stamp))),
             _ => return body,
         };
         Body::stream(Mended::new(body, judge))
@@ -277,7 +277,8 @@ impl Mending {
             Answer::Completion { .. } => {
                 chat::mend(body, &self.stamp, self.settings.reasoning).and_then(|chat| completions::made(&chat))
             }
-            Answer::Responses | Answer::Messages => match unwrapped(body) {
+            Answer::Messages => messages::mend(body, &self.stamp),
+            Answer::Responses => match unwrapped(body) {
                 Cow::Borrowed(_) => None,
                 Cow::Owned(inner) => String::from_utf8(inner).ok(),
             },

@@ -13,7 +13,7 @@ use crate::openai::Reasoning;
 
 const GEMMA: &str = "@cf/google/gemma-4-26b-a4b-it";
 
-fn stamp() -> Stamp {
+pub(super) fn stamp() -> Stamp {
     let model = Catalogue::default().get(GEMMA).unwrap();
     Stamp { id: "chatcmpl-7".into(), created: 7, model, read: Text::of("Why is the sky blue?") }
 }

@@ -19,7 +19,7 @@ use crate::Error;
 use crate::body::BoxError;
 use crate::call::{Call, Credentials, Deadline, Options};
 use crate::endpoint::Endpoint;
-use crate::openai::Face;
+use crate::openai::{self, Face};
 use crate::payload::{Payload, Payloads};
 use crate::receipt::Receipt;
 
@@ -73,6 +73,9 @@ where
     let measured = measured(&arrived, body, content).await?;
     let mut call = make_call(settings, payer, arrived, measured, receipt)?;
     call.face = answer.map_or(call.face, Face::OpenAi);
+    if let Face::OpenAi(answer) = call.face {
+        openai::request::fits(answer, &call.model)?;
+    }
     call.ceiling = gate_headers.ceiling;
     if let Some(options) = options.filter(|options| *options != Options::default()) {
         call.deadline = options.request_timeout.and_then(Deadline::after);
