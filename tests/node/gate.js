@@ -1,5 +1,6 @@
 // The sidecar under test, and fetch functions that lead to it.
 import assert from "node:assert/strict";
+import test from "node:test";
 
 export const gate = process.env.TOLLGATE_URL;
 assert.ok(gate, "TOLLGATE_URL is the sidecar's address");
@@ -65,3 +66,62 @@ export const GEMMA = "@cf/google/gemma-4-26b-a4b-it";
 export const ONE_A_SECOND = "@cf/meta/llama-3.2-3b-instruct";
 /** And has no money for this one. */
 export const PENNILESS = "@cf/meta/llama-3.1-8b-instruct-fp8";
+export const QWEN = "@cf/qwen/qwen3-30b-a3b-fp8";
+export const VISION = "@cf/meta/llama-3.2-11b-vision-instruct";
+export const PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+/** The ways in which the vendor's models tell a stream's usage: the simulator takes them from this header. */
+export const STYLES = ["end", "running", "increments", "none"].map((style) => ({ "x-simulate-usage": style }));
+/** A stream that begins, and then says nothing more. */
+export const STALLED = { "x-simulate": "stall-mid" };
+
+/**
+ * Tries a thing at the gate, and then the same on the vendor's paths, through a server that compares each reply with the vendor's;
+ * what a client makes of the vendor's quirks there is its own.
+ */
+export function tries(thing, cell, [ours, vendors] = [`${gate}/v1`, `${process.env.TOLLGATE_TWIN}/client/v4/accounts/acc/ai/v1`]) {
+  test(thing, async () => {
+    await cell(ours);
+    console.log(`tried: ${thing};`);
+    if (!["429", "cancel", "fifty at once"].includes(thing)) {
+      await Promise.resolve(cell(vendors)).catch((error) => console.log(`on the vendor's paths, ${thing}: ${error}`.slice(0, 300)));
+    }
+  });
+}
+
+async function metric(name, label) {
+  const text = await (await realFetch(`${process.env.TOLLGATE_ADMIN}/metrics`)).text();
+  const lines = text.split("\n").filter((line) => line.startsWith(`${name}{`) && line.includes(label));
+  return lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+}
+
+/** Tests may put their own in its place. */
+const realFetch = globalThis.fetch;
+
+/** Calls until one was refused before it was answered: on a slow machine a call may take longer than its turn. */
+export async function obeyed(call) {
+  const refused = () => metric("tollgate_rate_limit_rejected_total", `model="${ONE_A_SECOND}"`);
+  const before = await refused();
+  for (let n = 0; n < 20; n += 1) {
+    await call(`turn ${n}`);
+    if ((await refused()) > before) return;
+  }
+  assert.fail("no call came before its turn");
+}
+
+/** The gate has seen the client go. */
+export async function left(leave) {
+  const aborted = () => metric("tollgate_requests_total", 'outcome="aborted"');
+  const before = await aborted();
+  await leave();
+  for (let n = 0; n < 600; n += 1) {
+    if ((await aborted()) > before) return;
+    await new Promise((then) => setTimeout(then, 50));
+  }
+  assert.fail("the gate did not see the client go");
+}
+
+/** Fifty calls at once, of which each is to give a text. */
+export async function fifty(call) {
+  const texts = await Promise.all([...Array(50).keys()].map((n) => call(`${n} at once`)));
+  assert.ok(texts.every((text) => text), JSON.stringify(texts));
+}

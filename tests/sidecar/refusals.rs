@@ -42,10 +42,13 @@ fn gate(linger: Duration) -> (tollgate::simulator::Running, Sidecar) {
     (vendor, sidecar)
 }
 
-/// Has the spent key's only call of the minute made, for a machine may need longer than that for all of a test.
-fn spend(sidecar: &Sidecar) {
+/// Asks with the spent key's only call of the minute made. A minute may end between the two, and then it is asked once more: the
+/// call that found no refusal was the minute's own.
+fn asked(sidecar: &Sidecar, status: u16, ask: impl Fn() -> String) -> String {
     let call = head("/v1/chat/completions", "POST", &[("authorization", "Bearer tg_spent")], 2) + "{}";
     assert!(!answer(sidecar, call.as_bytes(), &[]).is_empty());
+    let seen = ask();
+    if status == 429 && !seen.contains("429") { ask() } else { seen }
 }
 
 fn head(path: &str, method: &str, headers: &[(&str, &str)], length: usize) -> String {
@@ -77,8 +80,8 @@ fn a_client_that_sends_all_before_it_reads_sees_the_reason() {
     for size in SIZES {
         let body = vec![b' '; size];
         for (path, method, headers, status) in refused() {
-            spend(&sidecar);
-            let reply = answer(&sidecar, head(&path, method, &headers, size).as_bytes(), &body);
+            let head = head(&path, method, &headers, size);
+            let reply = asked(&sidecar, status, || answer(&sidecar, head.as_bytes(), &body));
             assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{size} bytes to {path}: {reply}");
         }
     }
@@ -116,8 +119,8 @@ fn the_rest_of_a_body_is_not_waited_for_longer_than_is_set() {
 fn each_refusal(sidecar: &Sidecar, ask: impl Fn(&str, &str, &[(&str, &str)], usize) -> String) {
     for size in SIZES {
         for (path, method, headers, status) in refused() {
-            spend(sidecar);
-            let seen = ask(&format!("http://{}{path}", sidecar.listen()), method, &headers, size);
+            let url = format!("http://{}{path}", sidecar.listen());
+            let seen = asked(sidecar, status, || ask(&url, method, &headers, size));
             assert_eq!(seen.trim(), status.to_string(), "{size} bytes to {path}");
         }
     }

@@ -4,32 +4,12 @@ use std::path::Path;
 use std::process::Command;
 
 use tollgate::openai::Form;
-use tollgate::sidecar::config::Config;
 
-use crate::support::{Gate, tool, vendor};
-
-/// One call a second and none waits, for the tests of what a client makes of a refusal.
-const ONE_A_SECOND: &str = "
-    [limits]
-    max_wait = '0s'
-    [limits.models.'@cf/meta/llama-3.2-3b-instruct']
-    requests = 1
-    per = '1s'
-    [[budgets]]
-    name = 'nothing'
-    limit = '0.001 neurons'
-    window = 'month'
-    models = ['@cf/meta/llama-3.1-8b-instruct-fp8']
-";
+use crate::harness;
+use crate::support::{Gate, tool};
 
 fn gate(v1: Form) -> Gate {
-    Gate::with(vendor(), |config| {
-        let Config { limits, budgets, .. } = Config::parse(ONE_A_SECOND, "test").unwrap();
-        config.budgets = budgets;
-        config.limits.max_wait = limits.max_wait;
-        config.limits.models.extend(limits.models);
-        config.compat.v1 = v1;
-    })
+    harness::gate(|config| config.compat.v1 = v1)
 }
 
 /// Runs it, and fails with what it said.
@@ -61,31 +41,6 @@ fn the_openai_python_client() {
     }
 }
 
-#[test]
-fn the_anthropic_node_client() {
-    through(&gate(Form::OpenAi), "anthropic.test.js");
-}
-
-#[test]
-fn the_openai_node_client() {
-    for v1 in [Form::OpenAi, Form::Vendor] {
-        through(&gate(v1), "openai.test.js");
-    }
-}
-
-#[test]
-fn older_openai_node_clients() {
-    for version in ["openai5", "openai6"] {
-        let gate = gate(Form::OpenAi);
-        node_test("openai.test.js", &[("TOLLGATE_URL", &gate.url("")), ("TOLLGATE_OPENAI", version)]);
-    }
-}
-
-#[test]
-fn the_ai_sdks_provider_of_openais_form() {
-    through(&gate(Form::OpenAi), "openai-compatible.test.js");
-}
-
 /// A script of `tests/clients/python`, unless its name is left out.
 fn python_client(name: &str) {
     if std::env::var("TOLLGATE_TEST_WITHOUT").is_ok_and(|without| without.split(',').any(|part| part == name)) {
@@ -103,16 +58,6 @@ fn generated_calls_hold_before_openais_own_models() {
 }
 
 #[test]
-fn litellm() {
-    python_client("litellm_client");
-}
-
-#[test]
-fn langchain_openai() {
-    python_client("langchain_client");
-}
-
-#[test]
 fn langchains_own_suite_passes_as_it_does_without_a_gate() {
     let Some(python) = tool("TOLLGATE_TEST_CLIENTS", "LangChain's suite for makers of models") else { return };
     let (gate, script) =
@@ -126,26 +71,6 @@ fn langchain_for_javascript() {
 }
 
 #[test]
-fn langchain_cloudflare() {
-    python_client("langchain_cloudflare_client");
-}
-
-#[test]
-fn haystack() {
-    python_client("haystack_client");
-}
-
-#[test]
-fn llm() {
-    python_client("llm_client");
-}
-
-#[test]
-fn pydantic_ai() {
-    python_client("pydantic_ai_client");
-}
-
-#[test]
 fn websockets_and_deepgrams_sdk_for_python() {
     python_client("sockets_client");
 }
@@ -153,26 +78,6 @@ fn websockets_and_deepgrams_sdk_for_python() {
 #[test]
 fn ws_for_node() {
     through(&gate(Form::OpenAi), "sockets.test.js");
-}
-
-#[test]
-fn the_anthropic_python_client() {
-    python_client("anthropic_client");
-}
-
-#[test]
-fn the_ai_gateways_provider_and_its_list_of_steps() {
-    let mut settings = tollgate::simulator::Settings::default();
-    (settings.latency, settings.rate_limits) = (0.0, false);
-    let gpt =
-        "[models.'openai/gpt-test']\ntask = 'Text Generation'\nprices = { input_token = 1000, output_token = 4000 }";
-    settings.models = Config::parse(gpt, "test").unwrap().models;
-    through(&Gate::with(tollgate::simulator::start(settings).unwrap(), |_| {}), "ai-gateway.test.js");
-}
-
-#[test]
-fn the_agents_sdks_create_ai() {
-    through(&gate(Form::Vendor), "agents.test.js");
 }
 
 #[test]
