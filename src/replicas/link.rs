@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::route::Route;
+use super::route::{LinkError, Route};
 use super::store::{AGAIN_MS, Answer, Answering, Away, Exchange, FORGET_MS, JUMP_MS, LEARN_MS, Store};
 use crate::layers::budget::{Grant, Register, RegisterSlot};
 use crate::layers::rate_limit::{Heard, PARTS, Word};
@@ -44,11 +44,6 @@ struct Connected {
     run: Arc<str>,
     number: u64,
 }
-
-/// A store's URL cannot be.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LinkError(pub(super) String);
 
 /// What a server says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -55,9 +55,10 @@ pub use self::cache::{
     CacheLink, LocalShelf, Look, Put, Seen as ShelfSeen, SharedCache, SharedCounts, SharedSettings, Shelf, Stored,
 };
 pub use self::clock::{FAR, FleetClock};
-pub use self::link::{Link, LinkError, Server};
+pub use self::link::{Link, Server};
 pub use self::local::Local;
 pub use self::present::{Held, Present, Registered};
+pub use self::route::LinkError;
 pub use self::session::{Seen, Session, Wanted};
 pub use self::store::{AGAIN_MS, Answer, Answering, Away, Exchange, FORGET_MS, JUMP_MS, LEARN_MS, Store};
 #[cfg(doc)]

@@ -10,8 +10,12 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use super::link::LinkError;
 use super::store::Away;
+
+/// A store's URL cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LinkError(pub(super) String);
 
 /// The way to a store.
 pub(super) struct Route {
