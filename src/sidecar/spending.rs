@@ -78,8 +78,8 @@ pub(crate) fn labels(config: &Config) -> Result<BTreeMap<String, BTreeMap<String
 
 /// The config's keys, and those of the file that hold. Where both have a name, the config's is meant.
 pub(super) fn with_stored(keys: Keys, stored: &[Stored]) -> Result<Keys, ConfigError> {
-    let hold = stored.iter().filter(|key| !keys.has_name(&key.name)).flat_map(Stored::keys);
-    let hold: Vec<_> = hold.collect();
+    let configured = keys.clone();
+    let hold = stored.iter().filter(|key| !configured.has_name(&key.name)).flat_map(Stored::keys);
     keys.and(hold).map_err(|error| ConfigError::at("keys_path", error))
 }
 

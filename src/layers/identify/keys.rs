@@ -153,7 +153,8 @@ fn from_hex(digits: &str) -> Option<[u8; 32]> {
 // === impl Known ===
 
 impl Known {
-    fn of(key: &Key) -> Result<Arc<Self>, KeyError> {
+    /// Keys with the same labels share them: those of one team have the same, and there may be many.
+    fn of(key: &Key, shared: &mut HashSet<Labels>) -> Result<Arc<Self>, KeyError> {
         let wrong = |why| KeyError { name: key.name.clone(), why };
         if key.name.is_empty() || key.name.len() > MAX_NAME_BYTES {
             return Err(wrong("needs a name of at most 64 bytes"));
@@ -162,12 +163,20 @@ impl Known {
         let hash = hash.ok_or_else(|| {
             wrong("has no SHA-256 of 64 hexadecimal digits in `sha256`; `tollgate keys new NAME` makes one")
         })?;
+        let labels = (!key.labels.is_empty()).then(|| match shared.get(&key.labels) {
+            Some(labels) => labels.clone(),
+            None => {
+                let labels = Arc::new(key.labels.clone());
+                shared.insert(labels.clone());
+                labels
+            }
+        });
         let since_1970 = |at: jiff::Timestamp| Duration::from_millis(u64::try_from(at.as_millisecond()).unwrap_or(0));
         Ok(Arc::new(Self {
             name: key.name.as_str().into(),
             hash,
             models: key.models.clone().into(),
-            labels: Some(key.labels.clone()).filter(|labels| !labels.is_empty()).map(Arc::new),
+            labels,
             expires_at: key.expires_at.map(|at| SystemTime::UNIX_EPOCH + since_1970(at)),
             requests_per_minute: key.requests_per_minute,
             recent: Arc::default(),
@@ -223,16 +232,17 @@ impl Keys {
         if let Some(twice) = keys.iter().find(|key| !names.insert(key.name.as_str())) {
             return Err(KeyError { name: twice.name.clone(), why: "is there twice; give each a name of its own" });
         }
-        let known = keys.iter().map(Known::of).collect::<Result<_, _>>()?;
+        let mut labels = HashSet::new();
+        let known = keys.iter().map(|key| Known::of(key, &mut labels)).collect::<Result<_, _>>()?;
         Ok(Self::of(known, false))
     }
 
     /// The same and more, of which several may have one name: a key that was rotated holds for a while beside its successor.
     /// Keys are asked for from here on, also where there is none.
     pub fn and(self, more: impl IntoIterator<Item = Key>) -> Result<Self, KeyError> {
-        let mut known = self.0.known.clone();
+        let (mut known, mut labels) = (self.0.known.clone(), HashSet::new());
         for key in more {
-            known.push(Known::of(&key)?);
+            known.push(Known::of(&key, &mut labels)?);
         }
         Ok(Self::of(known, true))
     }
