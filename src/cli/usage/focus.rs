@@ -12,8 +12,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use self::Kind::{Count, Decimal, Moment, Text};
 use super::files::failed;
+use super::format::Kind::{self, Count, Decimal, Moment, Text};
 use super::format::rows_as_csv;
 use super::span::Span;
 use crate::cli::Failure;
@@ -29,18 +29,6 @@ const USD_PER_UNIT: &str = "0.011";
 /// The labels of keys, by their names.
 type Labels = BTreeMap<String, BTreeMap<String, String>>;
 type Cell = fn(&Charge<'_>) -> String;
-
-/// What the text of a cell says. An empty one is none.
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    Text,
-    /// A number with up to twelve decimals.
-    Decimal,
-    /// A whole number.
-    Count,
-    /// RFC 3339.
-    Moment,
-}
 
 /// Every column and what stands in it.
 const COLUMNS: [(&str, Kind, Cell); 66] = [

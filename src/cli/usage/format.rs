@@ -22,6 +22,18 @@ pub(in crate::cli) enum Format {
     Focus,
 }
 
+/// What the text of a cell says. An empty one is none.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Text,
+    /// A number with up to twelve decimals.
+    Decimal,
+    /// A whole number.
+    Count,
+    /// RFC 3339.
+    Moment,
+}
+
 /// The figures of a line, each with its column's name for people and for programs.
 const FIGURES: [(&str, &str); 8] = [
     ("calls", "calls"),

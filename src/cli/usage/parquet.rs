@@ -10,7 +10,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::types::{Type, TypePtr};
 
-use super::focus::Kind;
+use super::format::Kind;
 
 /// Decimals after the point: a micro-neuron is 11 of the last one, in dollars.
 const SCALE: usize = 12;

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{StreamExt, stream};
 use http::Response;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::sync::mpsc;
@@ -11,9 +12,10 @@ use http_body_util::BodyExt;
 use super::*;
 use crate::body::{Body, BoxError};
 use crate::call::{Head, Options};
+use crate::headers::CF_AIG_CACHE_STATUS;
 use crate::layers::testing::{self, LLAMA, Sealed, Vendor, ok, refusal};
 use crate::neurons::Neurons;
-use crate::receipt::Readers;
+use crate::receipt::{Outcome, Readers};
 
 type Upstream = Arc<AtomicUsize>;
 
