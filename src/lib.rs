@@ -54,9 +54,18 @@
 //! | Prometheus | [`readers::metrics`] |
 //!
 //! # Features
-//! `sidecar` (on by default) is the binary with all it needs: config, listeners, command line, records, simulator. Library users take
-//! `default-features = false`, and `encodings` where request bodies in gzip, deflate, br or zstd are to be measured; without it they
-//! are refused with 415. `sockets` is speech over WebSockets: see [`socket`].
+//! | | brings |
+//! |---|---|
+//! | `sidecar` (on by default) | the binary with all it needs: config, listeners, command line, records, and all below |
+//! | `reqwest` | the gate's own HTTP client ([`Gateway::builder`]'s `build`); without it a gate is built [around](upstream::Around) one of yours |
+//! | `prometheus` | `readers::metrics` |
+//! | `simulator` | Workers AI on loopback |
+//! | `encodings` | request bodies in gzip, deflate, br and zstd are measured; without it they are refused with 415 |
+//! | `sockets` | speech over WebSockets: see [`socket`] |
+//! | `sound` | how long Ogg, WebM, MP4 and FLAC last; without it they are bounded by their bytes |
+//! | `replicas` | several gates share limits, budgets and answers through a Valkey or Redis |
+//!
+//! A library takes `default-features = false` and what it uses of these: `features = ["reqwest"]` for most.
 //!
 //! # What it does not do
 //! It is for Workers AI alone, directly or through Cloudflare's AI Gateway. It does not translate between vendors, choose
@@ -101,7 +110,7 @@ mod reply;
 #[cfg(feature = "sidecar")]
 #[doc(hidden)]
 pub mod sidecar;
-#[cfg(feature = "sidecar")]
+#[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod socket;
 mod sse;

@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use tollgate::body::{Body, BoxError};
 use tollgate::call::{Call, Endpoint};
 use tollgate::catalogue::{Catalogue, Entry, Limit, Task};
-use tollgate::client::{Kind, WorkersAi};
 use tollgate::gateway::{BuildError, Gateway};
 use tollgate::layers::budget::{self, BudgetLayer, Budgets, Period, Rule};
 use tollgate::layers::meter::MeterLayer;
@@ -208,54 +207,62 @@ async fn a_services_settings_are_reached_and_taken_off_again() {
     assert_eq!((*meter.get_ref(), meter.into_inner()), (6, 6));
 }
 
-/// A server on loopback that answers after so long.
-async fn slow_server(after: Duration) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut connection, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                use tokio::io::{AsyncReadExt, AsyncWriteExt};
-                let mut head = [0; 4096];
-                let _ = connection.read(&mut head).await;
-                tokio::time::sleep(after).await;
-                let head = format!(
-                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{REPLY}",
-                    REPLY.len()
-                );
-                let _ = connection.write_all(head.as_bytes()).await;
-            });
-        }
-    });
-    format!("http://{address}")
-}
+/// A client of reqwest's that the gate is given.
+#[cfg(feature = "reqwest")]
+mod own_client {
+    use tollgate::client::{Kind, WorkersAi};
 
-fn own_client() -> reqwest::ClientBuilder {
-    // This build's reqwest has no provider of its own; see `upstream::client`.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none())
-}
+    use super::*;
 
-#[tokio::test]
-async fn a_reqwest_client_of_ones_own_goes_in() {
-    let url = slow_server(Duration::ZERO).await;
-    let client = own_client().build().unwrap();
-    let gate = Gateway::builder().account("023e").token("t").base_url(&url);
-    let ai = WorkersAi::new(gate.build_around(Around::reqwest(client)).unwrap()).boxed();
-    let answer = ai.run(MODEL, &serde_json::json!({"prompt": "Hello"})).await.unwrap();
-    assert_eq!(answer.receipt.cost.neurons.decimal(), "0.392418");
-}
+    /// A server on loopback that answers after so long.
+    async fn slow_server(after: Duration) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                    let mut head = [0; 4096];
+                    let _ = connection.read(&mut head).await;
+                    tokio::time::sleep(after).await;
+                    let head = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{REPLY}",
+                        REPLY.len()
+                    );
+                    let _ = connection.write_all(head.as_bytes()).await;
+                });
+            }
+        });
+        format!("http://{address}")
+    }
 
-#[tokio::test]
-async fn its_time_out_is_told_as_one() {
-    let url = slow_server(Duration::from_secs(3600)).await;
-    let client = own_client().timeout(Duration::from_millis(200)).build().unwrap();
-    let retry = retry::Settings { max_attempts: 1, ..Default::default() };
-    let gate = Gateway::builder().account("023e").token("t").base_url(&url).retry(retry);
-    let ai = WorkersAi::new(gate.build_around(Around::reqwest(client)).unwrap());
-    let failure = ai.run(MODEL, &serde_json::json!({"prompt": "Hello"})).await.unwrap_err();
-    assert!(matches!(failure.kind, Kind::Timeout { after: Some(_) }), "{failure:?}");
-    assert!(failure.message.contains("the HTTP client's own timeout"), "{failure}");
+    fn own_client() -> reqwest::ClientBuilder {
+        // This build's reqwest has no provider of its own; see `upstream::client`.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none())
+    }
+
+    #[tokio::test]
+    async fn a_reqwest_client_of_ones_own_goes_in() {
+        let url = slow_server(Duration::ZERO).await;
+        let client = own_client().build().unwrap();
+        let gate = Gateway::builder().account("023e").token("t").base_url(&url);
+        let ai = WorkersAi::new(gate.build_around(Around::reqwest(client)).unwrap()).boxed();
+        let answer = ai.run(MODEL, &serde_json::json!({"prompt": "Hello"})).await.unwrap();
+        assert_eq!(answer.receipt.cost.neurons.decimal(), "0.392418");
+    }
+
+    #[tokio::test]
+    async fn its_time_out_is_told_as_one() {
+        let url = slow_server(Duration::from_secs(3600)).await;
+        let client = own_client().timeout(Duration::from_millis(200)).build().unwrap();
+        let retry = retry::Settings { max_attempts: 1, ..Default::default() };
+        let gate = Gateway::builder().account("023e").token("t").base_url(&url).retry(retry);
+        let ai = WorkersAi::new(gate.build_around(Around::reqwest(client)).unwrap());
+        let failure = ai.run(MODEL, &serde_json::json!({"prompt": "Hello"})).await.unwrap_err();
+        assert!(matches!(failure.kind, Kind::Timeout { after: Some(_) }), "{failure:?}");
+        assert!(failure.message.contains("the HTTP client's own timeout"), "{failure}");
+    }
 }
 
 /// Counts calls, and has no `Arc` around it.

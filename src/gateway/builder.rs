@@ -17,8 +17,11 @@ use crate::layers::rate_limit::{self, RateLimitLayer};
 use crate::layers::retry::{self, RetryLayer};
 use crate::layers::{Reply, identify};
 use crate::receipt::Reader;
+#[cfg(feature = "reqwest")]
+use crate::upstream::Client;
+#[cfg(feature = "reqwest")]
 use crate::upstream::client::ClientError;
-use crate::upstream::{API, Client, GATEWAY, Target, TargetError};
+use crate::upstream::{API, GATEWAY, Target, TargetError};
 
 /// Makes a [`Gateway`]. What is not set is as each layer's `Settings::default()` has it: the vendor's limits, four attempts, a
 /// cache of 256 MiB and five minutes, no budget.
@@ -59,6 +62,7 @@ pub enum BuildError {
     #[error("budgets were set by both `shared_budgets` and `budget` or `budgets`: give the shared ones all rules")]
     SharedBudgets,
     /// The system refuses what TLS needs.
+    #[cfg(feature = "reqwest")]
     #[error(transparent)]
     Client(#[from] ClientError),
 }
@@ -193,6 +197,7 @@ impl Builder {
     }
 
     /// Around a reqwest client of its own.
+    #[cfg(feature = "reqwest")]
     pub fn build(self) -> Result<Gateway, BuildError> {
         self.build_around(Client::new()?)
     }

@@ -1,6 +1,7 @@
 //! What is made of sealed receipts.
 
 pub mod log;
+#[cfg(feature = "prometheus")]
 pub mod metrics;
 pub mod ran;
 pub mod recent;

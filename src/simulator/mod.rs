@@ -61,6 +61,7 @@ mod stream;
 mod streamed;
 mod text;
 mod tokenizer;
+#[cfg(feature = "reqwest")]
 pub mod traffic;
 mod usage;
 mod vectors;

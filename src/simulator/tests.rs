@@ -7,7 +7,7 @@ fn quick() -> Running {
 }
 
 async fn post(running: &Running, path: &str, headers: &[(&str, &str)], body: Value) -> (u16, http::HeaderMap, String) {
-    let client = reqwest::Client::builder().tls_backend_preconfigured(crate::upstream::client::tls()).build().unwrap();
+    let client = reqwest::Client::builder().tls_backend_preconfigured(crate::upstream::tls()).build().unwrap();
     let url = format!("{}/client/v4/accounts/acc/ai/{path}", running.base_url());
     let mut request = client.post(url).header("authorization", "Bearer t").header("content-type", "application/json");
     for (name, value) in headers {

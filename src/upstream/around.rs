@@ -36,7 +36,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower::Service;
 
-use super::client::{Client, OWN_TIMEOUT, causes};
+use super::causes::{OWN_TIMEOUT, causes};
+#[cfg(feature = "reqwest")]
+use super::client::Client;
 use crate::Error;
 use crate::body::{Body, BoxError};
 use crate::layers::{Reply, ReplyFuture};
@@ -52,6 +54,7 @@ impl<S> Around<S> {
     }
 }
 
+#[cfg(feature = "reqwest")]
 impl Around<Client> {
     /// A reqwest client of your own. Its time-outs are told as such.
     ///
@@ -119,7 +122,7 @@ fn failed(host: String, error: BoxError, was_sent: bool, after: Duration) -> Err
 fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
     error.is::<tower::timeout::error::Elapsed>()
         || error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == ErrorKind::TimedOut)
-        || error.downcast_ref().is_some_and(|error: &reqwest::Error| error.is_timeout() && !error.is_connect())
+        || of_reqwest(error) == Some(Reqwest::TimedOut)
         || error.source().is_some_and(is_timeout)
 }
 
@@ -134,10 +137,29 @@ fn is_before_sending(error: &(dyn StdError + 'static)) -> bool {
                 | ErrorKind::AddrNotAvailable
         )
     };
-    let of_reqwest = |error: &reqwest::Error| error.is_connect() || error.is_builder();
     error.downcast_ref().is_some_and(of_io)
-        || error.downcast_ref().is_some_and(of_reqwest)
+        || of_reqwest(error) == Some(Reqwest::NotSent)
         || error.source().is_some_and(is_before_sending)
+}
+
+/// What an error of reqwest's is to us.
+#[derive(PartialEq)]
+enum Reqwest {
+    NotSent,
+    TimedOut,
+}
+
+#[cfg(feature = "reqwest")]
+fn of_reqwest(error: &(dyn StdError + 'static)) -> Option<Reqwest> {
+    match error.downcast_ref::<reqwest::Error>()? {
+        error if error.is_connect() || error.is_builder() => Some(Reqwest::NotSent),
+        error => error.is_timeout().then_some(Reqwest::TimedOut),
+    }
+}
+
+#[cfg(not(feature = "reqwest"))]
+fn of_reqwest(_: &(dyn StdError + 'static)) -> Option<Reqwest> {
+    None
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! `rustls` or `native-tls`, nothing changes. Where it has no TLS at all, a client of yours panics when it is made, by reqwest's own
 //! word, unless a provider is there: `rustls::crypto::ring::default_provider().install_default()`, or reqwest's feature `rustls`.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,8 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use tower::Service;
 
+use super::causes::{OWN_TIMEOUT, causes};
+use super::tls::tls;
 use crate::Error;
 use crate::body::{Body, BoxError, TooLong};
 use crate::layers::{Reply, ReplyFuture};
@@ -31,8 +32,6 @@ pub struct Client {
 #[error("the HTTP client cannot be made: {0}")]
 pub struct ClientError(#[source] reqwest::Error);
 
-/// What sets the time-outs of a client that was handed in.
-pub(super) const OWN_TIMEOUT: &str = "the HTTP client's own timeout";
 /// How long until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -85,79 +84,6 @@ impl Client {
     }
 }
 
-/// TLS with Mozilla's roots, offering HTTP/2 first.
-pub(crate) fn tls() -> rustls::ClientConfig {
-    tls_believing(rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()))
-}
-
-/// TLS with these roots, offering HTTP/2 first.
-pub(super) fn tls_believing(roots: rustls::RootCertStore) -> rustls::ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(rustls::ALL_VERSIONS)
-        .map(|builder| builder.with_root_certificates(roots.clone()).with_no_client_auth())
-        .unwrap_or_else(|_| rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config
-}
-
-/// Believes any certificate: for a gate that asks itself over loopback.
-#[cfg(feature = "sidecar")]
-pub(crate) fn tls_unverified() -> rustls::ClientConfig {
-    let mut config = tls();
-    let verifier = unverified::Unverified(config.crypto_provider().clone());
-    config.dangerous().set_certificate_verifier(Arc::new(verifier));
-    config
-}
-
-#[cfg(feature = "sidecar")]
-mod unverified {
-    use std::sync::Arc;
-
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-
-    #[derive(Debug)]
-    pub(super) struct Unverified(pub(super) Arc<CryptoProvider>);
-
-    impl ServerCertVerifier for Unverified {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            signed: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            signed: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
-    }
-}
-
 impl Service<Request<Body>> for Client {
     type Response = Reply;
     type Error = Error;
@@ -206,19 +132,4 @@ fn sendable(body: Body) -> reqwest::Body {
         Some(bytes) => bytes.clone().into(),
         None => reqwest::Body::wrap(body),
     }
-}
-
-/// An error and what lies behind it: reqwest's own words stop at "error sending request".
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_words = cause.to_string();
-        if !words.contains(&cause_words) {
-            words.push_str(": ");
-            words.push_str(&cause_words);
-        }
-        source = cause.source();
-    }
-    words
 }

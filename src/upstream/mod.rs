@@ -5,13 +5,15 @@
 //! that names a gateway itself (`cf-aig-gateway-id`) has its `cf-aig-*` headers arrive there. The gate's own tokens take the
 //! place of the client's where [`Credentials`] says so, and nowhere else. An encoding that can be read is asked for.
 //!
-//! Any HTTP client that is a tower service will do: [`client`] is reqwest, [`Around`] takes one of yours; the sidecar has
+//! Any HTTP client that is a tower service will do: `client` is reqwest (a feature), [`Around`] takes one of yours; the sidecar has
 //! connections of its own.
 //!
 //! # What it does not do
 //! It tries once, reads no body, and knows no limits: see [`layers`](crate::layers).
 
 pub mod around;
+mod causes;
+#[cfg(feature = "reqwest")]
 pub mod client;
 #[cfg(feature = "sidecar")]
 mod http1;
@@ -20,6 +22,10 @@ mod idle;
 pub mod pool;
 #[cfg(feature = "sidecar")]
 mod road;
+#[cfg(feature = "reqwest")]
+mod tls;
+#[cfg(not(feature = "reqwest"))]
+mod without;
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,13 +51,18 @@ use crate::trace::{TRACEPARENT, TraceContext};
 
 pub use crate::affinity::{Affinity, SessionBy};
 pub use around::Around;
-pub use client::Client;
 #[cfg(feature = "sidecar")]
-pub(crate) use client::{causes, tls_unverified};
+pub(crate) use causes::causes;
+#[cfg(feature = "reqwest")]
+pub use client::Client;
 #[cfg(feature = "sidecar")]
 pub(crate) use road::system_authorities;
 #[cfg(feature = "sidecar")]
 pub use road::{Proxies, ProxyError, Road};
+#[cfg(feature = "sidecar")]
+pub(crate) use tls::{tls, tls_unverified};
+#[cfg(not(feature = "reqwest"))]
+pub use without::Client;
 
 /// Where calls go.
 #[derive(Clone)]

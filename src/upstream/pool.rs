@@ -25,7 +25,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
-use super::client::causes;
+use super::causes::causes;
 use super::http1::{Broken, Connection, Incoming, Transport};
 use super::road::{Proxied, Road};
 use crate::Error;

@@ -15,7 +15,7 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::client::tls_believing;
+use super::tls::tls_believing;
 
 /// Which way connections take. Cloning shares it.
 #[derive(Clone)]

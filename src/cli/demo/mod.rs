@@ -98,8 +98,7 @@ impl Demo {
     fn drive(&self, base_url: &str, totals: &Totals) -> std::io::Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             let stop = CancellationToken::new();
-            let client =
-                reqwest::Client::builder().no_proxy().tls_backend_preconfigured(crate::upstream::client::tls());
+            let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(crate::upstream::tls());
             let client = client.build().map_err(std::io::Error::other)?;
             let clients = (0..traffic::CLIENTS)
                 .map(|number| tokio::spawn(traffic::run(client.clone(), base_url.to_owned(), number, stop.clone())));

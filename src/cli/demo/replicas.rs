@@ -200,7 +200,7 @@ fn drive(
 ) -> std::io::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let stop = CancellationToken::new();
-        let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(crate::upstream::client::tls());
+        let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(crate::upstream::tls());
         let client = client.build().map_err(std::io::Error::other)?;
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| tokio::spawn(ask(client.clone(), number, seen.clone(), fleet.clone(), stop.clone())))

@@ -1,12 +1,12 @@
-//! What is kept, and for how long: bounded by bytes, the least useful first to go (moka's TinyLFU).
+//! What is kept, and for how long: bounded by bytes, the least useful first to go (quick_cache's S3-FIFO).
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use moka::Expiry;
-use moka::sync::{Cache, CacheBuilder};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{OptionsBuilder, Weighter};
 
 use super::key::{Key, Secret, Taken};
 use crate::body::Body;
@@ -16,11 +16,13 @@ use crate::neurons::Neurons;
 /// Kept answers. Cloning shares them.
 #[derive(Clone)]
 pub(super) struct Store {
-    entries: Cache<Key, Arc<Entry>, Taken>,
-    /// Another clock than the system's, by which moka cannot let entries expire.
-    clock: Option<fn() -> SystemTime>,
+    entries: Arc<Entries>,
+    /// The wall clock, or another in its place.
+    clock: fn() -> SystemTime,
     secret: Arc<OnceLock<Secret>>,
 }
+
+type Entries = Cache<Key, Arc<Entry>, InBytes, Taken>;
 
 /// One thing kept.
 #[derive(Clone, Debug)]
@@ -47,45 +49,50 @@ pub(super) enum Kind {
 /// What an entry takes besides its body and headers: key, counters, lists (measured by `benches/cache_memory.rs`).
 const OVERHEAD_BYTES: usize = 800;
 const HEADER_BYTES: usize = 96;
+/// What is kept lies in parts of this size at least, each behind a lock of its own. Nothing larger than a part is kept.
+const PART_BYTES: u64 = 64 << 20;
+/// What an answer weighs where nobody knows better: from this it is told how many lately evicted keys to remember.
+const LIKELY_BYTES: u64 = 2 << 10;
 
-struct ByTtl;
+#[derive(Clone)]
+struct InBytes;
 
-impl Expiry<Key, Arc<Entry>> for ByTtl {
-    fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.left())
-    }
-
-    fn expire_after_update(&self, _: &Key, entry: &Arc<Entry>, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(entry.left())
+impl Weighter<Key, Arc<Entry>> for InBytes {
+    fn weight(&self, _: &Key, entry: &Arc<Entry>) -> u64 {
+        entry.weight() as u64
     }
 }
 
-fn bounded(max_bytes: u64) -> CacheBuilder<Key, Arc<Entry>, Cache<Key, Arc<Entry>>> {
-    Cache::builder()
-        .max_capacity(max_bytes)
-        .weigher(|_: &Key, entry: &Arc<Entry>| u32::try_from(entry.weight()).unwrap_or(u32::MAX))
-        .support_invalidation_closures()
+fn bounded(max_bytes: u64) -> Entries {
+    let parts = usize::try_from(max_bytes / PART_BYTES).unwrap_or(usize::MAX).clamp(1, 64);
+    // Their number becomes a power of two, and each is to have its size.
+    let parts = 1 << parts.ilog2();
+    let likely = usize::try_from(max_bytes / LIKELY_BYTES).unwrap_or(usize::MAX);
+    let options =
+        OptionsBuilder::new().shards(parts).weight_capacity(max_bytes).estimated_items_capacity(likely).build();
+    match options {
+        Ok(options) => Cache::with_options(options, InBytes, Taken, DefaultLifecycle::default()),
+        Err(_) => Cache::with(likely, max_bytes, InBytes, Taken, DefaultLifecycle::default()),
+    }
 }
 
 impl Store {
     pub(super) fn new(max_bytes: u64) -> Self {
-        let cache = bounded(max_bytes).expire_after(ByTtl);
-        Self { entries: cache.build_with_hasher(Taken), clock: None, secret: Arc::default() }
+        Self::with_clock(max_bytes, SystemTime::now)
     }
 
     /// The same by another wall clock.
     pub(super) fn with_clock(max_bytes: u64, clock: fn() -> SystemTime) -> Self {
-        let entries = bounded(max_bytes).build_with_hasher(Taken);
-        Self { entries, clock: Some(clock), secret: Arc::default() }
+        Self { entries: Arc::new(bounded(max_bytes)), clock, secret: Arc::default() }
     }
 
     /// An empty one by the same clock.
     pub(super) fn empty(&self, max_bytes: u64) -> Self {
-        self.clock.map_or_else(|| Self::new(max_bytes), |clock| Self::with_clock(max_bytes, clock))
+        Self::with_clock(max_bytes, self.clock)
     }
 
     pub(super) fn now(&self) -> SystemTime {
-        self.clock.map_or_else(SystemTime::now, |clock| clock())
+        (self.clock)()
     }
 
     /// What the keys are made with.
@@ -99,8 +106,7 @@ impl Store {
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        let entry = self.entries.get(key)?;
-        self.clock.is_none_or(|clock| !entry.left_at(clock()).is_zero()).then_some(entry)
+        self.entries.get(key).filter(|entry| !entry.left_at(self.now()).is_zero())
     }
 
     pub(super) fn keep(&self, key: Key, entry: Entry) {
@@ -112,24 +118,21 @@ impl Store {
     /// Forgets one model's answers, or all.
     pub(super) fn purge(&self, model: Option<&str>) {
         match model {
-            None => self.entries.invalidate_all(),
-            Some(model) => {
-                let model: Arc<str> = model.into();
-                // It fails only where closures are not supported, and they are.
-                let _ = self.entries.invalidate_entries_if(move |_, entry| entry.model == model);
-            }
+            None => self.entries.clear(),
+            Some(model) => self.entries.retain(|_, entry| &*entry.model != model),
         }
-        self.entries.run_pending_tasks();
     }
 
-    /// How many are kept, and what they weigh, in bytes.
+    /// How many are kept, and what they weigh, in bytes. Lets go of what is too old, for which nobody has asked again.
     pub(super) fn size(&self) -> (u64, u64) {
-        self.entries.run_pending_tasks();
-        (self.entries.entry_count(), self.entries.weighted_size())
+        let now = self.now();
+        self.entries.retain(|_, entry| !entry.left_at(now).is_zero());
+        (self.entries.len() as u64, self.entries.weight())
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (Key, Arc<Entry>)> {
-        self.entries.iter().map(|(key, entry)| (*key, entry))
+        let now = self.now();
+        self.entries.iter().filter(move |(_, entry)| !entry.left_at(now).is_zero())
     }
 }
 
@@ -137,10 +140,6 @@ impl Entry {
     /// Seconds since it was kept.
     pub(super) fn age(&self) -> u64 {
         self.kept_at.elapsed().map_or(0, |age| age.as_secs())
-    }
-
-    fn left(&self) -> Duration {
-        self.left_at(SystemTime::now())
     }
 
     fn left_at(&self, now: SystemTime) -> Duration {
