@@ -102,6 +102,8 @@ pub mod pace;
 pub mod payload;
 pub mod peer;
 pub mod preview;
+#[cfg(feature = "sidecar")]
+mod priority;
 pub mod readers;
 pub mod receipt;
 #[cfg(feature = "replicas")]

@@ -182,7 +182,7 @@ impl Plan {
     }
 
     pub(super) fn work(&self, listeners: Vec<std::net::TcpListener>, stop: CancellationToken) -> io::Result<()> {
-        self.runtimes.start()?.block_on(async {
+        self.runtimes.start_for_calls()?.block_on(async {
             let pool = Pool::new(self.config.upstream.connect_timeout)
                 .with_road(self.road.clone())
                 .with_max_connections(self.max_upstream);

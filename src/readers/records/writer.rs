@@ -13,6 +13,7 @@ use super::lock::Lock;
 use super::row::{self, DAY_MS, Row};
 use super::{Settings, Shared, batches, books, checkpoints, schema};
 use crate::layers::budget::Lessee;
+use crate::priority::give_way;
 
 pub(super) struct Writer {
     pub(super) settings: Settings,
@@ -337,6 +338,7 @@ pub(super) fn start(
     let writer = Writer::new(settings, opened, rows, shared.clone());
     let checkpoints = checkpoints::start(&path, shared)?;
     let run = move || {
+        // Records are in no hurry, and leases are written long before they are spent.
         give_way();
         writer.run();
         checkpoints.thread().unpark();
@@ -344,16 +346,4 @@ pub(super) fn start(
         let _ = checkpoints.join();
     };
     Ok(std::thread::Builder::new().name("records".into()).spawn(run)?)
-}
-
-/// Where the cores are busy, this thread gets a third of what one that answers calls gets: records are in no hurry, and leases
-/// are written long before they are spent.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    const NICE: i32 = 5;
-    // On Linux a thread has a priority of its own; elsewhere it would be the whole process's.
-    #[cfg(target_os = "linux")]
-    if let Err(why) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%why, "the records' thread keeps its priority");
-    }
 }
