@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisError, Script, ServerErrorKind};
-use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::packed;
 use super::route::{LinkError, Route};
-use super::store::{AGAIN_MS, Answer, Answering, Away, Exchange, FORGET_MS, JUMP_MS, LEARN_MS, Store};
-use crate::layers::budget::{Grant, Register, RegisterSlot};
-use crate::layers::rate_limit::{Heard, PARTS, Word};
+use super::store::{Answer, Answering, Away, Exchange, Store};
+use crate::layers::budget::Grant;
+use crate::layers::rate_limit::Heard;
 use crate::neurons::Neurons;
 
 /// The store at a URL. Clones share its connection, which lives on the runtime that first asks.
@@ -41,7 +41,8 @@ pub(super) struct Place {
 #[derive(Clone)]
 struct Connected {
     connection: MultiplexedConnection,
-    run: Arc<str>,
+    /// Which run of the server it is to; or why that is not known.
+    run: Result<Arc<str>, Away>,
     number: u64,
 }
 
@@ -63,28 +64,6 @@ pub struct Server {
     pub took: Duration,
 }
 
-/// What the script is told.
-#[derive(Serialize)]
-struct Asked<'a> {
-    now: u64,
-    run: &'a str,
-    run_told: &'a str,
-    id: &'a str,
-    who: &'a str,
-    keep: u64,
-    fleet: &'a str,
-    since: u64,
-    leaving: bool,
-    jump: u64,
-    learn: u64,
-    forget: u64,
-    again: u64,
-    words: Vec<Told>,
-    registers: Vec<ToldRegister>,
-}
-
-type Told = (u32, u64, u64, u32, [u32; PARTS], u32, u32, u32, u64, u8, u64, u8);
-type ToldRegister = (u64, u64, u64, u8, Vec<[u64; 5]>);
 type Replied = (String, Vec<Vec<i64>>, Vec<Vec<i64>>, u64);
 
 const LIMITS: Place = Place {
@@ -108,7 +87,7 @@ impl Link {
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self(Arc::new(Inner {
             route: Route::new(url)?,
-            script: Script::new(SCRIPT),
+            script: packed::script(SCRIPT),
             prefix: format!("tollgate:{{{fleet}}}:"),
             within,
             place,
@@ -195,34 +174,22 @@ impl Store for Link {
 impl Inner {
     async fn exchange(&self, exchange: &Exchange, now: u64, run: &str) -> Result<Answer, Away> {
         let mut connected = self.connected().await?;
-        let asked = Asked {
-            now,
-            run,
-            run_told: &connected.run,
-            id: &exchange.id,
-            who: &exchange.who,
-            keep: exchange.keep_ms,
-            fleet: &exchange.fleet,
-            since: exchange.since_ms,
-            leaving: exchange.is_leaving,
-            jump: JUMP_MS,
-            learn: LEARN_MS,
-            forget: FORGET_MS,
-            again: AGAIN_MS,
-            words: exchange.words.iter().map(told).collect(),
-            registers: exchange.registers.iter().map(told_register).collect(),
-        };
-        let asked = serde_json::to_string(&asked).map_err(|error| Away(error.to_string()))?;
         let mut call = self.script.key(format!("{}fleet", self.prefix));
-        exchange.words.iter().for_each(|word| {
-            call.key(format!("{}limit:{}", self.prefix, word.name));
-        });
-        exchange.registers.iter().for_each(|(_, register)| {
+        let server = connected.run.as_deref().unwrap_or_default();
+        call.arg(packed::asked(exchange, server, (now, run)));
+        for word in &exchange.words {
+            call.key(format!("{}limit:{}", self.prefix, word.name)).arg(packed::word(word));
+        }
+        for told in &exchange.registers {
+            let (_, register) = told;
             call.key(format!("{}budget:{}:{}", self.prefix, register.budget, register.bucket));
-        });
-        call.arg(asked);
+            call.arg(packed::register(told));
+        }
         let number = connected.number;
-        let replied: Result<Replied, Away> = self.ask(call.invoke_async(&mut connected.connection)).await;
+        let replied: Result<Replied, Away> = match &connected.run {
+            Ok(_) => self.ask(call.invoke_async(&mut connected.connection)).await,
+            Err(away) => Err(away.clone()),
+        };
         match replied {
             Ok((fleet, heard, grants, now_ms)) => Ok(Answer {
                 fleet: fleet.into(),
@@ -257,12 +224,10 @@ impl Inner {
         }
         let mut connection = self.open().await?;
         let number = fastrand::u64(..);
-        // Where not even this is told, each connection counts as another run: a freeze too many, and no limit passed.
         let info = self.ask::<String>(redis::cmd("INFO").arg("server").query_async(&mut connection)).await;
-        let run = info
-            .ok()
-            .and_then(|info| Some(info.lines().find_map(|line| line.strip_prefix("run_id:"))?.trim().to_owned()));
-        let run = run.unwrap_or_else(|| format!("{number:x}")).into();
+        // A store that tells none is known by its records alone.
+        let run =
+            info.map(|info| info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or("").trim().into());
         Ok(place.insert(Connected { connection, run, number }).clone())
     }
 
@@ -321,37 +286,6 @@ fn describe(error: &RedisError, has_tls: bool, place: &Place) -> String {
         _ => "",
     };
     format!("{text}{mend}")
-}
-
-fn told(word: &Word) -> Told {
-    (
-        word.limit,
-        word.window_ms,
-        word.number,
-        word.held,
-        word.parts,
-        word.ask,
-        word.first,
-        word.waiting,
-        word.had,
-        u8::from(word.refused),
-        word.hold_ms,
-        u8::from(word.is_unpaced),
-    )
-}
-
-fn told_register((number, register): &(u64, Register)) -> ToldRegister {
-    let slot = |slot: &RegisterSlot| {
-        let [spent, used, upto, held] = [slot.spent, slot.used, slot.upto, slot.held].map(most);
-        [slot.expires_ms, spent, used, upto, held]
-    };
-    let slots = register.slots.iter().map(slot).collect();
-    (most(register.limit), register.now_ms, *number, u8::from(register.is_restored), slots)
-}
-
-/// The scripts reckon in doubles, which are exact up to 2^53: nine thousand million neurons.
-pub(super) fn most(neurons: Neurons) -> u64 {
-    neurons.micro().min(1 << 53)
 }
 
 fn grant(told: &[i64]) -> Option<Grant> {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::link::most;
-use super::store::{AGAIN_MS, Answer, Answering, Exchange, FORGET_MS, JUMP_MS, LEARN_MS, Store};
+use super::packed::most;
+use super::store::{AGAIN_MS, Answer, Answering, Exchange, FORGET_MS, FRESH_MS, JUMP_MS, LEARN_MS, Store};
 use crate::layers::budget::{Grant, Register};
 use crate::layers::rate_limit::{Heard, PARTS, Word, horizon_ms};
 use crate::neurons::Neurons;
@@ -102,39 +102,14 @@ impl Memory {
     /// One exchange, at a time in milliseconds by the store's clock, in the store's run.
     pub(super) fn step(&mut self, exchange: &Exchange, now: u64, run: &str) -> Answer {
         let now_ms = now;
-        let id = |now: u64| format!("{now}{}", &run[..run.len().min(8)]);
-        let fleet = self.fleet.get_or_insert_with(|| Fleet {
-            id: id(now),
-            run: run.into(),
-            since: now,
-            is_lost: !exchange.fleet.is_empty(),
-            off: 0,
-            last: now,
-            gates: BTreeMap::new(),
-        });
-        // A clock that is set back, or forth, goes on from where it was.
-        let mut at = now.saturating_add_signed(fleet.off);
-        if let Some((_, word)) = fleet.gates.get(&exchange.id).filter(|_| exchange.since_ms > 0) {
-            at = at.min(word + exchange.since_ms + JUMP_MS);
-        }
-        let at = at.max(fleet.last);
-        (fleet.off, fleet.last) = (at.cast_signed() - now.cast_signed(), at);
-        let now = at;
-        if fleet.run != run {
-            (fleet.id, fleet.run, fleet.since, fleet.is_lost) = (id(now), run.into(), now, true);
-        } else if !exchange.fleet.is_empty() && *exchange.fleet != *fleet.id {
-            fleet.is_lost = true;
-        }
-        fleet.gates.retain(|_, (_, word)| now < *word + FORGET_MS);
-        if exchange.is_leaving {
-            fleet.gates.remove(&exchange.id);
-        } else {
-            fleet.gates.insert(exchange.id.clone(), (exchange.who.clone(), now));
-        }
-        self.limits.retain(|_, record| now < record.expires);
-        let fleet = fleet.clone();
+        let (fleet, now) = self.fleet(exchange, now, run);
+        // A moment later, for a clock that is set back may be so much behind.
+        self.limits.retain(|_, record| now < record.expires + FRESH_MS);
         let heard = exchange.words.iter().map(|word| {
             let record = self.limits.entry(word.name.clone()).or_insert_with(|| Record::new(word, now));
+            if now >= record.expires {
+                *record = Record::new(word, now);
+            }
             record.step(word, exchange, &fleet, now)
         });
         let heard = heard.collect();
@@ -143,6 +118,49 @@ impl Memory {
             grant(self.budgets.entry(bucket).or_default(), *number, register, exchange, &fleet, now)
         });
         Answer { now_ms, grants: grants.collect(), heard, fleet: fleet.id.into() }
+    }
+
+    /// The fleet as it is with this exchange, and its time.
+    fn fleet(&mut self, exchange: &Exchange, wall: u64, run: &str) -> (Fleet, u64) {
+        let id = |now: u64| format!("{now}{}", &run[..run.len().min(8)]);
+        let is_new = self.fleet.is_none();
+        let fleet = self.fleet.get_or_insert_with(|| Fleet {
+            id: id(wall),
+            run: run.into(),
+            since: wall,
+            is_lost: !exchange.fleet.is_empty(),
+            off: 0,
+            last: wall,
+            gates: BTreeMap::new(),
+        });
+        // A clock that is set back, or forth, goes on from where it was.
+        let mut now = wall.saturating_add_signed(fleet.off);
+        let seen = fleet.gates.get(&exchange.id).map(|(_, word)| *word);
+        if let Some(seen) = seen.filter(|_| exchange.since_ms > 0) {
+            now = now.min(seen + exchange.since_ms + JUMP_MS);
+        }
+        let now = now.max(fleet.last);
+        let off = now.cast_signed() - wall.cast_signed();
+        let mut is_same = !is_new && off == fleet.off;
+        fleet.off = off;
+        if fleet.run != run {
+            (fleet.id, fleet.run, fleet.since, fleet.is_lost) = (id(now), run.into(), now, true);
+            is_same = false;
+        } else if !exchange.fleet.is_empty() && *exchange.fleet != *fleet.id {
+            is_same &= fleet.is_lost;
+            fleet.is_lost = true;
+        }
+        // What one says within a moment of what is written is not written again.
+        if !is_same || exchange.is_leaving || seen.is_none_or(|seen| now >= seen + FRESH_MS) {
+            fleet.last = now;
+            fleet.gates.retain(|_, (_, word)| now < *word + FORGET_MS);
+            if exchange.is_leaving {
+                fleet.gates.remove(&exchange.id);
+            } else {
+                fleet.gates.insert(exchange.id.clone(), (exchange.who.clone(), now));
+            }
+        }
+        (fleet.clone(), now)
     }
 }
 
@@ -207,6 +225,8 @@ impl Record {
 
     fn step(&mut self, word: &Word, exchange: &Exchange, fleet: &Fleet, now: u64) -> Option<Heard> {
         let id = &exchange.id;
+        // The fleet's time is not written at each step, so a clock that is set back may be a moment behind here.
+        let now = now.max(self.filled);
         if self.own.get(id).is_some_and(|me| word.number <= me.number) {
             return None;
         }

@@ -39,6 +39,7 @@ mod clock;
 mod faults;
 mod link;
 mod local;
+mod packed;
 mod present;
 mod route;
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use redis::{ErrorKind, RedisError, Script, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::link::Link;
+use super::packed;
 use super::store::Away;
 use crate::neurons::Neurons;
 
@@ -65,7 +66,7 @@ impl Link {
         let (mut keys, is_partial) = self.keys().await?;
         keys.sort_unstable();
         let mut present = Present { is_partial, ..Present::default() };
-        let script = Script::new(SCRIPT);
+        let script = packed::script(SCRIPT);
         let mut chunks: Vec<_> = keys.chunks(AT_ONCE).collect();
         if chunks.is_empty() {
             chunks.push(&[]);

@@ -64,5 +64,7 @@ pub const LEARN_MS: u64 = 2_000;
 pub const AGAIN_MS: u64 = 10_000;
 /// The store's clock is set forth where a gate says that less time has passed, by more than this, in milliseconds.
 pub const JUMP_MS: u64 = 500;
+/// Where a gate was heard of is not written again for so long, in milliseconds: the fleet's time is exact to this.
+pub(super) const FRESH_MS: u64 = 50;
 /// A gate that has said nothing for so long is not listed any more, in milliseconds.
 pub const FORGET_MS: u64 = 300_000;

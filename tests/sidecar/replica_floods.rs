@@ -45,8 +45,10 @@ fn gate(vendor: &Running, redis: &Redis, name: &str, limit: u32, rules: Vec<Rule
 }
 
 /// Clients for each second that they go on, at each of these gates.
-async fn flood(gates: &[Sidecar], at_once: impl Fn(usize) -> usize, lasts: Duration) -> usize {
-    let (until, passed, mut clients) = (Instant::now() + lasts, Arc::new(AtomicU64::new(0)), JoinSet::new());
+/// When each passed that did.
+async fn flood(gates: &[Sidecar], at_once: impl Fn(usize) -> usize, lasts: Duration) -> Vec<Duration> {
+    let (began, passed, mut clients) = (Instant::now(), Arc::<Mutex<Vec<_>>>::default(), JoinSet::new());
+    let until = began + lasts;
     for (n, gate) in gates.iter().enumerate() {
         let client = client();
         for _ in 0..at_once(n) {
@@ -56,7 +58,7 @@ async fn flood(gates: &[Sidecar], at_once: impl Fn(usize) -> usize, lasts: Durat
                 while Instant::now() < until {
                     let reply = ask(&client, &url, &json!({"prompt": "x", "max_tokens": 1})).send().await.unwrap();
                     match reply.status().as_u16() {
-                        200 => drop(passed.fetch_add(1, Ordering::Relaxed)),
+                        200 => passed.lock().push(began.elapsed()),
                         429 => tokio::time::sleep(Duration::from_millis(100)).await,
                         other => panic!("{other}: {}", reply.text().await.unwrap()),
                     }
@@ -65,26 +67,41 @@ async fn flood(gates: &[Sidecar], at_once: impl Fn(usize) -> usize, lasts: Durat
         }
     }
     clients.join_all().await;
-    passed.load(Ordering::Relaxed) as usize
+    std::mem::take(&mut *passed.lock())
 }
 
-/// Three windows, of which the last has the load at other gates: what passed in each, and 429s upstream.
-async fn windows(gates: usize, skew: usize, limit: u32, window: Duration) -> Option<([usize; 3], u64)> {
+/// What came of three windows, of which the last has the load at other gates.
+struct Flooded {
+    passed: [usize; 3],
+    /// What passed in the first seconds of the second and of the third window: where the load has moved, it is as where it has not.
+    seconds: [[usize; 3]; 2],
+    /// 429s upstream.
+    over: u64,
+}
+
+async fn windows(gates: usize, skew: usize, limit: u32, window: Duration) -> Option<Flooded> {
     let (vendor, redis) = (vendor(limit), Redis::start()?);
     let all: Vec<_> = (0..gates).map(|n| gate(&vendor, &redis, &format!("{n}"), limit, Vec::new())).collect();
     let each = (limit as usize / 150).clamp(2, 16);
     let heavy = |busy: usize| move |n: usize| if n == busy { each * skew } else { each };
-    let mut passed = [0; 3];
+    let (mut passed, mut seconds) = ([0; 3], [[0; 3]; 2]);
     for (n, passed) in passed.iter_mut().enumerate() {
-        *passed = flood(&all, heavy(if n == 2 { gates - 1 } else { 0 }), window).await;
+        let times = flood(&all, heavy(if n == 2 { gates - 1 } else { 0 }), window).await;
+        *passed = times.len();
+        if let Some(seconds) = n.checked_sub(1).map(|n| &mut seconds[n]) {
+            *seconds = [1, 2, 5].map(|first| times.iter().filter(|at| at.as_secs() < first).count());
+        }
     }
-    Some((passed, vendor.counts().rate_limited))
+    Some(Flooded { passed, seconds, over: vendor.counts().rate_limited })
 }
 
-/// `TOLLGATE_REPLICA_FLOODS=1`: three whole windows each of 3 and 10 gates, even and 10:1, at 20, 300 and 3,000 a minute.
+/// `TOLLGATE_REPLICA_FLOODS=1`: three whole windows each of 3 and 10 gates, even and 10:1, at 20, 300 and 3,000 a minute; all at once, or
+/// one: `TOLLGATE_REPLICA_FLOODS=3,1,3000`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gates_that_are_flooded_use_a_limit_to_the_full_and_pass_it_nowhere() {
-    let is_full = std::env::var_os("TOLLGATE_REPLICA_FLOODS").is_some();
+    let asked = std::env::var("TOLLGATE_REPLICA_FLOODS").ok();
+    let is_full = asked.is_some();
+    let one = asked.filter(|asked| asked.contains(','));
     let (gates, limits, window): (&[_], &[_], _) = match is_full {
         true => (&[3, 10], &[20, 300, 3000], Duration::from_secs(60)),
         false => (&[10], &[300], Duration::from_secs(3)),
@@ -92,15 +109,18 @@ async fn gates_that_are_flooded_use_a_limit_to_the_full_and_pass_it_nowhere() {
     let mut runs = JoinSet::new();
     for (gates, limit) in gates.iter().flat_map(|gates| limits.iter().map(|limit| (*gates, *limit))) {
         for skew in if is_full { vec![1, 10] } else { vec![10] } {
+            if one.as_ref().is_some_and(|one| *one != format!("{gates},{skew},{limit}")) {
+                continue;
+            }
             runs.spawn(async move { (gates, skew, limit, windows(gates, skew, limit, window).await) });
         }
     }
     let mut all = runs.join_all().await;
     all.sort_by_key(|(gates, skew, limit, _)| (*gates, *limit, *skew));
     for (gates, skew, limit, done) in all {
-        let Some((passed, over)) = done else { return };
+        let Some(Flooded { passed, seconds, over }) = done else { return };
         let used = passed.iter().sum::<usize>() as f64 / f64::from(3 * limit);
-        println!("| {gates} | {skew}:1 | {limit} | {over} | {passed:?} | {used:.3} |");
+        println!("| {gates} | {skew}:1 | {limit} | {over} | {passed:?} | {used:.3} | {seconds:?} |");
         assert_eq!(over, 0, "{gates} gates, {skew}:1, {limit} a minute: {passed:?}");
         // Short windows leave the last one nothing that comes free.
         assert!(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::lane::{Answer, Lane};
+use super::limits::ASKING;
 use super::queue::{Ticket, Waiter, WaiterState};
 use super::refusal::By;
 use super::request::{LaneRequest, Rates, WaitLimits};
@@ -30,7 +31,7 @@ impl SharedLane {
         let sharing = Sharing::new(OnStoreLoss::Keep, keep_for);
         let mut lane = Lane::new(Slot::numbered(0), By::Requests, &ask(rate), now);
         lane.share_by(Share::new(sharing.clone(), LANE, "acc/model".into()));
-        let bounds = WaitLimits { max_wait: max_wait.as_nanos() as u64, max_queue: 1000 };
+        let bounds = WaitLimits { max_wait: (max_wait.as_nanos() as u64).max(ASKING), max_queue: 1000 };
         Self { lane, sharing, rate, bounds, waiting: Vec::new() }
     }
 

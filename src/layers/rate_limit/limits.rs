@@ -67,7 +67,7 @@ const START: u64 = 1 << 52;
 const ASKS: usize = 64;
 const LOOKS: usize = 16;
 /// A call whose limit is shared waits for the store's answer, whatever its `max_wait` is; in nanoseconds.
-const ASKING: u64 = 500_000_000;
+pub(super) const ASKING: u64 = 500_000_000;
 const LONGEST_NAME: usize = 160;
 
 impl Limits {

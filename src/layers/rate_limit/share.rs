@@ -128,7 +128,11 @@ pub(super) const BEAT: u64 = 1_000_000_000;
 const SOONEST: u64 = 5_000_000;
 const LATEST: u64 = 250_000_000;
 /// Permits are asked for ahead for so much time, where there is plenty.
-const AHEAD_SECONDS: f32 = 0.05;
+const AHEAD_SECONDS: f32 = 0.1;
+/// No more of a limit is asked for ahead than one part of so many, for what one gate has in hand another may lack.
+const AHEAD_PARTS: u32 = 64;
+/// How far back a lane's rate looks.
+const RATE_SECONDS: f32 = 0.5;
 /// So many calls ask at once.
 pub(super) const MOST: u32 = 64;
 /// The end of a freeze is not waited out: a use is to be told before it.
@@ -350,8 +354,8 @@ impl Share {
     }
 
     fn ahead(&self, own: &Own) -> u32 {
-        let ahead = (self.rate * AHEAD_SECONDS) as u32;
-        if self.is_scarce || ahead < 2 { 0 } else { ahead.min(own.most) }
+        let ahead = ((self.rate * AHEAD_SECONDS) as u32).min(own.limit / AHEAD_PARTS).min(own.most);
+        if self.is_scarce || ahead < 2 { 0 } else { ahead }
     }
 
     /// What is to be told now, of a window that holds so much and comes free like this. `is_due`: the time is up that was told
@@ -372,7 +376,7 @@ impl Share {
         self.is_urgent = false;
         let since = now.saturating_sub(self.sent) as f32 / 1e9;
         if since > 0.0 {
-            let weight = (since / 2.0).min(1.0);
+            let weight = (since / RATE_SECONDS).min(1.0);
             self.rate += (self.used as f32 / since - self.rate) * weight;
             self.used = 0;
         }
