@@ -1,6 +1,8 @@
 //! The admin port of a running sidecar, for the commands that ask it.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -77,6 +79,46 @@ impl Admin {
         let answer = block_on(async { tokio::time::timeout(PATIENCE, ask(self.address, request)).await })?;
         answer.map_err(|_| failed(format!("no answer within {PATIENCE:?}")))?.map_err(|error| failed(error.to_string()))
     }
+}
+
+/// Asks the admin port of another gate, and keeps the answer in a new file.
+pub(super) fn download(peer: &str, token: Option<&str>, path: &str, into: &Path) -> Result<(), Failure> {
+    let failed = |why: String| {
+        Failure::Failed(format!(
+            "the records of the gate at {peer} ([replicas] peers) cannot be read: {why}; name files by --records to do without"
+        ))
+    };
+    let mut request = Request::builder().uri(path).header(header::HOST, peer);
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(Full::default()).map_err(|error| failed(error.to_string()))?;
+    block_on(keep(peer, request, into))?.map_err(|error| failed(error.to_string()))
+}
+
+async fn keep(
+    peer: &str,
+    request: Request<Full<bytes::Bytes>>,
+    into: &Path,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let late = |_| format!("nothing more came for {PATIENCE:?}");
+    let stream = tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(peer)).await.map_err(late)??;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
+    let driving = tokio::spawn(connection);
+    let mut reply = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.map_err(late)??;
+    let mut file = std::fs::File::create_new(into)?;
+    let status = reply.status().as_u16();
+    while let Some(frame) = tokio::time::timeout(PATIENCE, reply.body_mut().frame()).await.map_err(late)? {
+        if let Ok(data) = frame?.into_data() {
+            file.write_all(&data)?;
+        }
+    }
+    driving.abort();
+    if status == 200 {
+        return Ok(());
+    }
+    let said = std::fs::read(into)?;
+    Err(format!("it says {status}: {}", String::from_utf8_lossy(&said[..said.len().min(300)]).trim()).into())
 }
 
 /// One request on a connection of its own.

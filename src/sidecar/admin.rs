@@ -27,6 +27,7 @@ pub(super) fn router(admin: Admin, guard: Guard) -> Router {
         .route("/reload", post(reload))
         .merge(super::key_api::router())
         .merge(super::logs::router())
+        .merge(super::records_copy::router())
         .merge(super::page::router())
         .layer(from_fn_with_state(guard.clone(), guard::check_token));
     Router::new()

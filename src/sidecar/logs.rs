@@ -313,7 +313,7 @@ pub(super) async fn written(admin: &Admin) {
 }
 
 /// Asks the database on a thread that may block.
-async fn ask(
+pub(super) async fn ask(
     admin: &Admin,
     question: impl FnOnce(&Archive) -> Result<Response, RecordsError> + Send + 'static,
 ) -> Response {

@@ -33,6 +33,7 @@ pub(crate) mod outlook;
 pub(crate) mod page;
 mod plan;
 mod rate_limits;
+mod records_copy;
 mod reload;
 pub(crate) mod replayed;
 pub mod replicas;

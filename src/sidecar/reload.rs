@@ -248,6 +248,7 @@ impl Reloads {
         let own = Config::default();
         (config.listen, config.admin, config.workers) = (own.listen, own.admin, own.workers);
         config.replicas.name.clear();
+        config.replicas.peers.clear();
         (config.records.path, config.keys_path, config.cache.path) = (own.records.path, own.keys_path, own.cache.path);
         config.catalogue.path = own.catalogue.path;
         config.handover_path = own.handover_path;

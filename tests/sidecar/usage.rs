@@ -233,3 +233,57 @@ async fn several_gates_records_add_up_and_none_is_counted_twice() {
         assert!(!output.status.success() && said.contains(what), "{said}");
     }
 }
+
+#[tokio::test]
+async fn what_other_gates_have_recorded_is_read_by_their_admin_ports() {
+    let (vendor, client, places) = (vendor(), client(), [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()]);
+    let variables = vec![("CLOUDFLARE_API_TOKEN".to_owned(), "t".to_owned())];
+    let gate = |place: &tempfile::TempDir| {
+        let mut config = config(&vendor.base_url());
+        config.records.path = Some(place.path().join("t.db"));
+        config.records.payloads = true;
+        config.admin_token = Some("look".to_owned().into());
+        Sidecar::start(config, &variables, Vec::new()).unwrap()
+    };
+    let gates = places.each_ref().map(gate);
+    for n in 0..5 {
+        let url = format!("http://{}/run/{LLAMA}", gates[n % 2].listen());
+        let body = json!({"prompt": format!("tale {n}"), "max_tokens": 20}).to_string();
+        assert_eq!(client.post(url).bearer_auth("t").body(body).send().await.unwrap().status(), 200);
+    }
+    let ask = |arguments: &[&str], peer: &str, token: &str| {
+        let peers = format!("[{peer:?}]");
+        let mut command = command();
+        command.env("TOLLGATE_RECORDS_PATH", places[0].path().join("t.db")).env("TOLLGATE_REPLICAS_PEERS", peers);
+        command.env("TOLLGATE_ADMIN_TOKEN", token).args(arguments).output().unwrap()
+    };
+    let (peer, own) = (gates[1].admin().to_string(), gates[0].admin().to_string());
+    let copy = client.get(format!("http://{own}/records")).bearer_auth("look").send().await.unwrap();
+    assert_eq!(copy.status(), 200);
+    let copy = copy.bytes().await.unwrap();
+    assert!(copy.starts_with(b"SQLite format 3") && !copy.windows(6).any(|words| words == b"tale 0"));
+    let read = |arguments: &[&str]| {
+        let output = ask(arguments, &peer, "look");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let spent: f64 = vendor.counts().neurons().as_f64();
+    let lines: Value = serde_json::from_str(&read(&["usage", "--json", "--by", "account"])).unwrap();
+    assert_eq!(lines[0]["calls"], 5, "{lines}");
+    assert!((lines[0]["neurons"].as_f64().unwrap() - spent).abs() < 1e-6, "{lines} of {spent}");
+    let logs = read(&["logs", "--json"]);
+    let ids: std::collections::BTreeSet<_> =
+        logs.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].to_string()).collect();
+    assert_eq!((logs.lines().count(), ids.len()), (5, 5), "{logs}");
+    assert!(read(&["advise"]).contains(" neurons were spent"), "{}", read(&["advise"]));
+    // Its own records are no other gate's, a wrong token opens nothing, and a gate that is not there is missed.
+    for (peer, token, what) in [
+        (&*own, "look", "name each file once"),
+        (&*peer, "guess", "it says 401"),
+        ("127.0.0.1:1", "look", "127.0.0.1:1"),
+    ] {
+        let output = ask(&["usage"], peer, token);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(what), "{what}: {said}");
+    }
+}

@@ -28,6 +28,7 @@
 mod batches;
 mod books;
 mod checkpoints;
+mod copied;
 mod error;
 mod evidence;
 #[cfg(test)]

@@ -114,6 +114,11 @@ pub(super) fn open(path: &Path, max_bytes: u64) -> Result<(Connection, Lock), Re
     Ok((connection, lock))
 }
 
+/// In a new file.
+pub(super) fn make(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(SCHEMA)
+}
+
 /// All of it or, where the process dies meanwhile, none.
 fn create(connection: &Connection, version: i64) -> rusqlite::Result<()> {
     let columns = "SELECT sql LIKE '%checksum%' FROM sqlite_schema WHERE type = 'table' AND name = 'leases'";

@@ -36,6 +36,9 @@ pub struct Replicas {
     /// How long a gate goes on with what it held. What one held that died is idle for as long, and a window.
     #[serde(with = "super::duration")]
     pub keep_for: Duration,
+    /// The admin ports of the other gates, as `host:port`: commands that read records read theirs, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
 }
 
 /// Where the store is. Its password is not shown.
@@ -58,6 +61,7 @@ impl Default for Replicas {
             timeout: Duration::from_millis(250),
             on_store_loss: OnStoreLoss::default(),
             keep_for: Duration::from_secs(30),
+            peers: Vec::new(),
         }
     }
 }
