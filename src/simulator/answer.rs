@@ -82,8 +82,7 @@ fn room(prompt: &Prompt<'_>, model: &Model, wants: Wants, read: u64) -> u64 {
 }
 
 fn write(prompt: &Prompt<'_>, model: &Model, room: u64) -> Written {
-    let last_role = prompt.field("messages").and_then(|all| all.items()?.next_back()?.get("role")?.text());
-    if let (Some(tool), false) = (first_tool(prompt), last_role == Some("tool") || prompt.has_tool_result()) {
+    if let (Some(tool), false) = (first_tool(prompt), prompt.has_tool_result()) {
         return Written::tool_call(&tool);
     }
     match schema(prompt) {
@@ -94,9 +93,11 @@ fn write(prompt: &Prompt<'_>, model: &Model, room: u64) -> Written {
 
 /// The schema of the JSON mode; an empty one where any object will do.
 fn schema(prompt: &Prompt<'_>) -> Option<Value> {
-    let format = prompt.field("response_format").or_else(|| prompt.field("guided_json"))?.tree();
+    let of_responses = || prompt.field("text")?.get("format");
+    let format = prompt.field("response_format").or_else(|| prompt.field("guided_json")).or_else(of_responses)?.tree();
     match format["type"].as_str() {
         Some("text") => None,
+        Some("json_schema") if format.get("json_schema").is_none() => format.get("schema").cloned(),
         // OpenAI wraps the schema once more than the vendor does.
         Some("json_schema") => format["json_schema"].get("schema").or_else(|| format.get("json_schema")).cloned(),
         _ => Some(format),

@@ -164,10 +164,16 @@ impl<'a> Prompt<'a> {
         self.field("input").is_some() && self.field("messages").is_none() && self.field("prompt").is_none()
     }
 
-    /// The last message tells what a tool said, in Anthropic's form.
+    /// The last message tells what a tool said: in OpenAI's form, in that of its responses, or in Anthropic's.
     pub(super) fn has_tool_result(&self) -> bool {
-        let last = self.field("messages").and_then(|all| all.items()?.next_back()?.get("content")?.items());
-        last.is_some_and(|mut parts| parts.any(|part| part.get("type").and_then(View::text) == Some("tool_result")))
+        let last = |name| self.field(name).and_then(|all| all.items()?.next_back());
+        let is = |view: View<'_>, field, wanted| view.get(field).and_then(View::text) == Some(wanted);
+        let of_anthropic = |message: View<'_>| {
+            let parts = message.get("content").and_then(View::items);
+            parts.is_some_and(|mut parts| parts.any(|part| is(part, "type", "tool_result")))
+        };
+        last("messages").is_some_and(|message| is(message, "role", "tool") || of_anthropic(message))
+            || last("input").is_some_and(|item| is(item, "type", "function_call_output"))
     }
 
     pub(super) fn is_dear(&self) -> bool {

@@ -88,7 +88,7 @@ impl Written {
 
     /// An object that fits a schema.
     pub(super) fn object(schema: &Value, max_tokens: u64) -> Self {
-        let mut answer = pieces(&fill(schema).to_string());
+        let mut answer = pieces(&filled(schema).to_string());
         let is_cut = answer.len() as u64 > max_tokens;
         answer.truncate(usize::try_from(max_tokens).unwrap_or(usize::MAX));
         Self { answer, is_object: !is_cut, is_cut, ..Self::default() }
@@ -99,7 +99,7 @@ impl Written {
         let function = tool.get("function").unwrap_or(tool);
         let name = function["name"].as_str().unwrap_or("tool").to_owned();
         let arguments =
-            fill(function.get("parameters").or(function.get("input_schema")).unwrap_or(&Value::Null)).to_string();
+            filled(function.get("parameters").or(function.get("input_schema")).unwrap_or(&Value::Null)).to_string();
         Self { tool: Some((name, arguments)), ..Self::default() }
     }
 
@@ -147,34 +147,55 @@ pub(super) fn pieces(text: &str) -> Vec<String> {
 }
 
 /// The least that fits a JSON schema.
-fn fill(schema: &Value) -> Value {
-    if let Some(first) = schema["enum"].as_array().and_then(|values| values.first()) {
-        return first.clone();
-    }
-    if let Some(value) = schema.get("const") {
-        return value.clone();
-    }
-    if let Some(first) = ["anyOf", "oneOf"].iter().find_map(|any| schema[*any].as_array()?.first()) {
-        return fill(first);
-    }
-    let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str());
-    match kind {
-        Some("string") => json!("quiet river"),
-        Some("integer") => schema.get("minimum").filter(|least| least.is_i64()).cloned().unwrap_or(json!(3)),
-        Some("number") => json!(schema["minimum"].as_f64().unwrap_or(3.5)),
-        Some("boolean") => json!(true),
-        Some("null") => Value::Null,
-        Some("array") => {
-            let least = schema["minItems"].as_u64().unwrap_or(1).clamp(1, 64);
-            (0..least).map(|_| fill(&schema["items"])).collect()
-        }
-        _ => Value::Object(properties(schema)),
-    }
+fn filled(schema: &Value) -> Value {
+    Schema { root: schema, depth: 0 }.fill(schema)
 }
 
-fn properties(schema: &Value) -> Map<String, Value> {
-    let fields = schema["properties"].as_object().into_iter().flatten();
-    fields.map(|(name, field)| (name.clone(), fill(field))).collect()
+/// What `$ref`s are looked up in, and how deep the value has become.
+#[derive(Clone, Copy)]
+struct Schema<'a> {
+    root: &'a Value,
+    depth: u32,
+}
+
+/// A schema that holds itself is followed so far.
+const MAX_DEPTH: u32 = 8;
+
+impl Schema<'_> {
+    fn fill(self, schema: &Value) -> Value {
+        let deeper = Self { depth: self.depth + 1, ..self };
+        if let Some(meant) = schema["$ref"].as_str().and_then(|path| self.root.pointer(path.strip_prefix('#')?)) {
+            return if self.depth < MAX_DEPTH { deeper.fill(meant) } else { Value::Null };
+        }
+        if let Some(first) = schema["enum"].as_array().and_then(|values| values.first()) {
+            return first.clone();
+        }
+        if let Some(value) = schema.get("const") {
+            return value.clone();
+        }
+        if let Some(first) = ["anyOf", "oneOf", "allOf"].iter().find_map(|any| schema[*any].as_array()?.first()) {
+            return self.fill(first);
+        }
+        let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str());
+        match kind {
+            Some("string") => json!("quiet river"),
+            Some("integer") => schema.get("minimum").filter(|least| least.is_i64()).cloned().unwrap_or(json!(3)),
+            Some("number") => json!(schema["minimum"].as_f64().unwrap_or(3.5)),
+            Some("boolean") => json!(true),
+            Some("null") => Value::Null,
+            Some("array") if self.depth >= MAX_DEPTH => json!([]),
+            Some("array") => {
+                let least = schema["minItems"].as_u64().unwrap_or(1).clamp(1, 64);
+                (0..least).map(|_| deeper.fill(&schema["items"])).collect()
+            }
+            _ => Value::Object(deeper.properties(schema)),
+        }
+    }
+
+    fn properties(self, schema: &Value) -> Map<String, Value> {
+        let fields = schema["properties"].as_object().into_iter().flatten();
+        fields.map(|(name, field)| (name.clone(), self.fill(field))).collect()
+    }
 }
 
 #[cfg(test)]
@@ -190,6 +211,16 @@ mod tests {
         let text = Written::object(&schema, 1000).text();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value, json!({"mood": "good", "n": 1, "tags": ["quiet river", "quiet river"], "deep": {"x": 3.5}}));
+    }
+
+    #[test]
+    fn a_schema_may_refer_to_its_parts_and_to_itself() {
+        let schema = json!({"$defs": {"city": {"type": "object", "properties": {"name": {"type": "string"}}},
+            "tree": {"type": "object", "properties": {"below": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}},
+            "properties": {"cities": {"type": "array", "items": {"$ref": "#/$defs/city"}}, "tree": {"$ref": "#/$defs/tree"}}});
+        let value = filled(&schema);
+        assert_eq!(value["cities"], json!([{"name": "quiet river"}]));
+        assert!(value["tree"]["below"][0]["below"].is_array());
     }
 
     #[test]

@@ -105,6 +105,15 @@ pub(super) fn event_of(data: &str) -> BytesMut {
     event
 }
 
+/// An event of this name and data.
+pub(super) fn named_event_of(name: &str, data: &str) -> BytesMut {
+    let mut event = BytesMut::from("event: ");
+    for part in [name, "\ndata: ", data, "\n\n"] {
+        event.put_slice(part.as_bytes());
+    }
+    event
+}
+
 /// Where in the event a piece of it stands; `None` where it is none.
 pub(super) fn place(event: &[u8], piece: &str) -> Option<Range<usize>> {
     let start = (piece.as_ptr() as usize).checked_sub(event.as_ptr() as usize)?;

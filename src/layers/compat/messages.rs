@@ -2,11 +2,9 @@
 
 use std::borrow::Cow;
 
-use bytes::BytesMut;
-
 use super::chunks::Stamp;
 use super::errors;
-use super::events::{DONE, Verdict};
+use super::events::{DONE, Verdict, named_event_of};
 use crate::endpoint::ErrorForm;
 use crate::openai::object::{Object, count, items};
 use crate::sse::Event;
@@ -105,11 +103,7 @@ fn with(mut told: Object<'_>, field: &'static str, json: String, name: &str) -> 
 }
 
 fn named(name: &str, data: &str) -> Verdict {
-    let mut bytes = BytesMut::from("event: ");
-    for part in [name, "\ndata: ", data, "\n\n"] {
-        bytes.extend_from_slice(part.as_bytes());
-    }
-    Verdict::Bytes(bytes)
+    Verdict::Bytes(named_event_of(name, data))
 }
 
 #[cfg(test)]

@@ -278,10 +278,7 @@ impl Mending {
                 chat::mend(body, &self.stamp, self.settings.reasoning).and_then(|chat| completions::made(&chat))
             }
             Answer::Messages => messages::mend(body, &self.stamp),
-            Answer::Responses => match unwrapped(body) {
-                Cow::Borrowed(_) => None,
-                Cow::Owned(inner) => String::from_utf8(inner).ok(),
-            },
+            Answer::Responses => responses::mend(body),
             _ => None,
         };
         let Some(mended) = mended else { return as_it_is(head, whole) };
