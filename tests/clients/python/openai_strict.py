@@ -11,7 +11,7 @@ import generated_calls
 from gate import LLAMA, MODELS, ONE_A_SECOND, PENNILESS, V1, WEATHER, ask
 from generated_calls import OURS, beyond, strict
 
-CASES = int(os.environ.get("TOLLGATE_CASES", "180"))
+CASES = int(os.environ.get("TOLLGATE_CASES", "120"))
 generated_calls.run(CASES)
 
 client = openai.OpenAI(base_url=V1, api_key="any", max_retries=0)
