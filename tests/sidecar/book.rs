@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
+use tollgate::sidecar::config::Config;
+
 fn pages(under: &Path, found: &mut BTreeSet<PathBuf>) {
     for entry in std::fs::read_dir(under).unwrap() {
         let path = entry.unwrap().path();
@@ -52,4 +54,40 @@ fn every_page_is_in_the_summary_once_and_every_link_leads_to_a_page() {
             assert!(target.is_file(), "{} links to {}", page.display(), target.display());
         }
     }
+}
+
+/// The keys of the `toml` blocks of a page, each with its table; those in comments, too.
+fn keys(text: &str, found: &mut BTreeSet<(String, String)>) {
+    for block in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        let mut table = String::new();
+        for line in block.lines().map(|line| line.trim_start_matches("# ")) {
+            if line.starts_with('[') {
+                let name = line.trim_start_matches('[').split(']').next().unwrap();
+                name.clone_into(&mut table);
+            } else if let Some((key, _)) = line.split_once('=') {
+                found.insert((table.clone(), key.trim().trim_matches('"').to_owned()));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_key_that_check_shows_is_in_the_docs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut all, mut told) = (BTreeSet::from([root.join("README.md")]), BTreeSet::new());
+    pages(&root.join("docs"), &mut all);
+    all.iter().for_each(|page| keys(&std::fs::read_to_string(page).unwrap(), &mut told));
+    let shown = Config::default().show().unwrap();
+    let mut there = BTreeSet::new();
+    keys(&format!("```toml\n{shown}```"), &mut there);
+    assert!(there.len() > 60, "{shown}");
+    assert_eq!(there.difference(&told).collect::<Vec<_>>(), Vec::<&(String, String)>::new(), "in no page");
+}
+
+#[test]
+fn the_page_of_keys_is_a_config_with_what_holds_by_itself() {
+    let page = include_str!("../../docs/config.md");
+    let block = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(Config::parse(block, "docs/config.md").unwrap(), Config::default());
+    Config::parse(&block.replace("\n# base_url", "\nbase_url"), "docs/config.md").unwrap();
 }
