@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
+use crate::amount::Currency;
 use crate::body::{Body, BoxError};
 use crate::endpoint::ErrorForm;
 use crate::neurons::Neurons;
@@ -81,10 +82,15 @@ pub enum Error {
         limit: Option<Quota>,
     },
     /// Over a budget.
-    #[error("the budget {budget:?} has {left} of {limit} neurons left, and this call may cost {needed}; {mend}")]
+    #[error(
+        "the budget {budget:?} has {} of {} left, and this call may cost {}; {mend}",
+        currency.figure(*left), currency.of(*limit), currency.of(*needed)
+    )]
     BudgetExceeded {
         /// Its name.
         budget: String,
+        /// What its limit is written in.
+        currency: Currency,
         /// All it has.
         limit: Neurons,
         /// What is left of it.

@@ -74,6 +74,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod affinity;
+pub mod amount;
 pub mod audio;
 pub mod batches;
 pub mod body;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 
 use super::settings::{Settings, variables};
 use super::{Failure, block_on, print};
@@ -18,6 +19,9 @@ pub(super) struct Health {
     /// How long its answer is waited for
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
     timeout: Duration,
+    /// As JSON: whether it is ready, the status and the words of its answer
+    #[arg(long)]
+    json: bool,
 }
 
 impl Health {
@@ -42,6 +46,13 @@ impl Health {
             Ok::<_, reqwest::Error>((status, reply.text().await?))
         };
         let (status, said) = block_on(asked)?.map_err(|error| failed(crate::upstream::causes(&error)))?;
+        if self.json {
+            let told = json!({"ready": status.is_success(), "status": status.as_u16(), "says": said.trim()});
+            print(&format!("{told}\n"))?;
+        }
+        if self.json && status.is_success() {
+            return Ok(());
+        }
         if status.is_success() { print(&said) } else { Err(failed(format!("it says {status}, {}", said.trim()))) }
     }
 }

@@ -45,6 +45,9 @@ enum Command {
     Revoke {
         /// Which
         name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Make another key of the same name; the one before holds as well for a while
     Rotate {
@@ -92,9 +95,12 @@ impl Keys {
                 show_key(&name, &key, &path, json)
             }
             Command::List { json } => list(&settings, json),
-            Command::Revoke { name } => {
+            Command::Revoke { name, json } => {
                 let path = path(&settings, "")?;
                 open(&path)?.revoke(&name).map_err(failure)?;
+                if json {
+                    return print(&format!("{}\n", json!({"name": name, "revoked": true})));
+                }
                 print(&format!("the key {name:?} opens nothing any more, within a second where a sidecar runs\n"))
             }
             Command::Rotate { name, grace, json } => {

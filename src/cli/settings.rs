@@ -12,7 +12,7 @@ use crate::sidecar::config::{self, Config, ConfigError, Variables};
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct Settings {
     /// The config file; ./tollgate.toml where there is one
-    #[arg(long, value_name = "FILE", env = "TOLLGATE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "TOLLGATE_CONFIG", global = true)]
     config: Option<PathBuf>,
 }
 

@@ -69,6 +69,10 @@ async fn budgets(State(admin): State<Admin>) -> Response {
         let resets = status.resets_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
         json!({
             "name": status.name,
+            "currency": status.currency.label(),
+            "limit_usd": status.limit.usd(),
+            "spent_usd": status.spent.usd(),
+            "left_usd": status.left.usd(),
             "limit_neurons": status.limit.as_f64(),
             "spent_neurons": status.spent.as_f64(),
             "reserved_neurons": status.reserved.as_f64(),

@@ -86,7 +86,13 @@ async fn tell_changes(admin: Admin, health: Arc<Health>, limits: RateLimitLayer)
         ticks.tick().await;
         let (budgets, models) = (admin.spending.budgets.get().status(), limits.snapshot());
         let records = admin.spending.records.as_ref().map(|records| records.stats());
-        let seen = Snapshot { budgets: &budgets, models: &models, failures: health.failures(), records };
+        let seen = Snapshot {
+            budgets: &budgets,
+            models: &models,
+            failures: health.failures(),
+            refusals: health.refusals(),
+            records,
+        };
         let name = |slot| {
             let models = admin.catalogue.models();
             let found = models.iter().find(|model| model.is_listed() && model.slot == slot);

@@ -102,7 +102,7 @@ pub(super) async fn raise_by(
     asked: Raise,
     who: String,
 ) -> Result<(Neurons, SystemTime), ChangeError> {
-    let Amount(to) = asked.to.parse().map_err(ChangeError::Refused)?;
+    let Amount { neurons: to, .. } = asked.to.parse().map_err(ChangeError::Refused)?;
     let which = which(budget, asked.bucket.clone(), who, asked.reason.unwrap_or_default())?;
     let (store, until) = (admin.store.clone(), asked.until.map(moment));
     let until = change(admin, move |budgets| match store {

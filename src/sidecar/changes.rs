@@ -1,14 +1,16 @@
 //! What has changed of late, as lines of the log at level info: a budget that is nearly spent, is spent or begins anew, a model
-//! that upstream holds back, upstream down and up, records behind.
+//! that upstream holds back, a storm of 429s and its end, upstream down and up, records behind.
 //!
 //! It looks at what there is every few seconds, so that a call pays for none of it. What comes and goes between two looks has
 //! no line.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
 
 use crate::catalogue::Slot;
 use crate::layers::budget::Status;
@@ -19,9 +21,12 @@ use crate::receipt::{Facts, Reader};
 /// How often it is looked.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Counts attempts in a row that upstream did not answer, or answered with a failure of its own.
+/// Counts attempts in a row that upstream did not answer, or answered with a failure of its own, and all that it answered with 429.
 #[derive(Debug, Default)]
-pub(super) struct Health(AtomicU32);
+pub(super) struct Health {
+    failures: AtomicU32,
+    refusals: AtomicU64,
+}
 
 /// What was seen last.
 #[derive(Debug, Default)]
@@ -30,6 +35,15 @@ pub(super) struct Changes {
     held: HashMap<Slot, bool>,
     is_down: bool,
     is_behind: bool,
+    storm: Storm,
+}
+
+/// Whether upstream refuses call after call.
+#[derive(Debug, Default)]
+struct Storm {
+    /// Refusals up to each of the last looks.
+    seen: VecDeque<u64>,
+    is_on: bool,
 }
 
 /// What is there now.
@@ -38,6 +52,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) models: &'a [ModelStanding],
     /// Failed attempts in a row.
     pub(super) failures: u32,
+    /// Attempts that were answered with 429, since the start.
+    pub(super) refusals: u64,
     pub(super) records: Option<Stats>,
 }
 
@@ -57,6 +73,8 @@ pub(super) enum Change {
     BudgetBegunAnew { budget: String },
     Held { slot: Slot, pace: f64 },
     Released { slot: Slot },
+    Storm { refusals: u64 },
+    StormOver,
     UpstreamDown { failures: u32 },
     UpstreamUp,
     RecordsBehind { lag: Duration },
@@ -65,6 +83,9 @@ pub(super) enum Change {
 
 /// So many failures in a row are no accident.
 const DOWN_AFTER: u32 = 5;
+/// So many 429s in the last looks are a storm, and none in them is its end.
+const STORM: u64 = 5;
+const STORM_LOOKS: usize = 15;
 const NEARLY: f64 = 0.8;
 /// Most calls need more than the last percent.
 const SPENT: f64 = 0.99;
@@ -74,7 +95,11 @@ const BEHIND: Duration = Duration::from_secs(5);
 
 impl Health {
     pub(super) fn failures(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
     }
 }
 
@@ -82,10 +107,13 @@ impl Reader for Health {
     fn sealed(&self, facts: &Facts) {
         for attempt in &facts.attempts {
             if attempt.status.is_none_or(|status| status.is_server_error()) {
-                self.0.fetch_add(1, Ordering::Relaxed);
+                self.failures.fetch_add(1, Ordering::Relaxed);
             } else if self.failures() > 0 {
                 // Workers share this line of memory, and it is written where something has changed alone.
-                self.0.store(0, Ordering::Relaxed);
+                self.failures.store(0, Ordering::Relaxed);
+            }
+            if attempt.status == Some(StatusCode::TOO_MANY_REQUESTS) {
+                self.refusals.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -104,6 +132,7 @@ impl Changes {
             let failures = seen.failures;
             changes.push(if is_down { Change::UpstreamDown { failures } } else { Change::UpstreamUp });
         }
+        changes.extend(self.storm.look(seen.refusals));
         let lag = seen.records.map_or(Duration::ZERO, |records| records.lag);
         let is_behind = if self.is_behind { !lag.is_zero() } else { lag > BEHIND };
         if std::mem::replace(&mut self.is_behind, is_behind) != is_behind {
@@ -150,6 +179,22 @@ impl Changes {
     }
 }
 
+// === impl Storm ===
+
+impl Storm {
+    fn look(&mut self, refusals: u64) -> Option<Change> {
+        let first = self.seen.front().copied().unwrap_or(0);
+        self.seen.push_back(refusals);
+        if self.seen.len() > STORM_LOOKS {
+            self.seen.pop_front();
+        }
+        let refusals = refusals.saturating_sub(first);
+        let is_on = if self.is_on { refusals > 0 } else { refusals >= STORM };
+        let was_on = std::mem::replace(&mut self.is_on, is_on);
+        (was_on != is_on).then_some(if is_on { Change::Storm { refusals } } else { Change::StormOver })
+    }
+}
+
 // === impl Change ===
 
 impl Change {
@@ -163,6 +208,8 @@ impl Change {
             }
             Self::Held { slot, .. } | Self::Released { slot } => tracing::info!(model = &*name(*slot), "{self}"),
             Self::UpstreamDown { failures } => tracing::info!(failures, "{self}"),
+            Self::Storm { refusals } => tracing::info!(refusals, "{self}"),
+            Self::StormOver => tracing::info!("{self}"),
             Self::UpstreamUp | Self::RecordsBehind { .. } | Self::RecordsCaughtUp => tracing::info!("{self}"),
         }
     }
@@ -180,6 +227,12 @@ impl fmt::Display for Change {
                 write!(f, "Workers AI says 429 for a model: it is held to {:.0}% of its limit", pace * 100.0)
             }
             Self::Released { .. } => f.write_str("a model has all of its limit again"),
+            Self::Storm { .. } => {
+                f.write_str("upstream says 429 to many attempts: others use the account, or it is out of capacity")
+            }
+            Self::StormOver => {
+                write!(f, "upstream has said no 429 for {} s", STORM_LOOKS as u64 * LOOK_EVERY.as_secs())
+            }
             Self::UpstreamDown { .. } => f.write_str("upstream is down: attempts fail one after the other"),
             Self::UpstreamUp => f.write_str("upstream is up: it answers again"),
             Self::RecordsBehind { lag } => {
@@ -207,8 +260,20 @@ mod tests {
 
     fn told(changes: &mut Changes, budgets: &[Status], failures: u32, lag: u64) -> Vec<String> {
         let records = Some(Stats { lag: Duration::from_secs(lag), ..Stats::default() });
-        let seen = Snapshot { budgets, models: &[], failures, records };
+        let seen = Snapshot { budgets, models: &[], failures, refusals: 0, records };
         changes.look(&seen).iter().map(Change::to_string).collect()
+    }
+
+    #[test]
+    fn a_storm_of_429s_has_a_line_and_so_has_its_end() {
+        let mut storm = Storm::default();
+        let mut look = |refusals| storm.look(refusals).map(|change| change.to_string());
+        assert_eq!((look(0), look(4), look(4)), (None, None, None));
+        assert!(look(5).is_some_and(|line| line.contains("429 to many attempts")));
+        assert_eq!(look(300), None);
+        let end = (0..STORM_LOOKS + 1).find_map(|_| look(300));
+        assert_eq!(end.as_deref(), Some("upstream has said no 429 for 30 s"));
+        assert_eq!(look(301), None);
     }
 
     #[test]

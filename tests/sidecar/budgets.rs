@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tollgate::layers::budget::{Period, Plan, Rule, Split};
+use tollgate::layers::budget::{Amount, Period, Plan, Rule, Split};
 use tollgate::neurons::Neurons;
 use tollgate::readers::records::Filter;
 use tollgate::receipt::CallId;
@@ -342,4 +342,19 @@ async fn what_was_said_survives_a_kill() {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     assert!(counted > 0.0);
+}
+
+#[tokio::test]
+async fn a_budget_in_dollars_is_told_in_dollars() {
+    let gate = Gate::with(vendor(), |config| {
+        config.budgets.push(Rule::new("team", "0.0001 USD".parse::<Amount>().unwrap(), Period::Month));
+    });
+    let reply = gate.run(LLAMA, &body(1, 1_024)).await;
+    let said = reply.text().await.unwrap();
+    assert!(said.contains("has 0.0001 of 0.0001 USD left, and this call may cost 0.000"), "{said}");
+    let admin = format!("http://{}", gate.sidecar.admin());
+    let team = standing(&gate.client, &admin, "team").await;
+    assert_eq!((&team["currency"], &team["left_usd"]), (&json!("USD"), &team["limit_usd"]), "{team}");
+    let page = gate.client.get(format!("{admin}/")).send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("$0 spent of $0.0001"), "{page}");
 }

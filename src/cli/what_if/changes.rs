@@ -107,7 +107,7 @@ fn change_budget(config: &mut Config, text: &str) -> Result<(), Failure> {
     };
     let (name, rest) = text.split_once('=').ok_or_else(|| wrong("it names no limit"))?;
     let (limit, window) = rest.split_once('/').map_or((rest, None), |(limit, window)| (limit, Some(window)));
-    let limit = limit.parse::<Amount>().map_err(|why| wrong(&why))?.0;
+    let limit = limit.parse::<Amount>().map_err(|why| wrong(&why))?;
     let window = window.map(period).transpose().map_err(|why| wrong(&why))?;
     match config.budgets.iter_mut().find(|rule| rule.name == name) {
         Some(rule) => (rule.limit, rule.window) = (limit, window.unwrap_or(rule.window)),

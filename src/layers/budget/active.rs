@@ -68,7 +68,7 @@ impl Active {
             windows: Windows::of(&rule),
             raised: Raised::default(),
             watch,
-            limit: AtomicU64::new(rule.limit.micro()),
+            limit: AtomicU64::new(rule.limit.neurons.micro()),
             only_counts: AtomicBool::new(rule.on_exceeded == OnExceeded::Allow),
             clock,
             ledger,
@@ -85,7 +85,7 @@ impl Active {
 
     /// Holds to this rule from here on, which is the same but for what may change.
     pub(super) fn hold_to(&self, rule: &Rule) {
-        self.limit.store(rule.limit.micro(), Ordering::Relaxed);
+        self.limit.store(rule.limit.neurons.micro(), Ordering::Relaxed);
         self.only_counts.store(rule.on_exceeded == OnExceeded::Allow, Ordering::Relaxed);
     }
 

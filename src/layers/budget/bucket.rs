@@ -108,6 +108,7 @@ impl Bucket {
             what,
             limit: balance.limit,
             spent: balance.counted(),
+            currency: self.rule.rule.limit.currency,
             resets_at: time(balance.next_relief()),
         }
     }

@@ -229,6 +229,7 @@ fn status(counted: &Counted, now: Moment) -> Status {
     let resets = Some(end).filter(|_| !rule.rule.sliding).or_else(|| table.next_relief(now)).unwrap_or(end);
     Status {
         name: rule.rule.name.clone(),
+        currency: rule.rule.limit.currency,
         limit: rule.raised.at_least(rule.limit(), now.wall),
         spent,
         reserved,

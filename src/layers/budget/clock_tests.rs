@@ -123,7 +123,7 @@ impl Reckoning {
         for (spent_wall, spent_steady, neurons) in &self.0 {
             let span = rule.window.span(*spent_wall, rule.sliding);
             if span.start <= now.start && now.start < span.expires {
-                perhaps += *neurons + Neurons::from_micro(rule.limit.micro() / 100);
+                perhaps += *neurons + Neurons::from_micro(rule.limit.neurons.micro() / 100);
                 surely += if steady - spent_steady <= span.expires - spent_wall { *neurons } else { Neurons::ZERO };
             }
         }
@@ -166,8 +166,8 @@ async fn run(rule: &Rule, steps: &[Step]) -> Result<(), TestCaseError> {
             Step::Spend => {
                 let (surely, perhaps) = reckoning.bounds(rule, clock.moment());
                 let passes = spend(&budgets).await;
-                prop_assert!(passes || perhaps + each >= rule.limit, "refused with {} spent", perhaps);
-                prop_assert!(!passes || surely + each <= rule.limit, "passed with {} spent", surely);
+                prop_assert!(passes || perhaps + each >= rule.limit.neurons, "refused with {} spent", perhaps);
+                prop_assert!(!passes || surely + each <= rule.limit.neurons, "passed with {} spent", surely);
                 if passes {
                     let (wall, steady) = clock.moment();
                     reckoning.0.push((wall, steady, each));

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::amount::Currency;
 use crate::neurons::Neurons;
 
 /// Something about a budget that a person may want to know.
@@ -25,6 +26,8 @@ pub struct Notice {
     pub limit: Neurons,
     /// What it has spent, reservations left out.
     pub spent: Neurons,
+    /// What its limit is written in.
+    pub currency: Currency,
     /// When its window ends, or the oldest part of one that slides.
     pub resets_at: SystemTime,
 }
@@ -59,7 +62,8 @@ const MILLION: u32 = 1_000_000;
 impl Notice {
     /// A line of the log.
     pub(super) fn log(&self) {
-        let Self { budget, bucket, limit, spent, .. } = self;
+        let Self { budget, bucket, .. } = self;
+        let (limit, spent) = (self.currency.of(self.limit), self.currency.of(self.spent));
         let resets_at = jiff::Timestamp::try_from(self.resets_at).map(|at| at.to_string()).unwrap_or_default();
         match self.what {
             What::Warned(share) => {

@@ -283,6 +283,7 @@ impl Budgets {
         let hint = unbounded::limit_hint(call, self.settings.clamp_max_tokens).unwrap_or_default();
         let error = Error::BudgetExceeded {
             budget: rule.rule.name.clone(),
+            currency: rule.rule.limit.currency,
             limit,
             left,
             needed,

@@ -1,7 +1,6 @@
 //! One budget: how much, for how long, for whom.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::notice::Share;
 use super::window::Period;
 use super::zone::{Weekday, Zone};
+use crate::amount::Amount;
 use crate::call::Call;
-use crate::neurons::Neurons;
 use crate::receipt::{Facts, Metadatum};
 
 /// A budget. `[[budgets]]` in the config.
@@ -20,8 +19,7 @@ pub struct Rule {
     /// Names it in refusals and metrics.
     pub name: String,
     /// What a window, or each bucket in it, may cost. Written `"10000 neurons"` or `"5 USD"`.
-    #[serde(with = "amount")]
-    pub limit: Neurons,
+    pub limit: Amount,
     /// How long it lasts.
     #[serde(default)]
     pub window: Period,
@@ -127,10 +125,10 @@ impl Rule {
     }
 
     /// A budget for all calls that refuses what it has no room for.
-    pub fn new(name: impl Into<String>, limit: Neurons, window: Period) -> Self {
+    pub fn new(name: impl Into<String>, limit: impl Into<Amount>, window: Period) -> Self {
         Self {
             name: name.into(),
-            limit,
+            limit: limit.into(),
             window,
             sliding: false,
             timezone: None,
@@ -323,49 +321,6 @@ impl From<OnExceeded> for String {
     }
 }
 
-/// An amount of money, as people write it: `10000 neurons` or `5 USD`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Amount(pub Neurons);
-
-impl std::str::FromStr for Amount {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no sum of money: write it like \"10000 neurons\" or \"5 USD\"");
-        let (number, unit) = text.trim().split_once(char::is_whitespace).ok_or_else(wrong)?;
-        let number: f64 = number.replace('_', "").parse().map_err(|_| wrong())?;
-        let neurons = match unit.trim() {
-            "neurons" | "neuron" => Neurons::from_f64(number),
-            "USD" | "usd" => Neurons::from_usd(number),
-            _ => return Err(wrong()),
-        };
-        if neurons.is_zero() || !number.is_finite() { Err(wrong()) } else { Ok(Self(neurons)) }
-    }
-}
-
-impl fmt::Display for Amount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} neurons", self.0)
-    }
-}
-
-/// An amount in the config.
-mod amount {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    use super::Amount;
-    use crate::neurons::Neurons;
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Neurons, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse::<Amount>().map(|amount| amount.0).map_err(de::Error::custom)
-    }
-
-    pub(super) fn serialize<S: Serializer>(neurons: &Neurons, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&Amount(*neurons))
-    }
-}
-
 /// Why a set of budgets cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the budget {name:?} {why}")]
@@ -387,7 +342,7 @@ pub(super) fn check(rules: &[Arc<Rule>]) -> Result<(), RuleError> {
         if rules[..place].iter().any(|other| other.name == rule.name) {
             return wrong("is there twice; give each a name of its own");
         }
-        if rule.limit.is_zero() {
+        if rule.limit.neurons.is_zero() {
             return wrong("has a limit of nothing; to refuse a model, leave it out of the keys' models");
         }
         let has_dates = !rule.sliding && matches!(rule.window, Period::Day | Period::Week | Period::Month);
@@ -422,17 +377,6 @@ pub(super) fn check(rules: &[Arc<Rule>]) -> Result<(), RuleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn money_reads_as_people_write_it() {
-        let read = |text: &str| text.parse::<Amount>().map(|amount| amount.0);
-        assert_eq!(read("10000 neurons"), Ok(Neurons::from_whole(10_000)));
-        assert_eq!(read("10_000 neurons"), Ok(Neurons::from_whole(10_000)));
-        assert_eq!(read("0.011 USD"), Ok(Neurons::from_whole(1_000)));
-        for wrong in ["5", "5 EUR", "USD", "-1 USD", "NaN neurons", "inf USD", "0 neurons", ""] {
-            assert!(read(wrong).is_err_and(|why| why.contains("10000 neurons")), "{wrong}");
-        }
-    }
 
     #[test]
     fn what_is_no_model_is_not_asked_instead() {

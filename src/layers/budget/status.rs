@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::amount::Currency;
 use crate::neurons::Neurons;
 
 /// How a budget stands.
@@ -11,6 +12,8 @@ use crate::neurons::Neurons;
 pub struct Status {
     /// The budget's name.
     pub name: String,
+    /// What its limit is written in.
+    pub currency: Currency,
     /// Of each bucket.
     pub limit: Neurons,
     /// All buckets together.

@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::{Amount, Rule};
+use super::rule::Rule;
 use crate::Error;
+use crate::amount::Amount;
 use crate::call::Call;
 use crate::estimate::{Unbounded, is_unlimited, unbounded};
 use crate::neurons::Neurons;
@@ -76,7 +77,7 @@ impl TryFrom<String> for Unpriced {
             "refuse" => Ok(Self::Refuse),
             "allow" => Ok(Self::Allow),
             amount => match amount.parse::<Amount>() {
-                Ok(Amount(neurons)) => Ok(Self::AtMost(neurons)),
+                Ok(Amount { neurons, .. }) => Ok(Self::AtMost(neurons)),
                 Err(_) => {
                     Err(format!("`{text}` is neither `refuse` nor `allow` nor a sum of money, such as `50 neurons`"))
                 }
@@ -96,7 +97,7 @@ impl fmt::Display for Unpriced {
         match self {
             Self::Refuse => f.write_str("refuse"),
             Self::Allow => f.write_str("allow"),
-            Self::AtMost(neurons) => Amount(*neurons).fmt(f),
+            Self::AtMost(neurons) => Amount::from(*neurons).fmt(f),
         }
     }
 }

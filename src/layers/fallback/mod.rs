@@ -221,7 +221,15 @@ mod tests {
     fn budget() -> Error {
         let none = Neurons::ZERO;
         let (budget, mend) = (String::new(), String::new());
-        Error::BudgetExceeded { budget, limit: none, left: none, needed: none, mend, retry_after: None }
+        Error::BudgetExceeded {
+            budget,
+            currency: crate::amount::Currency::default(),
+            limit: none,
+            left: none,
+            needed: none,
+            mend,
+            retry_after: None,
+        }
     }
 
     fn vendors(status: u16, body: &'static str) -> Result<Reply, Error> {

@@ -10,6 +10,7 @@ use super::chart::{self, COLOURS, Series};
 use super::document::{document, styled};
 use super::figures::{amount, clock, clock_with_seconds, percent, ratio, round, share, short, time, usd, whole};
 use super::history::{History, MINUTES, Minute, Used};
+use crate::amount::Currency;
 use crate::books::Known;
 use crate::catalogue::Catalogue;
 use crate::layers::budget::{FREE, Status};
@@ -221,19 +222,20 @@ fn used_up(free: &Status) -> String {
 }
 
 fn standing(budget: &Status) -> String {
-    let (spent, limit, reserved) = (budget.spent.as_f64(), budget.limit.as_f64(), budget.reserved.as_f64());
+    let (spent, limit, reserved) = match budget.currency {
+        Currency::Usd => (usd(budget.spent), usd(budget.limit), usd(budget.reserved)),
+        Currency::Neurons => {
+            let figure = |neurons: Neurons| amount(neurons.as_f64());
+            (figure(budget.spent), figure(budget.limit) + " neurons", figure(budget.reserved))
+        }
+    };
     let each = if budget.buckets > 1 { " in all its buckets, each of" } else { " of" };
     let refused = match budget.rejected {
         0 => String::new(),
         calls => format!(", {} calls refused", whole(calls as f64)),
     };
-    let reserved = if reserved > 0.0 { format!(", {} reserved", amount(reserved)) } else { String::new() };
-    format!(
-        "{} spent{each} {} neurons{reserved}{refused}; anew at {}",
-        amount(spent),
-        amount(limit),
-        clock(budget.resets_at)
-    )
+    let reserved = if budget.reserved.is_zero() { String::new() } else { format!(", {reserved} reserved") };
+    format!("{spent} spent{each} {limit}{reserved}{refused}; anew at {}", clock(budget.resets_at))
 }
 
 fn tiles(now: &Now<'_>) -> Markup {
