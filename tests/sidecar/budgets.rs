@@ -347,14 +347,14 @@ async fn what_was_said_survives_a_kill() {
 #[tokio::test]
 async fn a_budget_in_dollars_is_told_in_dollars() {
     let gate = Gate::with(vendor(), |config| {
-        config.budgets.push(Rule::new("team", "0.0001 USD".parse::<Amount>().unwrap(), Period::Month));
+        config.budgets.push(Rule::new("team", "0.001 USD".parse::<Amount>().unwrap(), Period::Month));
     });
-    let reply = gate.run(LLAMA, &body(1, 1_024)).await;
+    let reply = gate.run(LLAMA, &body(1, 8_192)).await;
     let said = reply.text().await.unwrap();
-    assert!(said.contains("has 0.0001 of 0.0001 USD left, and this call may cost 0.000"), "{said}");
+    assert!(said.contains("has 0.001 of 0.001 USD left, and this call may cost 0.001"), "{said}");
     let admin = format!("http://{}", gate.sidecar.admin());
     let team = standing(&gate.client, &admin, "team").await;
     assert_eq!((&team["currency"], &team["left_usd"]), (&json!("USD"), &team["limit_usd"]), "{team}");
     let page = gate.client.get(format!("{admin}/")).send().await.unwrap().text().await.unwrap();
-    assert!(page.contains("$0 spent of $0.0001"), "{page}");
+    assert!(page.contains("$0 spent of $0.0010"), "{page}");
 }
