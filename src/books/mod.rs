@@ -245,7 +245,7 @@ impl std::ops::AddAssign for Sums {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "reqwest"))]
 mod tests {
     use super::*;
 
