@@ -20,7 +20,7 @@
 //! ```
 //! [`gateway`] composes it; each layer is a module of [`layers`] with an example of its own. The nouns it speaks in:
 //! [`Call`], [`Receipt`], [`Neurons`], [`Usage`](usage::Usage), and the [`Catalogue`] of models. When a call is over, its receipt
-//! goes to the [`Reader`]s: [`readers::metrics`] is Prometheus.
+//! goes to the [`Reader`]s: `readers::metrics` is Prometheus.
 //!
 //! # Ten lines
 //! ```no_run
@@ -51,7 +51,7 @@
 //! | prices, limits and tasks of models | [`catalogue`] |
 //! | what a call would cost | [`estimate`] |
 //! | live prices, the account's whole spend, a reconciliation | [`books`] |
-//! | Prometheus | [`readers::metrics`] |
+//! | Prometheus | `readers::metrics` |
 //!
 //! # Features
 //! | | brings |

@@ -170,7 +170,7 @@ impl Builder {
         self
     }
 
-    /// One more reader of receipts, such as [`Metrics`](crate::readers::metrics::Metrics).
+    /// One more reader of receipts, such as `readers::metrics::Metrics`.
     /// An `Arc` of one is a reader, too.
     pub fn reader(mut self, reader: impl Reader) -> Self {
         self.readers.push(Arc::new(reader));

@@ -1,6 +1,6 @@
 //! Any tower service of HTTP requests as the client of the layers.
 //!
-//! Whatever sends HTTP will do, in whatever version: a hyper client, [a reqwest client of your own](Around::reqwest), a service in a test, with
+//! Whatever sends HTTP will do, in whatever version: a hyper client, a reqwest client of your own (`Around::reqwest`), a service in a test, with
 //! layers of tower-http around it or none.
 //!
 //! ```
