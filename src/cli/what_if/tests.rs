@@ -17,6 +17,7 @@ use super::clock;
 use super::comparison::Comparison;
 use super::replay::{Replay, Setting};
 use crate::affinity::{Affinity, SessionBy};
+use crate::amount::Currency;
 use crate::body::Body;
 use crate::catalogue::Catalogue;
 use crate::gateway::{Settings, stack};
@@ -266,6 +267,6 @@ fn what_is_to_be_changed_is_read_or_told_to_be_wrong() {
     }
     assert!(Changes { models: vec!["A".into()], ..Changes::default() }.models().is_err());
     let changed = change(Changes { budgets: vec!["new=2 USD/week".into()], ..Changes::default() }).ok().unwrap();
-    assert_eq!(changed.budgets[1], Rule::new("new", Neurons::from_usd(2.0), Period::Week));
+    assert_eq!(changed.budgets[1], Rule::new("new", Currency::Usd.of(Neurons::from_usd(2.0)), Period::Week));
     assert_eq!(changed.budgets[0].split_by, [Split::Metadata("team".into())]);
 }
