@@ -13,7 +13,8 @@ pub struct Settings {
     pub models: HashMap<Arc<str>, Duration>,
     /// What all answers together may weigh, in bytes, with all that is kept about them.
     pub max_bytes: u64,
-    /// The largest answer that is kept, in bytes.
+    /// The largest answer that is kept, in bytes. [`max_bytes`](Self::max_bytes) lie in parts of 64 to 128 MiB, and what is over 60 MiB may
+    /// find none that it fits into.
     pub max_entry_bytes: usize,
     /// Keep and share also answers that another call would get another of: texts without a `seed` whose `temperature` is not
     /// 0, pictures without a `seed`.

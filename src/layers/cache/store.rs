@@ -71,6 +71,7 @@ fn bounded(max_bytes: u64) -> Entries {
     let options =
         OptionsBuilder::new().shards(parts).weight_capacity(max_bytes).estimated_items_capacity(likely).build();
     match options {
+        // Both figures that have to be given are.
         Ok(options) => Cache::with_options(options, InBytes, Taken, DefaultLifecycle::default()),
         Err(_) => Cache::with(likely, max_bytes, InBytes, Taken, DefaultLifecycle::default()),
     }

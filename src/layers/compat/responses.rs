@@ -60,8 +60,11 @@ fn with_details(mut response: Object<'_>) -> Option<String> {
         }
         usage.set(name, details.json());
     }
+    if !is_mended {
+        return None;
+    }
     response.set("usage", usage.json());
-    is_mended.then(|| response.json())
+    Some(response.json())
 }
 
 #[cfg(test)]
